@@ -1,0 +1,6 @@
+"""Augmentation as pure functions of drawn parameters."""
+
+from ddistill.augment.cutmix import CutMixDraws, cutmix, draw_cutmix
+from ddistill.augment.siamese import AugmentDraws, AugmentSettings, Pipeline, augment, draw_augment
+
+__all__ = ["AugmentDraws", "AugmentSettings", "CutMixDraws", "Pipeline", "augment", "cutmix", "draw_augment", "draw_cutmix"]

@@ -1,0 +1,84 @@
+"""The training augmentation of ImageNet evaluation, for images in [0, 1] before normalisation.
+
+Random resized crop (scale 0.5 to 1), flip, colour jitter 0.4 (brightness, contrast, saturation in random order),
+PCA lighting 0.1. Each image has its own parameters; every function is batched.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+SLOTS = {
+    name: slot
+    for slot, name in enumerate(
+        ["flip", "area", "ratio", "top", "left", "brightness", "contrast", "saturation", "order", "pca0", "pca1", "pca2"]
+    )
+}
+MIN_AREA = 0.5
+MAX_RATIO = 4.0 / 3.0
+JITTER = 0.4
+LIGHTING = 0.1
+LUMA = (0.299, 0.587, 0.114)
+PCA_VALUES = (0.2175, 0.0188, 0.0045)
+PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+def imagenet_augment(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Augment (N, C, H, H) in [0, 1] with uniforms (N, 12 or more) in [0, 1); lighting needs three channels."""
+    images = resized_crop(images, uniforms)
+    images = torch.where(_slot(uniforms, "flip") < 0.5, images.flip(3), images)
+    images = color_jitter(images, uniforms)
+    return lighting(images, uniforms) if images.shape[1] == 3 else images
+
+
+def resized_crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Cut a part of 0.5 to 1 of the area, aspect ratio log-uniform in [3/4, 4/3], and scale it to the full side."""
+    area = MIN_AREA + (1.0 - MIN_AREA) * uniforms[:, SLOTS["area"]]
+    root_ratio = torch.exp((uniforms[:, SLOTS["ratio"]] - 0.5) * torch.log(torch.tensor(MAX_RATIO)))
+    height = (area.sqrt() / root_ratio).clamp(max=1.0)
+    width = (area.sqrt() * root_ratio).clamp(max=1.0)
+    centre_y = (uniforms[:, SLOTS["top"]] * 2.0 - 1.0) * (1.0 - height)
+    centre_x = (uniforms[:, SLOTS["left"]] * 2.0 - 1.0) * (1.0 - width)
+    zero = torch.zeros_like(width)
+    theta = torch.stack([width, zero, centre_x, zero, height, centre_y], dim=1).view(-1, 2, 3).to(images.dtype)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def color_jitter(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image, cut to [0, 1]."""
+    factors = [
+        1.0 + JITTER * (2.0 * _slot(uniforms, name) - 1.0) for name in ("brightness", "contrast", "saturation")
+    ]
+    order = (uniforms[:, SLOTS["order"]] * len(ORDERS)).long()
+    orders = torch.tensor(ORDERS, device=images.device)[order]
+    for turn in range(3):
+        blended = torch.stack([_blend(images, kind, factors[kind]) for kind in range(3)])
+        images = blended[orders[:, turn], torch.arange(len(images), device=images.device)].clamp(0.0, 1.0)
+    return images
+
+
+def lighting(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Add a random multiple, N(0, 0.1), of the principal components of ImageNet's colours to each image."""
+    columns = [uniforms[:, SLOTS[f"pca{i}"]] for i in range(3)]
+    normal = torch.stack([torch.erfinv((2.0 * u - 1.0).clamp(-0.9999, 0.9999)) * 2.0**0.5 for u in columns], dim=1)
+    weights = LIGHTING * normal * torch.tensor(PCA_VALUES, device=images.device)
+    return images + (weights @ torch.tensor(PCA_VECTORS, device=images.device).T)[:, :, None, None].to(images.dtype)
+
+
+def _blend(images: torch.Tensor, kind: int, factor: torch.Tensor) -> torch.Tensor:
+    if kind == 0:
+        return images * factor
+    if images.shape[1] == 3:
+        luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+        grey = (images * luma).sum(dim=1, keepdim=True)
+    else:
+        grey = images.mean(dim=1, keepdim=True)
+    base = grey.mean(dim=(2, 3), keepdim=True) if kind == 1 else grey
+    return (images - base) * factor + base
+
+
+def _slot(uniforms: torch.Tensor, name: str) -> torch.Tensor:
+    return uniforms[:, SLOTS[name]].view(-1, 1, 1, 1)

@@ -1,0 +1,204 @@
+"""Siamese augmentation (DSA) as pure, differentiable functions of parameters drawn beforehand.
+
+Images are normalised, (N, C, H, W), square. Uniform numbers come in a tensor (k, 11 or more): k = 1 when every image of a
+call shares one draw (siamese), k = N for one draw per image. Which operation a rule picks is a host integer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from ddistill.augment import imagenet
+from ddistill.settings import Settings
+
+Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+
+SLOTS = {
+    name: slot
+    for slot, name in enumerate(
+        ["flip", "brightness", "saturation", "contrast", "shift_y", "shift_x"]
+        + ["scale_y", "scale_x", "rotate", "cutout_y", "cutout_x"]
+    )
+}
+NUM_UNIFORMS = max(len(SLOTS), len(imagenet.SLOTS))
+SHIFT_SHARE = 0.125
+CUTOUT_SHARE = 0.5
+SCALE_RATIO = 1.2
+ROTATE_DEGREES = 15.0
+GEOMETRIC: tuple[Operation, ...] = ("crop", "scale", "rotate")
+
+
+class AugmentSettings(Settings):
+    """A set of operations and the rule that picks among them."""
+
+    operations: tuple[Operation, ...] = ("color", "crop", "cutout")
+    """Any of color, crop, cutout, flip, scale, rotate; () for none."""
+    rule: Literal["idc", "dsa", "imagenet"] = "idc"
+    """idc: flip, color, one of {crop, scale, rotate}, cutout; dsa: exactly one operation; imagenet: the fixed
+    pipeline of ImageNet training (`augment.imagenet`), which has no operations to choose."""
+
+    @property
+    def alternatives(self) -> tuple[Operation, ...]:
+        """The operations among which the rule picks one per call."""
+        if self.rule == "dsa":
+            return self.operations
+        return tuple(operation for operation in self.operations if operation in GEOMETRIC)
+
+    def without(self, operation: Operation) -> AugmentSettings:
+        """The same settings less one operation."""
+        return self.model_copy(update={"operations": tuple(o for o in self.operations if o != operation)})
+
+
+@dataclass(frozen=True)
+class AugmentDraws:
+    """Parameters of a number of calls.
+
+    Attributes:
+        uniforms: U(0, 1), (calls, k, NUM_UNIFORMS).
+        choices: for each call the index of the alternative that the rule picks.
+    """
+
+    uniforms: torch.Tensor
+    choices: list[int]
+
+    def to(self, device: torch.device) -> AugmentDraws:
+        """The same draws with their tensor on ``device``."""
+        return AugmentDraws(self.uniforms.to(device), self.choices)
+
+
+def draw_augment(settings: AugmentSettings, calls: int, images: int, generator: torch.Generator) -> AugmentDraws:
+    """Parameters of ``calls`` calls, for ``images`` images each (1: shared by every image of the call)."""
+    uniforms = torch.rand(calls, images, NUM_UNIFORMS, generator=generator)
+    alternatives = max(1, len(settings.alternatives))
+    return AugmentDraws(uniforms, torch.randint(alternatives, (calls,), generator=generator).tolist())
+
+
+def augment(settings: AugmentSettings, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
+    """Apply one call of the strategy to normalised images (N, C, H, W); zero is the mean colour.
+
+    Args:
+        settings: operations and rule.
+        images: (N, C, H, H), normalised; gradients flow through.
+        uniforms: (1 or N, NUM_UNIFORMS) in [0, 1).
+        choice: index into ``settings.alternatives``.
+    """
+    chosen = settings.alternatives[choice] if settings.alternatives else None
+    for operation in ("flip", "color", *GEOMETRIC, "cutout"):
+        always = settings.rule == "idc" and operation not in GEOMETRIC and operation in settings.operations
+        if always or operation == chosen:
+            images = _APPLY[operation](images, uniforms)
+    return images
+
+
+class Pipeline:
+    """From images in [0, 1] to the augmented, normalised input of a network.
+
+    Args:
+        settings: operations and rule.
+        mean: of each channel of the training set, in [0, 1].
+        std: of each channel of the training set, in [0, 1].
+        device: where the images are.
+    """
+
+    def __init__(
+        self, settings: AugmentSettings, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    ) -> None:
+        self.settings = settings
+        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """(images - mean) / std per channel."""
+        return (images - self.mean) / self.std
+
+    def __call__(self, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
+        """Normalise and augment (N, C, H, H); the imagenet rule augments before it normalises."""
+        if self.settings.rule == "imagenet":
+            return self.normalise(imagenet.imagenet_augment(images, uniforms.expand(len(images), -1)))
+        return augment(self.settings, self.normalise(images), uniforms, choice)
+
+
+def flip(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Mirror left to right with probability 0.5."""
+    return torch.where(_slot(uniforms, "flip") < 0.5, images.flip(3), images)
+
+
+def color(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Brightness x + (u - 0.5), saturation (x - m_c) * 2u + m_c, contrast (x - m) * (u + 0.5) + m, in this order.
+
+    m_c is the mean over channels at each pixel, m the mean of the image.
+    """
+    images = images + (_slot(uniforms, "brightness") - 0.5)
+    grey = images.mean(dim=1, keepdim=True)
+    images = (images - grey) * (2.0 * _slot(uniforms, "saturation")) + grey
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * (_slot(uniforms, "contrast") + 0.5) + mean
+
+
+def crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Shift by whole pixels, up to 0.125 of the side in both directions, zeros outside."""
+    side = images.shape[-1]
+    reach = int(side * SHIFT_SHARE + 0.5)
+    rows = _source_positions(uniforms[:, SLOTS["shift_y"]], side, reach)
+    columns = _source_positions(uniforms[:, SLOTS["shift_x"]], side, reach)
+    inside_rows, inside_columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    rows, columns = rows.clamp(0, side - 1), columns.clamp(0, side - 1)
+    if len(uniforms) == 1:
+        moved = images.index_select(2, rows[0]).index_select(3, columns[0])
+    else:
+        moved = images.gather(2, rows[:, None, :, None].expand(images.shape))
+        moved = moved.gather(3, columns[:, None, None, :].expand(images.shape))
+    return torch.where(inside, moved, 0.0)
+
+
+def cutout(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Set a square of half the side, centred anywhere, to zero."""
+    side = images.shape[-1]
+    square = int(side * CUTOUT_SHARE + 0.5)
+    position = torch.arange(side, device=images.device)
+
+    def covered(slot: str) -> torch.Tensor:
+        centre = (uniforms[:, SLOTS[slot]] * (side + 1 - square % 2)).floor().long()
+        first = (centre - square // 2)[:, None]
+        return (position >= first) & (position < first + square)
+
+    hole = covered("cutout_y")[:, None, :, None] & covered("cutout_x")[:, None, None, :]
+    return torch.where(hole, 0.0, images)
+
+
+def scale(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Stretch both axes by factors uniform in [1/1.2, 1.2], bilinear, zeros outside."""
+    low, span = 1.0 / SCALE_RATIO, SCALE_RATIO - 1.0 / SCALE_RATIO
+    sx, sy = (uniforms[:, SLOTS[slot]] * span + low for slot in ("scale_x", "scale_y"))
+    zero = torch.zeros_like(sx)
+    return _resample(images, torch.stack([sx, zero, zero, zero, sy, zero], dim=1).view(-1, 2, 3))
+
+
+def rotate(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Rotate by an angle uniform in +-15 degrees, bilinear, zeros outside."""
+    angle = torch.deg2rad((uniforms[:, SLOTS["rotate"]] * 2.0 - 1.0) * ROTATE_DEGREES)
+    sin, cos, zero = torch.sin(angle), torch.cos(angle), torch.zeros_like(angle)
+    return _resample(images, torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3))
+
+
+_APPLY = {"flip": flip, "color": color, "crop": crop, "cutout": cutout, "scale": scale, "rotate": rotate}
+
+
+def _slot(uniforms: torch.Tensor, name: str) -> torch.Tensor:
+    return uniforms[:, SLOTS[name]].view(-1, 1, 1, 1)
+
+
+def _source_positions(u: torch.Tensor, side: int, reach: int) -> torch.Tensor:
+    shift = (u * (2 * reach + 1)).floor().long() - reach
+    return torch.arange(side, device=u.device) + shift[:, None]
+
+
+def _resample(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    theta = theta.to(images.dtype).expand(len(images), 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,177 @@
+"""A recipe: a frozen, validated, serialisable composition of data, network, method, source, evaluation and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ddistill.data import DataSettings, RealData
+from ddistill.errors import UserError, unknown_name
+from ddistill.evaluation import EvaluationSettings
+from ddistill.methods import GradientMatchingSettings, MethodSettings
+from ddistill.model_augmentation import ModelAugmentationSettings
+from ddistill.networks import NetworkSettings, check_network
+from ddistill.settings import Settings
+from ddistill.synthetic import SyntheticSettings
+from ddistill.training import CompileMode, TrainingSettings
+
+Model = TypeVar("Model", bound=Settings)
+
+MAX_RECIPE_BYTES = 1024 * 1024
+
+
+class BudgetSettings(Settings):
+    """How long a run is."""
+
+    outer_steps: int = Field(default=2000, ge=1)
+    """Outer steps at speed-up 1 (T_base)."""
+    speedup: int = Field(default=1, ge=1)
+    """The outer steps are divided by this (5, 10, 20 in the paper)."""
+
+    @property
+    def steps(self) -> int:
+        """Outer steps of the run (T), at least 1."""
+        return max(1, self.outer_steps // self.speedup)
+
+
+class RunSettings(Settings):
+    """What belongs to a run and not to its science."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Every random draw is a function of (seed, purpose, step)."""
+    compile: CompileMode = "auto"
+    """auto: compile the hot functions where the work ahead repays it; on; off."""
+
+
+class Recipe(Settings):
+    """Everything that decides the result of a run."""
+
+    name: str = "custom"
+    """Name in the table of recipes that this one started from."""
+    data: DataSettings = DataSettings()
+    """Where the real images come from."""
+    network: NetworkSettings = NetworkSettings()
+    """The network that is matched and, unless evaluation.network says otherwise, evaluated."""
+    synthetic: SyntheticSettings = SyntheticSettings()
+    """The set that is stored."""
+    method: MethodSettings = GradientMatchingSettings()
+    """What is matched and how."""
+    training: TrainingSettings = TrainingSettings()
+    """Training of networks on real data: in the inner loop and for the pool."""
+    model_augmentation: ModelAugmentationSettings = ModelAugmentationSettings()
+    """Where the network of an outer step comes from."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """The protocol by which the set is judged."""
+    budget: BudgetSettings = BudgetSettings()
+    """Length of the run."""
+    run: RunSettings = RunSettings()
+    """Seed and compilation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.data.size is not None:
+            self._check_size(self.data.size)
+        return self
+
+    def check(self, data: RealData) -> None:
+        """Refuse what these data cannot support, before anything is written.
+
+        Raises:
+            UserError: network too deep for the images, a set that cannot be initialised.
+        """
+        self._check_size(data.size)
+        self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
+
+    def _check_size(self, size: int) -> None:
+        check_network(self.network, size)
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """A copy with other values for some fields, named by dotted paths: ``{"synthetic.ipc": 10}``.
+
+        Raises:
+            UserError: an unknown field (with the nearest legal ones) or an illegal value.
+        """
+        values = self.model_dump()
+        legal = dict(field_paths(type(self)))
+        for path, value in changes.items():
+            parent, _, _leaf = path.rpartition(".")
+            if path not in legal and not (parent in legal and legal[parent].startswith("dict")):
+                raise unknown_name("recipe field", path, legal)
+            target = values
+            *way, last = path.split(".")
+            for part in way:
+                if target[part] is None:
+                    target[part] = {}
+                target = target[part]
+            target[last] = value
+        return build(type(self), values)
+
+    def to_yaml(self) -> str:
+        """The complete recipe; `from_yaml` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @staticmethod
+    def from_yaml(path: str | Path) -> Recipe:
+        """Read a recipe file.
+
+        Raises:
+            UserError: no such file, not YAML, unknown fields or illegal values.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_RECIPE_BYTES:
+                raise UserError(f"{path} is larger than 1 MiB; not a recipe")
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
+        return build(Recipe, values)
+
+
+def build(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Construct settings from plain values, with errors in the user's terms.
+
+    Raises:
+        UserError: one line that names the first field at fault, the reason, and the legal choices.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(model, error)) from error
+
+
+def field_paths(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted path and type of every field that a recipe can hold, in order."""
+    for name, field in model.model_fields.items():
+        inner = _settings_of(field.annotation)
+        if inner is None:
+            yield prefix + name, str(field.annotation)
+        else:
+            yield from field_paths(inner, f"{prefix}{name}.")
+
+
+def _settings_of(annotation: Any) -> type[Settings] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def _explain(model: type[Settings], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return str(unknown_name("recipe field", path, [name for name, _ in field_paths(model)]))
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    if not path:
+        return reason
+    short = "ipc" if path == "synthetic.ipc" else path
+    reason = reason.replace("input should be greater than or equal to", "must be at least")
+    reason = reason.replace("input should be", "must be")
+    return f"{short}: {reason}, got {first['input']!r}"

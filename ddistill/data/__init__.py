@@ -1,0 +1,20 @@
+"""Real images: from a name, a path or a data set to class-sorted tensors, and the positions of batches in them."""
+
+from ddistill.data.facts import KNOWN_SETS, KnownSet, short_names, subset_classes
+from ddistill.data.load import load_data
+from ddistill.data.real_data import RealData, Split
+from ddistill.data.sampler import class_batches, epoch_batches
+from ddistill.data.settings import DataSettings
+
+__all__ = [
+    "KNOWN_SETS",
+    "DataSettings",
+    "KnownSet",
+    "RealData",
+    "Split",
+    "class_batches",
+    "epoch_batches",
+    "load_data",
+    "short_names",
+    "subset_classes",
+]

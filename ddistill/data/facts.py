@@ -1,0 +1,88 @@
+"""Facts about data sets known by a short name: hub id, image size, channels, columns and parts."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from ddistill.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """A hub data set and what need not be asked about it. ``size`` is a side in pixels."""
+
+    hub_id: str
+    size: int
+    channels: Literal[1, 3]
+    image_column: str = "image"
+    label_column: str = "label"
+    config: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    classes: str | None = None
+
+
+IMAGENET = KnownSet("ILSVRC/imagenet-1k", 224, 3, test_split="validation")
+IMAGENET_SUBSETS = (
+    "imagenet-10",
+    "imagenet-100",
+    "imagenette",
+    "imagewoof",
+    "imagefruit",
+    "imagemeow",
+    "imagesquawk",
+    "imageyellow",
+)
+
+KNOWN_SETS: dict[str, KnownSet] = {
+    "cifar10": KnownSet("uoft-cs/cifar10", 32, 3, image_column="img"),
+    "cifar100": KnownSet("uoft-cs/cifar100", 32, 3, image_column="img", label_column="fine_label"),
+    "mnist": KnownSet("ylecun/mnist", 28, 1),
+    "fashion_mnist": KnownSet("zalando-datasets/fashion_mnist", 28, 1),
+    "svhn": KnownSet("ufldl-stanford/svhn", 32, 3, config="cropped_digits"),
+    "imagenet-1k": IMAGENET,
+    **{name: replace(IMAGENET, classes=name) for name in IMAGENET_SUBSETS},
+}
+
+ALIASES = {
+    "cifar-10": "cifar10",
+    "cifar-100": "cifar100",
+    "fashionmnist": "fashion_mnist",
+    "fashion-mnist": "fashion_mnist",
+}
+"""Other spellings that are understood."""
+
+
+def short_names() -> list[str]:
+    """Names of data sets that need neither a path nor a hub id."""
+    return ["digits", *KNOWN_SETS]
+
+
+def known_name(source: str) -> str | None:
+    """The short name that ``source`` (a short name in any case, an alias or a hub id) stands for, if any."""
+    lowered = source.lower()
+    lowered = ALIASES.get(lowered, lowered)
+    if lowered == "digits" or lowered in KNOWN_SETS:
+        return lowered
+    whole_sets = (name for name, facts in KNOWN_SETS.items() if facts.classes is None)
+    return next((name for name in whole_sets if KNOWN_SETS[name].hub_id.lower() == lowered), None)
+
+
+@cache
+def _subset_table() -> dict[str, tuple[str, ...]]:
+    text = resources.files("ddistill.data").joinpath("imagenet_subsets.csv").read_text(encoding="utf-8")
+    rows = sorted(csv.DictReader(text.splitlines()), key=lambda row: (row["subset"], int(row["label"])))
+    names = dict.fromkeys(row["subset"] for row in rows)
+    return {name: tuple(row["wordnet_id"] for row in rows if row["subset"] == name) for name in names}
+
+
+def subset_classes(name: str) -> tuple[str, ...]:
+    """WordNet ids of an ImageNet subset in label order; a UserError for a name that is not a subset."""
+    table = _subset_table()
+    if name not in table:
+        raise unknown_name("class subset in data.classes", name, table)
+    return table[name]

@@ -1,0 +1,224 @@
+"""`load_data`: find a source, decode its images once, divide them into parts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ddistill.data.cache import DecodedSet, cache_file, read_decoded, write_decoded
+from ddistill.data.images import DecodedPart, Progress, decode_part, with_channels
+from ddistill.data.labels import (
+    check_classes,
+    check_labels,
+    check_wanted,
+    held_out,
+    listed,
+    number_names,
+    renumbered,
+    size_remarks,
+    wanted_classes,
+)
+from ddistill.data.real_data import RealData, Split, channel_statistics, content_fingerprint
+from ddistill.data.settings import DataSettings
+from ddistill.data.sources import Part, Source, find_source
+from ddistill.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+# Settings that change which images are decoded and how; the others are applied afterwards.
+_DECODING = (
+    "size",
+    "channels",
+    "image_column",
+    "label_column",
+    "train_split",
+    "test_split",
+    "test_fraction",
+    "classes",
+    "skip_unreadable",
+)
+
+
+def load_data(
+    source: str | os.PathLike[str] | Dataset[Any] | tuple[Any, Any],
+    settings: DataSettings | None = None,
+    *,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> RealData:
+    """Load a labelled image set as class-sorted uint8 tensors.
+
+    Decoded images of paths and hub sets are cached, so that the second load takes seconds; a hub set is not asked for
+    changes while its cache stands.
+
+    Args:
+        source: 'digits'; a short name such as 'cifar10' or a hub id; a path of image folders, parquet or arrow files;
+            a map-style data set of (image, label); or a tuple of two, (train, test). A short name wins over a folder
+            of that name: write './cifar10' for the folder.
+        settings: see DataSettings; its ``source`` is not looked at.
+        seed: decides which images ``validation_fraction`` holds out, and nothing else.
+        on_progress: called with a stage, the images done and the images in all.
+
+    Raises:
+        UserError: the source cannot be found or read, or its contents cannot be distilled; the text says what to do.
+    """
+    found = find_source(source, settings or DataSettings())
+    if found.contents is None:
+        decoded = _decode(found, on_progress)
+    else:
+        chosen = {name: getattr(found.settings, name) for name in _DECODING}
+        path = cache_file({**found.contents, "settings": chosen})
+        decoded = read_decoded(path) or _decoded_and_kept(path, found, on_progress)
+    return _real_data(found, decoded, seed)
+
+
+def _decoded_and_kept(path: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
+    decoded = _decode(source, on_progress)
+    try:
+        write_decoded(path, decoded)
+    except OSError as error:
+        # The cache only saves time: a full disk or a folder that cannot be written must not stop a run.
+        return replace(decoded, notes=(*decoded.notes, f"decoded images could not be kept in {path.parent}: {error}"))
+    return decoded
+
+
+def _decode(source: Source, on_progress: Progress | None) -> DecodedSet:
+    settings, where = source.settings, repr(source.text)
+    parts = source.open()
+    if parts.test is None and settings.test_fraction is None:
+        raise UserError(
+            f"{where} has no test part (it has: {', '.join(parts.available)}); name one with data.test_split=NAME, "
+            f"or split one off the training part with data.test_fraction=0.2"
+        )
+    names = _checked_names(where, parts.class_names, parts.train, parts.test)
+    names, train_labels, test_labels = _wanted(where, names, parts.train, parts.test, settings)
+    check_classes(where, names, train_labels[train_labels >= 0], _kept(test_labels))
+
+    train, notes = _decode_part(parts.train, train_labels, "train", settings, None, on_progress)
+    if parts.test is not None and test_labels is not None:
+        side = train.images.shape[-1]
+        test, test_notes = _decode_part(parts.test, test_labels, "test", settings, side, on_progress)
+        notes += test_notes
+        if settings.test_fraction is not None:
+            notes.append(f"data.test_fraction={settings.test_fraction} is not used: {where} has its own test part")
+    else:
+        mask = torch.from_numpy(held_out(train.labels.numpy(), settings.test_fraction or 0.0, 0, "test split"))
+        train, test = _masked(train, ~mask), _masked(train, mask)
+    train, test = _same_channels(train, test)
+    check_classes(where, names, train.labels.numpy(), test.labels.numpy())
+    mean, std = channel_statistics(train.images)
+    notes += size_remarks(names, np.bincount(train.labels.numpy(), minlength=len(names)).tolist())
+    absent = np.setdiff1d(np.arange(len(names)), test.labels.numpy())
+    if absent.size:
+        notes.append(f"the test part has no image of the class {listed(names[c] for c in absent.tolist())}")
+    return DecodedSet(train, test, names, tuple(notes), mean, std, content_fingerprint(train, test, names))
+
+
+def _checked_names(where: str, names: tuple[str, ...] | None, train: Part, test: Part | None) -> tuple[str, ...]:
+    for part, of in (("train", train), ("test", test)):
+        if of is not None:
+            check_labels(where, part, of.labels, names)
+    return names if names is not None else number_names(where, train.labels, test.labels if test else None)
+
+
+def _wanted(
+    where: str, names: tuple[str, ...], train: Part, test: Part | None, settings: DataSettings
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """Class names and labels after ``data.classes``; the label -1 marks images to leave out."""
+    wanted = wanted_classes(settings.classes)
+    if wanted is None:
+        return names, train.labels, test.labels if test else None
+    check_wanted(where, names, wanted)
+    return wanted, renumbered(train.labels, names, wanted), renumbered(test.labels, names, wanted) if test else None
+
+
+def _kept(labels: np.ndarray | None) -> np.ndarray | None:
+    return labels[labels >= 0] if labels is not None else None
+
+
+def _decode_part(
+    part: Part, labels: np.ndarray, name: str, settings: DataSettings, side: int | None, on_progress: Progress | None
+) -> tuple[Split, list[str]]:
+    """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
+    rows = np.flatnonzero(labels >= 0)
+    labels = labels[rows]
+    order = np.argsort(labels, kind="stable")
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order))
+    decoded = decode_part(
+        part.read(rows),
+        positions,
+        size=settings.size,
+        channels=settings.channels,
+        expected=side,
+        stage=f"decoding {name} images",
+        on_progress=on_progress,
+    )
+    notes = _remarks(decoded, name, settings)
+    images, labels = decoded.pixels, labels[order]
+    if decoded.unreadable:
+        images, labels = images[decoded.readable], labels[decoded.readable]
+    return Split(torch.from_numpy(images), torch.from_numpy(labels)), notes
+
+
+def _remarks(decoded: DecodedPart, name: str, settings: DataSettings) -> list[str]:
+    notes = []
+    if decoded.unreadable:
+        count = f"{len(decoded.unreadable)} of {len(decoded.readable)} {name} images cannot be read"
+        shown = ", ".join(decoded.unreadable[:3]) + (", ..." if len(decoded.unreadable) > 3 else "")
+        if not settings.skip_unreadable or not decoded.readable.any():
+            raise UserError(f"{count}: {shown}; remove them or set data.skip_unreadable=true")
+        notes.append(f"{count} and were left out: {shown}")
+    channels = decoded.pixels.shape[1]
+    if channels == 3 and decoded.grey:
+        notes.append(f"{decoded.grey} grey {name} images were converted to RGB")
+    if channels == 1 and decoded.colour:
+        notes.append(f"{decoded.colour} colour {name} images were converted to grey")
+    if decoded.resized:
+        side = decoded.pixels.shape[-1]
+        notes.append(f"{decoded.resized} {name} images were cropped or scaled to {side}x{side} pixels")
+    return notes
+
+
+def _masked(split: Split, mask: torch.Tensor) -> Split:
+    return Split(split.images[mask], split.labels[mask])
+
+
+def _same_channels(train: Split, test: Split) -> tuple[Split, Split]:
+    channels = max(train.images.shape[1], test.images.shape[1])
+    first, second = (
+        Split(torch.from_numpy(with_channels(part.images.numpy(), channels)), part.labels) for part in (train, test)
+    )
+    return first, second
+
+
+def _real_data(source: Source, decoded: DecodedSet, seed: int) -> RealData:
+    train, validation = decoded.train, None
+    mean, std = decoded.mean, decoded.std
+    fraction = source.settings.validation_fraction
+    if fraction > 0:
+        mask = torch.from_numpy(held_out(train.labels.numpy(), fraction, seed, "validation split"))
+        if not mask.any():
+            raise UserError(
+                f"data.validation_fraction={fraction} holds out no image of {source.text!r}: its classes are too small"
+            )
+        train, validation = _masked(train, ~mask), _masked(train, mask)
+        mean, std = channel_statistics(train.images)
+    return RealData(
+        source.name,
+        source.text,
+        train,
+        validation,
+        decoded.test,
+        decoded.class_names,
+        mean,
+        std,
+        decoded.fingerprint,
+        decoded.notes,
+    )

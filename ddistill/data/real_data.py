@@ -1,0 +1,101 @@
+"""Real images in memory: class-sorted uint8 tensors, labels, names and channel statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part: ``images`` uint8 [N, channels, size, size] sorted by class, ``labels`` int64 [N]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class RealData:
+    """A labelled image set, decoded.
+
+    ``mean`` and ``std`` are per channel, over the training images with pixels in [0, 1]; a spread of 0 is given as 1.
+    ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels, names)
+    whatever the path or the format. ``notes`` are one-line remarks that a user should see.
+    """
+
+    name: str
+    source: str
+    train: Split
+    validation: Split | None
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return self.train.images.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return self.train.images.shape[2]
+
+    @cached_property
+    def class_counts(self) -> torch.Tensor:
+        """Training images of each class, int64 [C]."""
+        return torch.bincount(self.train.labels, minlength=self.num_classes)
+
+    @cached_property
+    def class_offsets(self) -> torch.Tensor:
+        """Where each class begins in ``train.images``, and its end: int64 [C + 1]."""
+        return torch.cat([torch.zeros(1, dtype=torch.int64), self.class_counts.cumsum(0)])
+
+    def class_images(self, c: int) -> torch.Tensor:
+        """Training images of class ``c`` in [0, C), a uint8 view [n, channels, size, size]; IndexError outside."""
+        if not 0 <= c < self.num_classes:
+            raise IndexError(f"class {c} is not in 0 to {self.num_classes - 1}")
+        start, end = self.class_offsets[c : c + 2].tolist()
+        return self.train.images[start:end]
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and spread per channel of uint8 [N, channels, h, w] images scaled to [0, 1], from exact pixel counts."""
+    pixels = images.numpy()
+    counts = np.zeros((pixels.shape[1], 256), dtype=np.int64)
+    rows = max(1, 2**24 // max(1, pixels[0].size))  # bounds the working copy of the counting
+    for start in range(0, len(pixels), rows):
+        for channel in range(pixels.shape[1]):
+            counts[channel] += np.bincount(pixels[start : start + rows, channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    weights = counts / counts.sum(axis=1, keepdims=True)
+    mean = weights @ values
+    std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
+    # Rounding leaves a trace of a spread where all pixels are alike.
+    return tuple(mean.tolist()), tuple(float(s) if s > 1e-9 else 1.0 for s in std)
+
+
+def content_fingerprint(train: Split, test: Split, class_names: tuple[str, ...]) -> str:
+    """Hex SHA-256 of shapes, labels, class names and pixels."""
+    shapes = [list(part.images.shape) for part in (train, test)]
+    digest = hashlib.sha256(json.dumps([shapes, class_names]).encode())
+    for part in (train, test):
+        digest.update(part.labels.numpy().astype("<i8").tobytes())
+        digest.update(part.images.contiguous().numpy().reshape(-1).data)
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""States at outer-step boundaries; all a run needs to go on, since every random draw is a function of the step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ddistill.storage import write_atomically, write_text
+
+KEPT = 2
+
+
+@dataclass
+class Checkpoint:
+    """The state after an outer step.
+
+    Attributes:
+        step: outer steps done.
+        tensors: stored images and the method's own state, on the CPU.
+        seconds: wall time spent in distillation so far.
+        loss: mean matching loss of each outer step.
+    """
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    seconds: float = 0.0
+    loss: list[float] = field(default_factory=list)
+
+
+def save_checkpoint(folder: Path, state: Checkpoint) -> None:
+    """Write a state and its checksum, then drop all but the last two."""
+    from safetensors.torch import save_file
+
+    path = folder / f"step-{state.step:08d}.safetensors"
+    about = {"step": str(state.step), "seconds": repr(state.seconds), "loss": json.dumps(state.loss)}
+    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+    write_text(_checksum_path(path), _checksum(path) + "\n")
+    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+        old.unlink()
+        _checksum_path(old).unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest state that is whole, or None."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+        checksum = _checksum_path(path)
+        if not checksum.is_file() or checksum.read_text(encoding="utf-8").strip() != _checksum(path):
+            continue
+        with safe_open(path, framework="pt") as stored:
+            about = stored.metadata()
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        return Checkpoint(int(about["step"]), tensors, float(about["seconds"]), json.loads(about["loss"]))
+    return None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")

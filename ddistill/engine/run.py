@@ -1,0 +1,359 @@
+"""A run: pool, outer loop, evaluation, artifact; one loop for every method."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ddistill.config import Recipe
+from ddistill.data import RealData
+from ddistill.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddistill.engine.environment import machine, peak_memory_bytes, versions
+from ddistill.engine.log import RunLog
+from ddistill.engine.observer import Observer
+from ddistill.errors import RunError, UserError
+from ddistill.evaluation import Evaluation, evaluate_set
+from ddistill.methods import Context, Method, build_method
+from ddistill.model_augmentation import (
+    FreshSource,
+    NetworkFactory,
+    NetworkSource,
+    PerturbedSource,
+    Pool,
+    PoolSource,
+    load_into,
+    train_pool,
+)
+from ddistill.report import save_grid
+from ddistill.storage import write_json, write_text
+from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
+from ddistill.training import Source, Trainer
+from ddistill.training.compilation import worth_compiling
+
+CHECKPOINT_SECONDS = 120.0
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        recipe: complete.
+        synthetic: the distilled set, on the CPU.
+        summary: the contents of ``summary.json``.
+        folder: where it was written, if anywhere.
+    """
+
+    recipe: Recipe
+    synthetic: SyntheticSet
+    summary: dict[str, Any]
+    folder: Path | None
+
+
+@dataclass
+class Costs:
+    """Seconds and FLOPs by phase."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0, "evaluate": 0.0})
+    flops: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0})
+
+
+def prepare_folder(out: str | os.PathLike[str], recipe: Recipe, *, resume: bool = False) -> Path:
+    """Check that a run may be written there; nothing is created yet.
+
+    Raises:
+        UserError: a run is there already and is not to be resumed, or it has another recipe, or the path is a file.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {str(folder)!r} is a file; give a folder that is new or empty")
+    if not (folder / RECIPE).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
+        return folder
+    if not resume:
+        raise UserError(f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another")
+    stored = Recipe.from_yaml(folder / RECIPE)
+    differing = _differences(stored.model_dump(), recipe.model_dump())
+    if differing:
+        raise UserError(
+            f"the run in {str(folder)!r} has another recipe; it differs in: {', '.join(differing)}; "
+            "resume with the same settings, or give another --out"
+        )
+    return folder
+
+
+def distill_data(
+    data: RealData,
+    recipe: Recipe,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    observer: Observer | None = None,
+) -> Run:
+    """Distil ``data`` by ``recipe``, judge the result beside its baselines, and write the run.
+
+    Args:
+        data: real images.
+        recipe: complete settings.
+        out: folder of the run; nothing is written if None.
+        resume: go on with the run in ``out`` from its last checkpoint, or start one where there is none.
+        device: to compute on.
+        observer: hears of progress.
+
+    Raises:
+        UserError: recipe and data do not fit, or ``out`` cannot be used.
+        RunError: a value that is not finite; the last good images are kept in the checkpoint.
+    """
+    recipe = recipe.changed({"data.source": recipe.data.source or data.source})
+    recipe.check(data)
+    folder = prepare_folder(out, recipe, resume=resume) if out is not None else None
+    return _Session(data, recipe, folder, torch.device(device), observer or Observer()).run()
+
+
+class _Session:
+    """One run in progress."""
+
+    def __init__(
+        self, data: RealData, recipe: Recipe, folder: Path | None, device: torch.device, observer: Observer
+    ) -> None:
+        self.data, self.recipe, self.folder, self.device, self.observer = data, recipe, folder, device, observer
+        self.costs = Costs()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / RECIPE).exists():
+                write_text(folder / RECIPE, recipe.to_yaml())
+        self.log = RunLog(folder / "log.jsonl" if folder else None)
+        self.real = Source(
+            data.train.images.to(device), data.train.labels.to(device), data.mean, data.std
+        )
+
+    def run(self) -> Run:
+        recipe, data = self.recipe, self.data
+        self.log.event(
+            "start", recipe=recipe.name, data=data.name, versions=versions(), machine=machine(self.device)
+        )
+        for note in data.notes:
+            self.observer.note(note)
+            self.log.event("note", text=note)
+        network = self._network()
+        trainer = Trainer(network, self.real, recipe.training)
+        compiled = self._compile(network, trainer)
+        if compiled:
+            trainer = Trainer(network, self.real, recipe.training, compiled=True)
+        synthetic = _on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
+        method = self._method(network, trainer, synthetic, compiled)
+        source = self._source(compiled)
+        self._distill(method, source, network, synthetic)
+        return self._finish(synthetic.snapshot())
+
+    def _network(self) -> nn.Module:
+        factory = NetworkFactory(self.recipe.network, self.recipe.training, self.real, self.data.num_classes)
+        return factory.build("workspace")
+
+    def _method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
+        offsets = self.data.class_offsets.tolist()
+        context = Context(
+            self.real, offsets, synthetic, network, trainer, self.recipe.run.seed, compiled
+        )
+        return build_method(self.recipe.method, context)
+
+    def _compile(self, network: nn.Module, trainer: Trainer) -> bool:
+        """Whether the work ahead repays compilation; a function of recipe and data, never of a clock."""
+        recipe, data = self.recipe, self.data
+        probe = initial_set(recipe.synthetic, data, recipe.run.seed)
+        method = self._method(network, trainer, _on_device(probe, self.device), False)
+        self.flops_per_step = method.flops_per_outer_step()
+        ahead = self.flops_per_step * recipe.budget.steps
+        compiled = worth_compiling(recipe.run.compile, ahead)
+        self.log.event("compilation", compiled=compiled, flops=ahead, mode=recipe.run.compile)
+        return compiled
+
+    def _source(self, compiled: bool) -> NetworkSource:
+        recipe, settings = self.recipe, self.recipe.model_augmentation
+        factory = NetworkFactory(
+            recipe.network, recipe.training, self.real, self.data.num_classes, compiled=compiled
+        )
+        source: NetworkSource
+        if settings.networks == "pool":
+            source = PoolSource(self._pool(factory).members, settings.selection, recipe.run.seed)
+        else:
+            source = FreshSource(factory, settings.fresh_epochs, recipe.run.seed)
+            per_step = factory.trainer().flops_per_step() * factory.steps_per_epoch() if settings.fresh_epochs else 0.0
+            self.flops_per_step += per_step * settings.fresh_epochs
+        return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
+
+    def _pool(self, factory: NetworkFactory) -> Pool:
+        pool = pool_for(self.recipe, self.data, factory, self.observer)
+        settings = self.recipe.model_augmentation
+        steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
+        self.costs.seconds["pool"] = pool.seconds
+        self.costs.flops["pool"] = factory.trainer().flops_per_step() * steps
+        self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
+        return pool
+
+    def _distill(self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet) -> None:
+        recipe, total = self.recipe, self.recipe.budget.steps
+        state = self._restore(method, synthetic) or Checkpoint(0, _state_of(method, synthetic))
+        if state.step == 0:
+            self._picture(synthetic, 0)
+        started, before, saved = time.perf_counter(), state.seconds, time.perf_counter()
+        try:
+            for step in range(state.step + 1, total + 1):
+                load_into(network, source.weights(step))
+
+                def on_inner(done: int, of: int, step: int = step, loss: list[float] = state.loss) -> None:
+                    figures = {"loss": loss[-1]} if loss else {}
+                    self.observer.progress("distill", (step - 1) * of + done, total * of, step=step, **figures)
+
+                loss = float(method.outer_step(step, on_inner))
+                if not (torch.isfinite(synthetic.images).all() and torch.isfinite(torch.tensor(loss))):
+                    raise RunError(
+                        f"outer step {step}: the images or the loss ({loss}) are no longer finite; "
+                        f"use a smaller method.image_lr (now {recipe.method.image_lr}); the images of step "
+                        f"{step - 1} are kept"
+                    )
+                seconds = before + time.perf_counter() - started
+                state = Checkpoint(step, _state_of(method, synthetic), seconds, [*state.loss, loss])
+                self.log.event("outer step", step=step, loss=loss, distill_seconds=seconds)
+                if time.perf_counter() - saved >= CHECKPOINT_SECONDS or step == total:
+                    self._save(state)
+                    saved = time.perf_counter()
+                if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < total:
+                    pause = time.perf_counter()
+                    self._picture(synthetic, step)
+                    self._judge(synthetic.snapshot(), "distilled", step)
+                    before -= time.perf_counter() - pause
+        except BaseException:
+            self._save(state)
+            raise
+        self.costs.seconds["distill"] = state.seconds
+        self.costs.flops["distill"] = self.flops_per_step * total
+
+    def _restore(self, method: Method, synthetic: SyntheticSet) -> Checkpoint | None:
+        if self.folder is None:
+            return None
+        state = load_checkpoint(self.folder / "checkpoint")
+        if state is not None:
+            synthetic.images.copy_(state.tensors["images"])
+            own = {name.removeprefix("method."): t for name, t in state.tensors.items() if name.startswith("method.")}
+            method.load_state(own)
+            self.observer.note(f"resumed after outer step {state.step}")
+            self.log.event("resumed", step=state.step)
+        return state
+
+    def _save(self, state: Checkpoint) -> None:
+        if self.folder is not None:
+            save_checkpoint(self.folder / "checkpoint", state)
+
+    def _picture(self, synthetic: SyntheticSet, step: int) -> None:
+        if self.folder is not None:
+            save_grid(synthetic, self.folder / "pictures" / f"step-{step:06d}.png")
+
+    def _judge(self, synthetic: SyntheticSet, what: str, step: int) -> Evaluation:
+        phase = "evaluate" if what == "distilled" else "baseline"
+        evaluation = evaluate_set(
+            synthetic,
+            self.data,
+            self.recipe.evaluation,
+            self.recipe.network,
+            seed=self.recipe.run.seed,
+            device=self.device,
+            compile_mode=self.recipe.run.compile,
+            on_epoch=lambda done, total: self.observer.progress(phase, done, total),
+        )
+        self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
+        self.log.event("accuracy", what=what, step=step, **evaluation.as_dict())
+        return evaluation
+
+    def _finish(self, synthetic: SyntheticSet) -> Run:
+        recipe, steps = self.recipe, self.recipe.budget.steps
+        self._picture(synthetic, steps)
+        started = time.perf_counter()
+        evaluation = self._judge(synthetic, "distilled", steps)
+        baselines = {}
+        for name in recipe.evaluation.baselines:
+            real = random_set(recipe.synthetic, self.data, recipe.run.seed, decoded=name == "random_decoded")
+            baselines[name] = {**self._judge(real, name, steps).as_dict(), "images": len(real.images)}
+        self.costs.seconds["evaluate"] = time.perf_counter() - started
+        summary = {
+            "recipe": recipe.name,
+            "method": recipe.method.name,
+            "data": self.data.name,
+            "ipc": recipe.synthetic.ipc,
+            "stored_images": len(synthetic.images),
+            "decoded_images": len(synthetic.decoded()[0]),
+            "accuracy": evaluation.as_dict(),
+            "baselines": baselines,
+            "outer_steps": steps,
+            "seconds": {phase: round(seconds, 2) for phase, seconds in self.costs.seconds.items()},
+            "flops": self.costs.flops,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "seed": recipe.run.seed,
+            "versions": versions(),
+            "machine": machine(self.device),
+        }
+        if self.folder is not None:
+            about = {
+                "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
+                "evaluation": evaluation.protocol,
+                "recipe": recipe.model_dump(mode="json"),
+                **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine")},
+            }
+            save_synthetic(synthetic, self.folder / "distilled", about)
+            write_json(self.folder / "summary.json", summary)
+        self.log.event("end", **{key: summary[key] for key in ("accuracy", "seconds", "flops", "peak_memory_bytes")})
+        return Run(recipe, synthetic, summary, self.folder)
+
+
+def pool_for(recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer) -> Pool:
+    """The pool of a recipe on these data: from the cache, else trained."""
+    settings = recipe.model_augmentation
+    identity = data.fingerprint
+    if recipe.data.validation_fraction:
+        # which images are held out follows from the run's seed
+        identity = f"{identity}-{recipe.data.validation_fraction}-{recipe.run.seed}"
+    return train_pool(
+        factory,
+        identity,
+        size=settings.pool_size,
+        epochs=settings.pool_epochs,
+        seed=settings.pool_seed,
+        on_member=lambda done, total: observer.progress("pool", done, total),
+    )
+
+
+def _state_of(method: Method, synthetic: SyntheticSet) -> dict[str, torch.Tensor]:
+    tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:
+    return SyntheticSet(
+        synthetic.images.to(device),
+        synthetic.labels.to(device),
+        synthetic.class_names,
+        synthetic.factor,
+        synthetic.decoder,
+        synthetic.mean,
+        synthetic.std,
+    )
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    differing = []
+    for key in stored.keys() | asked.keys():
+        a, b = stored.get(key), asked.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            differing += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            differing.append(prefix + key)
+    return sorted(differing)

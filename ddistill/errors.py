@@ -1,0 +1,30 @@
+"""Errors whose text is meant for the person at the keyboard."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can mend: an argument, a recipe field, a data set.
+
+    The message is one line that names the value, the reason and the legal choices.
+    The command prints it without a traceback and exits with code 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that failed on the way (a loss that is not finite, say); the command exits with code 1."""
+
+
+def unknown_name(kind: str, name: str, legal: Iterable[str]) -> UserError:
+    """An error for a name that is not in a table, with the nearest legal ones first.
+
+    >>> str(unknown_name("distance", "l3", ["cosine", "l1", "mse"]))
+    "unknown distance 'l3'; did you mean l1? choose from: cosine, l1, mse"
+    """
+    choices = sorted(legal)
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f" did you mean {' or '.join(near)}?" if near else ""
+    return UserError(f"unknown {kind} {name!r};{hint} choose from: {', '.join(choices)}")

@@ -1,0 +1,149 @@
+"""The evaluation protocol: train fresh networks on the decoded set only, test on the real test set.
+
+The accuracy reported is that of the last epoch, never the best of several looks at the test set.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from ddistill.augment import AugmentSettings
+from ddistill.data import RealData
+from ddistill.networks import NetworkSettings, build_network
+from ddistill.randomness import generator
+from ddistill.settings import Settings
+from ddistill.synthetic import SyntheticSet
+from ddistill.training import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training.compilation import CompileMode, worth_compiling
+
+OnEpoch = Callable[[int, int], None]
+
+EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale", "rotate"))
+IMAGENET_EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500), (math.inf, 300))
+
+
+class EvaluationSettings(Settings):
+    """How a set is judged."""
+
+    network: NetworkSettings | None = None
+    """Network that is trained on the set; the one of the distillation if not set."""
+    training: TrainingSettings = TrainingSettings(augment=EVALUATION_AUGMENT)
+    """Optimiser, augmentation and CutMix; the rate falls x0.2 at 2/3 and 5/6 of the epochs."""
+    epochs: int | None = Field(default=1000, ge=1)
+    """Passes over the decoded set; not set: the published table for ImageNet, by decoded images per class."""
+    repeats: int = Field(default=3, ge=1)
+    """Networks trained; mean and standard deviation are over them."""
+    every: int = Field(default=0, ge=0)
+    """Outer steps between evaluations during a run; 0: only at the end."""
+    baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
+    """random: as many real images as are stored; random_decoded: as many as are decoded."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Top-1 accuracies in percent on the real test set, last epoch.
+
+    Attributes:
+        runs: one per trained network.
+        protocol: what was done, JSON-able.
+    """
+
+    runs: tuple[float, ...]
+    protocol: dict[str, Any]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the networks."""
+        return statistics.fmean(self.runs)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the networks (population); 0 for one."""
+        return statistics.pstdev(self.runs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """``{"mean", "std", "runs"}``, rounded to a hundredth of a point."""
+        return {
+            "mean": round(self.mean, 2),
+            "std": round(self.std, 2),
+            "runs": [round(run, 2) for run in self.runs],
+        }
+
+
+def evaluation_epochs(settings: EvaluationSettings, decoded_per_class: int, num_classes: int) -> int:
+    """The epochs in force; ImageNet's table gives two thirds, in whole hundreds, for 100 classes or more."""
+    if settings.epochs is not None:
+        return settings.epochs
+    epochs = next(epochs for limit, epochs in IMAGENET_EPOCHS if decoded_per_class <= limit)
+    return epochs if num_classes < 100 else int(epochs * 2 / 3) // 100 * 100
+
+
+def evaluate_set(
+    synthetic: SyntheticSet,
+    data: RealData,
+    settings: EvaluationSettings,
+    network: NetworkSettings,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    compile_mode: CompileMode = "auto",
+    on_epoch: OnEpoch | None = None,
+) -> Evaluation:
+    """Train ``settings.repeats`` networks on the decoded set and test each.
+
+    Args:
+        synthetic: the set.
+        data: gives the test images; the set's own mean and spread normalise both.
+        settings: the protocol.
+        network: architecture where the protocol names none.
+        seed: first weights, batches and augmentation follow from (seed, repeat).
+        device: to train on.
+        compile_mode: whether to compile the training step.
+        on_epoch: called with (epochs done, epochs in all), over all repeats.
+    """
+    device = torch.device(device)
+    network = settings.network or network
+    images, labels = (tensor.to(device) for tensor in synthetic.decoded())
+    train = Source(images, labels, synthetic.mean, synthetic.std)
+    test = Source(data.test.images.to(device), data.test.labels.to(device), synthetic.mean, synthetic.std)
+    epochs = evaluation_epochs(settings, len(labels) // synthetic.num_classes, synthetic.num_classes)
+    module = build_network(network, synthetic.num_classes, images.shape[1], images.shape[-1], "evaluation")
+    module = module.to(device)
+    probe = Trainer(module, train, settings.training)
+    work = probe.flops_per_step() * epochs * settings.repeats * len(labels) / min(len(labels), settings.training.batch)
+    compiled = worth_compiling(compile_mode, work)
+    trainer = Trainer(module, train, settings.training, compiled=compiled) if compiled else probe
+    runs = []
+    for repeat in range(settings.repeats):
+        fresh = build_network(
+            network, synthetic.num_classes, images.shape[1], images.shape[-1], seed, "evaluation", repeat
+        )
+        module.load_state_dict(fresh.state_dict())
+        trainer.restart()
+        for epoch in range(epochs):
+            draws = generator(seed, "evaluation epoch", repeat, epoch)
+            order = torch.randperm(len(labels), generator=draws).to(device)
+            batches = order.split(settings.training.batch)
+            rate = step_decay(settings.training.lr, epochs, epoch)
+            trainer.run(batches, draws, [rate] * len(batches))
+            if on_epoch:
+                on_epoch(repeat * epochs + epoch + 1, settings.repeats * epochs)
+        runs.append(predict_accuracy(module, test))
+    protocol = {
+        "network": network.model_dump(mode="json"),
+        "epochs": epochs,
+        "repeats": settings.repeats,
+        "training": settings.training.model_dump(mode="json"),
+        "lr_decay": "x0.2 at 2/3 and 5/6 of the epochs",
+        "images": "decoded with single",
+        "test_images": len(test.labels),
+        "reported": "last epoch",
+    }
+    return Evaluation(tuple(runs), protocol)

@@ -1,0 +1,109 @@
+"""Where the network of an outer step comes from: the paper's contribution, and nothing else of a method knows of it.
+
+A source is a pure function of the outer step: asked again, it gives the same weights.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field, model_validator
+
+from ddistill.model_augmentation.perturb import Weights, perturbed, random_direction, signed_coefficients
+from ddistill.model_augmentation.training import NetworkFactory
+from ddistill.randomness import generator
+from ddistill.settings import Settings
+
+
+class ModelAugmentationSettings(Settings):
+    """The network source: fresh networks, or early-stage ones from a pool, perturbed or not."""
+
+    networks: Literal["fresh", "pool"] = "fresh"
+    """fresh: a new network at each outer step; pool: one of the early-stage networks."""
+    fresh_epochs: int = Field(default=0, ge=0)
+    """Epochs on real data that a fresh network is trained for before it is used (IDC on ImageNet: 10)."""
+    pool_size: int = Field(default=5, ge=1)
+    """Networks in the pool (N in the paper)."""
+    pool_epochs: int = Field(default=2, ge=0)
+    """Epochs on real data that each network of the pool is trained for (P)."""
+    pool_seed: int = 0
+    """Seed of the pool; apart from the run's seed, so that runs share a pool."""
+    selection: Literal["random", "average"] = "random"
+    """random: one network of the pool; average: the mean of all their weights (Table 6)."""
+    perturb: bool = False
+    """Perturb the weights once per outer step."""
+    perturb_alpha: float | None = Field(default=None, gt=0)
+    """One direction with this fixed coefficient, as the paper writes; two random ones if not set, as its program does."""
+    perturb_range: tuple[float, float] = (0.01, 0.09)
+    """Smallest and largest magnitude of the two random coefficients."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelAugmentationSettings:
+        low, high = self.perturb_range
+        if not 0 <= low <= high:
+            raise ValueError(f"perturb_range must be (low, high) with 0 <= low <= high, got {self.perturb_range}")
+        return self
+
+
+class NetworkSource(Protocol):
+    """Gives one network per outer step."""
+
+    def weights(self, step: int) -> Weights:
+        """The state of the network to use at outer step ``step`` (from 1); never aliases what the source keeps."""
+        ...
+
+
+class FreshSource:
+    """A newly drawn network at each outer step, trained for some epochs first where asked for."""
+
+    def __init__(self, factory: NetworkFactory, epochs: int, seed: int) -> None:
+        self.factory = factory
+        self.epochs = epochs
+        self.seed = seed
+
+    def weights(self, step: int) -> Weights:
+        """Weights that depend on (seed, step)."""
+        return self.factory.early_stage(self.epochs, self.seed, "fresh", step)
+
+
+class PoolSource:
+    """Selects among early-stage networks; the pool itself never changes."""
+
+    def __init__(self, members: list[Weights], selection: Literal["random", "average"], seed: int) -> None:
+        self.members = [average(members)] if selection == "average" else members
+        self.seed = seed
+
+    def weights(self, step: int) -> Weights:
+        """A copy of the member that (seed, step) selects, or of the average."""
+        chosen = torch.randint(len(self.members), (), generator=generator(self.seed, "pool member", step)).item()
+        return {name: tensor.clone() for name, tensor in self.members[int(chosen)].items()}
+
+
+class PerturbedSource:
+    """Wraps any source and perturbs what it gives."""
+
+    def __init__(self, inner: NetworkSource, settings: ModelAugmentationSettings, seed: int) -> None:
+        self.inner = inner
+        self.settings = settings
+        self.seed = seed
+
+    def weights(self, step: int) -> Weights:
+        """theta + alpha * d, or theta + a * d1 + b * d2 with random coefficients."""
+        draws = generator(self.seed, "perturbation", step)
+        weights = self.inner.weights(step)
+        if self.settings.perturb_alpha is not None:
+            coefficients = [self.settings.perturb_alpha]
+        else:
+            coefficients = signed_coefficients(2, *self.settings.perturb_range, draws)
+        trained = {name: weights[name] for name in weights if weights[name].is_floating_point()}
+        directions = [random_direction(trained, draws) for _ in coefficients]
+        return perturbed(weights, directions, coefficients)
+
+
+def average(members: list[Weights]) -> Weights:
+    """Mean of all members' weights, tensor by tensor (integer buffers from the first)."""
+    return {
+        name: torch.stack([member[name] for member in members]).mean(dim=0) if first.is_floating_point() else first
+        for name, first in members[0].items()
+    }

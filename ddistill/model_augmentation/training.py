@@ -1,0 +1,81 @@
+"""Early-stage networks: built from a key and trained for a few epochs on the real data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ddistill.data import epoch_batches
+from ddistill.model_augmentation.perturb import Weights
+from ddistill.networks import NetworkSettings, build_network
+from ddistill.randomness import generator
+from ddistill.training import Source, Trainer, TrainingSettings, step_decay
+
+OnEpoch = Callable[[int, int], None]
+
+
+@dataclass
+class NetworkFactory:
+    """Builds networks for one data set and trains them; compiled code is shared by all of them.
+
+    Attributes:
+        network: architecture.
+        training: optimiser settings.
+        source: the real training images, on the device.
+        num_classes: of the data.
+        compiled: compile the training step.
+    """
+
+    network: NetworkSettings
+    training: TrainingSettings
+    source: Source
+    num_classes: int
+    compiled: bool = False
+    _trainer: Trainer | None = None
+
+    def build(self, *key: int | str) -> nn.Module:
+        """A network with fresh weights drawn from the key, on the device of the images."""
+        channels, size = self.source.images.shape[1], self.source.images.shape[-1]
+        return build_network(self.network, self.num_classes, channels, size, *key).to(self.source.images.device)
+
+    def trainer(self) -> Trainer:
+        """The one trainer, and its module, that early-stage training reuses."""
+        if self._trainer is None:
+            self._trainer = Trainer(self.build("workspace"), self.source, self.training, compiled=self.compiled)
+        return self._trainer
+
+    def steps_per_epoch(self) -> int:
+        """Mini-batches of an epoch, the last one filled from the next pass."""
+        return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
+
+    def early_stage(self, epochs: int, seed: int, purpose: str, step: int, on_epoch: OnEpoch | None = None) -> Weights:
+        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); rates decay as in 2/3, 5/6."""
+        fresh = self.build(seed, purpose, step).state_dict()
+        if not epochs:
+            return copy_of(fresh)
+        trainer = self.trainer()
+        trainer.module.load_state_dict(fresh)
+        trainer.restart()
+        batch, device = min(self.training.batch, len(self.source.labels)), self.source.images.device
+        for epoch in range(epochs):
+            draws = generator(seed, f"{purpose} epoch", step, epoch)
+            order = epoch_batches(len(self.source.labels), batch, self.steps_per_epoch(), draws).to(device)
+            rate = step_decay(self.training.lr, epochs, epoch)
+            trainer.run(list(order), draws, [rate] * len(order))
+            if on_epoch:
+                on_epoch(epoch + 1, epochs)
+        return copy_of(trainer.module.state_dict())
+
+
+def copy_of(weights: Weights) -> Weights:
+    """Detached copies."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def load_into(module: nn.Module, weights: Weights) -> None:
+    """Copy weights into a module's own tensors, so that compiled code keeps its addresses."""
+    with torch.no_grad():
+        module.load_state_dict(weights)

@@ -1,0 +1,55 @@
+"""Layers that several networks share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+NormName = Literal["instance", "batch", "none"]
+
+
+class InstanceNorm(nn.Module):
+    """Group normalisation with one group per channel, affine (the paper's "instance" norm).
+
+    Under a compiler it is written as mean and variance, which fuse with the activation and the pool that follow;
+    eager, torch's kernel is faster.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, C, H, W) over H and W."""
+        if not torch.compiler.is_compiling():
+            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        wide = x if x.dtype == torch.float64 else x.float()
+        mean = wide.mean(dim=(2, 3), keepdim=True)
+        centred = wide - mean
+        variance = centred.square().mean(dim=(2, 3), keepdim=True)
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
+        return (centred * scale + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def make_norm(name: NormName, channels: int) -> nn.Module:
+    """The normalisation layer of that name for (N, ``channels``, H, W)."""
+    if name == "instance":
+        return InstanceNorm(channels)
+    return nn.BatchNorm2d(channels) if name == "batch" else nn.Identity()
+
+
+def average_pool(x: torch.Tensor, size: int = 2) -> torch.Tensor:
+    """Average pool of (N, C, H, W) with windows of ``size`` that do not overlap; a rest at the border is left out.
+
+    Under a compiler it is a mean over a view: its gradient is then a plain broadcast, without the window bounds
+    that torch's pool checks for every pixel.
+    """
+    if not torch.compiler.is_compiling():
+        return F.avg_pool2d(x, size)
+    n, c, h, w = x.shape[0], x.shape[1], x.shape[2] // size, x.shape[3] // size
+    return x[:, :, : h * size, : w * size].reshape(n, c, h, size, w, size).mean(dim=(3, 5))

@@ -1,0 +1,100 @@
+"""Published settings by name. A recipe is a function that returns a whole `Recipe`; a variant changes fields of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ddistill.config import Recipe
+from ddistill.data import RealData
+from ddistill.errors import UserError, unknown_name
+from ddistill.recipes import idc
+
+__all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table of recipes.
+
+    Attributes:
+        make: from ipc to the recipe.
+        about: what it is, in one line.
+        expected: published accuracy, with its source, or what was measured here.
+    """
+
+    make: Callable[[int], Recipe]
+    about: str
+    expected: str
+
+
+FAMILIES = {
+    "idc": "IDC: gradient matching with multi-formation, a fresh network at each outer step",
+    "idc-ma": "IDC with model augmentation: a pool of early-stage networks, perturbed; a fifth of the outer steps",
+}
+
+RECIPES: dict[str, Entry] = {
+    f"{family}-{data}": Entry(
+        lambda ipc, data=data, augmented=family == "idc-ma": idc.recipe(data, ipc, model_augmentation=augmented),
+        f"{'IDC + model augmentation' if family == 'idc-ma' else 'IDC'} on {idc.DATA[data].title}",
+        idc.EXPECTED.get((family, data), "no published figure"),
+    )
+    for family in FAMILIES
+    for data in idc.DATA
+}
+
+
+def names() -> list[str]:
+    """Every name that `find` takes."""
+    return [*FAMILIES, *RECIPES]
+
+
+def find(name: str, ipc: int = 1, data: str | None = None) -> Recipe:
+    """The recipe of that name.
+
+    Args:
+        name: a full name ("idc-cifar10"), or a family ("idc") whose settings follow from ``data``.
+        ipc: stored images per class.
+        data: short name of the data set, for a family.
+
+    Raises:
+        UserError: unknown name, ipc below 1, or a family without known data.
+    """
+    if ipc < 1:
+        raise UserError(f"ipc must be at least 1, got {ipc}")
+    if name in RECIPES:
+        return RECIPES[name].make(ipc)
+    if name not in FAMILIES:
+        raise unknown_name("recipe", name, names())
+    if data is None or f"{name}-{data}" not in RECIPES:
+        legal = [full for full in RECIPES if full.removeprefix(f"{name}-") in idc.DATA]
+        raise UserError(f"recipe {name!r} has no settings for data {data!r}; choose from: {', '.join(legal)}")
+    return RECIPES[f"{name}-{data}"].make(ipc)
+
+
+def for_images(family: str, ipc: int, data: RealData) -> Recipe:
+    """Settings of a family for data that no paper reports on, by the size of the images.
+
+    Up to 12 px as digits, up to 64 px as CIFAR-10 (28 grey pixels as MNIST; one more block at 48 px and above),
+    larger as Imagenette.
+
+    Raises:
+        UserError: unknown family.
+    """
+    if family not in FAMILIES:
+        raise unknown_name("recipe", family, names())
+    if data.name in idc.DATA:
+        return find(family, ipc, data.name)
+    augmented = family == "idc-ma"
+    if data.size <= 12:
+        recipe = idc.recipe("digits", ipc, model_augmentation=augmented)
+    elif data.size == 28 and data.channels == 1:
+        recipe = idc.recipe("mnist", ipc, model_augmentation=augmented)
+    elif data.size <= 64:
+        recipe = idc.recipe("cifar10", ipc, model_augmentation=augmented)
+        depth = 4 if data.size >= 48 else 3 if data.size >= 16 else 2
+        recipe = recipe.changed({"network.depth": depth, "method.base_side": data.size})
+    else:
+        recipe = idc.recipe("imagenette", ipc, model_augmentation=augmented)
+        recipe = recipe.changed({"method.base_side": data.size})
+    return recipe.changed({"name": f"{family} for {data.size}-px images"})

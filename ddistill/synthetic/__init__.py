@@ -1,0 +1,50 @@
+"""The synthetic set: its images, decoder, initialisation, and its files."""
+
+from __future__ import annotations
+
+import torch
+
+from ddistill.data import RealData
+from ddistill.randomness import generator
+from ddistill.synthetic.artifact import load_synthetic, save_synthetic
+from ddistill.synthetic.initialise import initial_images
+from ddistill.synthetic.synthetic_set import SyntheticSet, SyntheticSettings
+
+__all__ = ["SyntheticSet", "SyntheticSettings", "initial_set", "load_synthetic", "random_set", "save_synthetic"]
+
+
+def initial_set(settings: SyntheticSettings, data: RealData, seed: int, purpose: str = "initial images") -> SyntheticSet:
+    """The set before the first outer step, drawn class by class from (seed, purpose, class).
+
+    Raises:
+        UserError: the data cannot fill it.
+    """
+    settings.check(data.class_names, data.class_counts.tolist(), data.size)
+    counts = settings.counts(data.class_names)
+    images = [
+        initial_images(
+            data.class_images(c), count, settings.factor, settings.initialisation, generator(seed, purpose, c)
+        )
+        for c, count in enumerate(counts)
+    ]
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return SyntheticSet(
+        torch.cat(images), labels, data.class_names, settings.factor, settings.decode, data.mean, data.std
+    )
+
+
+def random_set(settings: SyntheticSettings, data: RealData, seed: int, *, decoded: bool = False) -> SyntheticSet:
+    """The baseline: real images drawn at random, as many per class as are stored (or decoded, where asked for).
+
+    A class that holds fewer gives all it has.
+    """
+    per_image = settings.factor**2 if decoded else 1
+    wanted = settings.counts(data.class_names)
+    counts = {
+        name: min(count * per_image, real)
+        for name, count, real in zip(data.class_names, wanted, data.class_counts.tolist(), strict=True)
+    }
+    plain = settings.model_copy(
+        update={"factor": 1, "init": "random", "decode": "single", "ipc_by_class": counts}
+    )
+    return initial_set(plain, data, seed, "random baseline")

@@ -1,0 +1,179 @@
+"""The artifact `distilled/`: stored images, decoded images in a common format, and a description of itself.
+
+    stored.safetensors                       images (n, channels, side, side) float32 in [0, 1]; labels int64 (n,)
+    data/train-00000-of-00001.parquet        decoded images as PNG with labels; `datasets.load_dataset(folder)`
+    synthetic.json                           decoder, normalisation, class names, protocol, recipe, provenance
+    README.md                                dataset card
+
+Loading reads safetensors and JSON only: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ddistill.errors import UserError
+from ddistill.storage import write_atomically, write_json, write_text
+from ddistill.synthetic.synthetic_set import SyntheticSet
+
+FORMAT = 1
+STORED = "stored.safetensors"
+DESCRIPTION = "synthetic.json"
+PARQUET = "data/train-00000-of-00001.parquet"
+CARD = "README.md"
+MAX_DESCRIPTION_BYTES = 64 * 1024 * 1024
+
+
+def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
+    """Write the artifact; ``synthetic.json`` comes last, so a folder that has it is whole.
+
+    Args:
+        synthetic: the set.
+        folder: created where missing; its artifact files are replaced.
+        about: JSON-able provenance (protocol, recipe, seed, versions, data, accuracy).
+
+    Returns:
+        The folder.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    synthetic = synthetic.snapshot()
+    tensors = {"images": synthetic.images.contiguous(), "labels": synthetic.labels.contiguous()}
+    write_atomically(folder / STORED, lambda path: save_file(tensors, path))
+    write_atomically(folder / PARQUET, lambda path: _write_parquet(synthetic, path))
+    write_text(folder / CARD, dataset_card(synthetic, about))
+    write_json(folder / DESCRIPTION, description(synthetic, about))
+    return folder
+
+
+def load_synthetic(path: str | os.PathLike[str]) -> SyntheticSet:
+    """Read an artifact folder, or the ``distilled`` folder of a run.
+
+    Raises:
+        UserError: not an artifact, or one whose parts do not fit together.
+    """
+    folder = artifact_folder(path)
+    return _checked(folder, read_description(folder))
+
+
+def artifact_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that holds the artifact: ``path`` itself, or ``path/distilled`` of a run."""
+    for folder in (Path(path), Path(path) / "distilled"):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    raise UserError(f"no distilled set in {os.fspath(path)!r}; give a run folder, or one that holds {DESCRIPTION}")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The contents of ``synthetic.json``."""
+    path = folder / DESCRIPTION
+    if path.stat().st_size > MAX_DESCRIPTION_BYTES:
+        raise UserError(f"{path} is larger than {MAX_DESCRIPTION_BYTES >> 20} MiB; not a description of a set")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); the artifact is damaged") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(f"{path} is not an artifact of format {FORMAT}, the one that this version reads")
+    return about
+
+
+def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``synthetic.json`` holds: how to read the images, then the provenance."""
+    n, channels, side, _ = synthetic.images.shape
+    return {
+        "format": FORMAT,
+        "images": {"stored": n, "channels": channels, "side": side, "range": [0.0, 1.0], "layout": "NCHW"},
+        "decoder": {"kind": "single", "matching": synthetic.decoder, "factor": synthetic.factor, "padding": 0.5},
+        "normalisation": {"mean": list(synthetic.mean), "std": list(synthetic.std)},
+        "class_names": list(synthetic.class_names),
+        **about,
+    }
+
+
+def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
+    """A dataset card whose front matter tells `datasets` which files hold the images."""
+    decoded = len(synthetic.images) * synthetic.factor**2
+    header = {
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        "task_categories": ["image-classification"],
+        "tags": ["dataset-distillation", "ddistill"],
+    }
+    accuracy = about.get("accuracy")
+    measured = (
+        f"A network trained on it from scratch reaches {accuracy['mean']:.1f} % ({accuracy['std']:.1f}, standard "
+        f"deviation over {len(accuracy['runs'])}) on the real test set; `synthetic.json` has the protocol.\n"
+        if accuracy
+        else ""
+    )
+    return f"""---
+{yaml.safe_dump(header, sort_keys=False)}---
+
+# A distilled set
+
+{len(synthetic.images)} stored images of {synthetic.num_classes} classes, decoded to {decoded} training images
+(factor {synthetic.factor}). {measured}
+Normalise with mean {[round(v, 4) for v in synthetic.mean]} and standard deviation \
+{[round(v, 4) for v in synthetic.std]} (of pixels in [0, 1]) before training.
+
+`data/` holds the decoded images as PNG; `stored.safetensors` the stored ones at full precision; `synthetic.json`
+the decoder, the class names, the evaluation protocol, the recipe and the versions.
+
+Made with ddistill.
+"""
+
+
+def _write_parquet(synthetic: SyntheticSet, path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Image
+    from PIL import Image as Picture
+
+    images, labels = synthetic.decoded()
+    pixels = images.mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pictures = [Picture.fromarray(p.squeeze(2) if p.shape[2] == 1 else p) for p in pixels]
+    features = Features({"image": Image(), "label": ClassLabel(names=list(synthetic.class_names))})
+    rows = Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features=features)
+    rows.to_parquet(path)
+
+
+def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / STORED
+    try:
+        tensors = load_file(path)
+        images, labels = tensors["images"], tensors["labels"]
+        names, factor = tuple(about["class_names"]), about["decoder"]["factor"]
+        decoder = about["decoder"]["matching"]
+        mean, std = (tuple(map(float, about["normalisation"][key])) for key in ("mean", "std"))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+    fits = (
+        images.ndim == 4
+        and images.dtype == torch.float32
+        and images.shape[2] == images.shape[3]
+        and labels.dtype == torch.int64
+        and labels.shape == images.shape[:1]
+        and len(mean) == len(std) == images.shape[1]
+        and all(isinstance(name, str) for name in names)
+        and isinstance(factor, int)
+        and 1 <= factor <= images.shape[2]
+        and decoder in ("single", "multi", "bound")
+        and set(labels.tolist()) == set(range(len(names)))
+        and bool((labels.diff() >= 0).all())
+        and bool(((images >= 0) & (images <= 1)).all())
+    )
+    if not fits:
+        raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
+    return SyntheticSet(images, labels, names, factor, decoder, mean, std)
+
+

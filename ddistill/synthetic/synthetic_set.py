@@ -1,0 +1,149 @@
+"""The synthetic set: stored images, labels and their decoder. It knows nothing of methods.
+
+Shapes: n stored images in all, class-sorted; images (n, channels, side, side) float32 in [0, 1], un-normalised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from pydantic import Field
+from torch.utils.data import TensorDataset
+
+from ddistill.errors import UserError
+from ddistill.settings import Settings
+from ddistill.synthetic.decode import Decoder, decode, decode_single, decoded_count
+from ddistill.synthetic.initialise import Initialisation
+
+MIN_CELL = 2
+"""Smallest side of a cell in pixels."""
+
+
+class SyntheticSettings(Settings):
+    """How many images are stored per class, and how they are read."""
+
+    ipc: int = Field(default=1, ge=1)
+    """Stored images per class."""
+    ipc_by_class: dict[str, int] = {}
+    """Other numbers of stored images, by class name; each at least 1."""
+    factor: int = Field(default=2, ge=1, le=16)
+    """Multi-formation factor F: a stored image holds F x F cells; 1 stores plain images."""
+    decode: Decoder = "single"
+    """Decoder during matching: single, multi or bound; evaluation always decodes with single."""
+    init: Initialisation | None = None
+    """mix (a different real image in each cell), random (one real image), noise; mix where factor > 1 if not set."""
+
+    @property
+    def initialisation(self) -> Initialisation:
+        """The initialisation in force."""
+        return self.init or ("mix" if self.factor > 1 else "random")
+
+    def counts(self, class_names: tuple[str, ...]) -> list[int]:
+        """Stored images of each class."""
+        return [self.ipc_by_class.get(name, self.ipc) for name in class_names]
+
+    def check(self, class_names: tuple[str, ...], class_counts: list[int], size: int) -> None:
+        """Refuse what these data cannot fill.
+
+        Raises:
+            UserError: a cell smaller than 2 px, a class that holds too few images, an unknown class name.
+        """
+        if size // self.factor < MIN_CELL:
+            raise UserError(
+                f"synthetic.factor {self.factor} leaves cells of {size // self.factor} px in {size}-px images; "
+                f"use at most {size // MIN_CELL}"
+            )
+        unknown = sorted(set(self.ipc_by_class) - set(class_names))
+        if unknown:
+            raise UserError(f"synthetic.ipc_by_class names {unknown[0]!r}, not a class; the classes are {class_names}")
+        low = {name: count for name, count in self.ipc_by_class.items() if count < 1}
+        if low:
+            raise UserError(f"synthetic.ipc_by_class must be at least 1 for every class, got {low}")
+        cells = self.factor**2 if self.initialisation == "mix" else 1
+        if self.initialisation == "noise":
+            return
+        for name, ipc, real in zip(class_names, self.counts(class_names), class_counts, strict=True):
+            if ipc * cells > real:
+                raise UserError(
+                    f"ipc {ipc} starts from {ipc * cells} real images per class (factor {self.factor}, "
+                    f"init {self.initialisation}) but class {name!r} has {real}; "
+                    + (f"use ipc at most {real // cells}, or " if real >= cells else "use ")
+                    + "synthetic.init=noise"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """Stored images and all that is needed to train on them.
+
+    Attributes:
+        images: float32 (n, channels, side, side) in [0, 1], class-sorted; methods change it in place.
+        labels: int64 (n,), ascending.
+        class_names: one per class.
+        factor: multi-formation factor F.
+        decoder: how stored images are decoded during matching.
+        mean, std: of each channel of the real training set, in [0, 1]; normalise by them before training.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+    factor: int
+    decoder: Decoder
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Stored images of each class."""
+        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Position of the first stored image of each class, and n at the end."""
+        return [0, *torch.tensor(self.counts).cumsum(0).tolist()]
+
+    def class_slice(self, label: int) -> slice:
+        """Positions of the stored images of a class."""
+        return slice(self.offsets[label], self.offsets[label + 1])
+
+    def decode_class(self, stored: torch.Tensor) -> torch.Tensor:
+        """Decode stored images of one class as matching sees them; gradients flow through."""
+        return decode(stored, self.factor, self.decoder)
+
+    def decoded_per_class(self, label: int) -> int:
+        """How many images `decode_class` makes of a class."""
+        return decoded_count(self.counts[label], self.factor, self.decoder)
+
+    @torch.no_grad()
+    def decoded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a network is trained on: images (F*F*n, channels, side, side) in [0, 1] and labels, class-sorted."""
+        parts = [decode_single(self.images[self.class_slice(c)], self.factor) for c in range(self.num_classes)]
+        counts = torch.tensor([len(part) for part in parts])
+        labels = torch.repeat_interleave(torch.arange(self.num_classes), counts)
+        return torch.cat(parts).clamp_(0.0, 1.0), labels.to(self.labels.device)
+
+    def to_dataset(self) -> TensorDataset:
+        """Decoded, normalised images and labels, ready for a DataLoader."""
+        images, labels = self.decoded()
+        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return TensorDataset((images - mean) / std, labels)
+
+    def snapshot(self) -> SyntheticSet:
+        """A copy on the CPU, clamped to [0, 1], that later steps do not change."""
+        return SyntheticSet(
+            self.images.detach().clamp(0.0, 1.0).to("cpu", copy=True),
+            self.labels.to("cpu", copy=True),
+            self.class_names,
+            self.factor,
+            self.decoder,
+            self.mean,
+            self.std,
+        )

@@ -1,0 +1,35 @@
+"""When a hot function is compiled, and how."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import torch
+
+CompileMode = Literal["auto", "on", "off"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# One compilation of a step took 50 to 90 s on 2 cores and makes it about 1.8 times faster at 5e10 FLOP/s eager.
+REPAYING_FLOPS = 2e13
+
+
+def compiler_available() -> bool:
+    """Whether torch.compile can build code for the CPU on this machine."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def worth_compiling(mode: CompileMode, flops: float) -> bool:
+    """Decide from the work ahead, not from a clock, so that the same recipe always runs the same code.
+
+    Args:
+        mode: auto, on or off.
+        flops: what the function will execute over the whole run.
+    """
+    return mode == "on" or (mode == "auto" and flops >= REPAYING_FLOPS and compiler_available())
+
+
+def maybe_compile(function: Function, compiled: bool) -> Function:
+    """``function`` or its compiled form; shapes are static, one compilation per shape."""
+    return torch.compile(function, dynamic=False) if compiled else function

@@ -1,0 +1,189 @@
+"""SGD on mini-batches with augmentation and CutMix; every random number is drawn before the loop.
+
+Shapes: B batch, N images of the source, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.func import functional_call, grad_and_value
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddistill.augment import AugmentSettings, Pipeline, cutmix, draw_augment, draw_cutmix
+from ddistill.settings import Settings
+from ddistill.training.compilation import maybe_compile
+
+EVALUATION_BATCH = 250
+
+
+class TrainingSettings(Settings):
+    """How a network is trained: SGD with momentum on mini-batches."""
+
+    lr: float = Field(default=0.01, gt=0)
+    """Learning rate at the start."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """SGD momentum."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """L2 penalty on all parameters."""
+    batch: int = Field(default=64, ge=1)
+    """Images in a mini-batch."""
+    augment: AugmentSettings = AugmentSettings(operations=("color", "crop"))
+    """Augmentation, drawn per image."""
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a batch is mixed by CutMix."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to train on.
+
+    Attributes:
+        images: uint8 in [0, 255] or float in [0, 1], (N, channels, H, H).
+        labels: int64 (N,).
+        mean, std: of each channel of the real training set, in [0, 1].
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def fetch(self, index: torch.Tensor) -> torch.Tensor:
+        """Float images in [0, 1] at those positions, (len(index), channels, H, H)."""
+        return to_float(self.images[index])
+
+
+class Trainer:
+    """Trains one module in place, again and again with the same code.
+
+    Args:
+        module: the network; its parameter tensors are updated, never replaced.
+        source: images to train on.
+        settings: optimiser, augmentation, CutMix.
+        compiled: compile forward, backward and update into one graph (modules without buffers only).
+    """
+
+    def __init__(self, module: nn.Module, source: Source, settings: TrainingSettings, *, compiled: bool = False):
+        self.module = module
+        self.source = source
+        self.settings = settings
+        self.pipeline = Pipeline(settings.augment, source.mean, source.std, source.images.device)
+        compiled = compiled and next(module.buffers(), None) is None
+        self._gradients = _functional_gradients if compiled else _autograd_gradients
+        self._step = maybe_compile(self._update, compiled)
+        self.parameters = {name: p.detach() if compiled else p for name, p in module.named_parameters()}
+        self.momenta: dict[str, torch.Tensor] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the momentum, as a new optimiser would."""
+        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+
+    def run(
+        self, batches: Sequence[torch.Tensor], generator: torch.Generator, lrs: Sequence[float] | None = None
+    ) -> torch.Tensor:
+        """One SGD step per batch of positions into the source.
+
+        Args:
+            batches: int64 tensors of positions, at most ``settings.batch`` each.
+            generator: draws augmentation and CutMix of all steps at once.
+            lrs: learning rate of each step; the settings' constant rate by default.
+
+        Returns:
+            The loss of the last batch, a 0-d tensor on the device.
+        """
+        if not batches:
+            return torch.zeros(())
+        device, side, largest = self.source.images.device, self.source.images.shape[-1], max(map(len, batches))
+        draws = draw_augment(self.settings.augment, len(batches), largest, generator).to(device)
+        mixes = draw_cutmix(self.settings.cutmix, len(batches), largest, side, generator).to(device)
+        rates = torch.tensor(lrs if lrs is not None else [self.settings.lr] * len(batches), device=device)
+        self.module.train()
+        loss = torch.zeros(())
+        for step, batch in enumerate(batches):
+            images = self.source.fetch(batch)
+            with torch.no_grad():
+                images = self.pipeline(images, draws.uniforms[step, : len(batch)], draws.choices[step])
+                partner = mixes.keys[step, : len(batch)].argsort()
+                images, share = cutmix(images, mixes.box[step], partner)
+            labels = self.source.labels[batch]
+            loss = self._step(images, labels, labels[partner], share, rates[step], self.parameters, self.momenta)
+        return loss
+
+    def flops_per_step(self) -> float:
+        """Floating-point operations of one step on a full batch, by torch's counter."""
+        images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        with FlopCounterMode(display=False) as counter:
+            _autograd_gradients(self.module, dict(self.module.named_parameters()), images, lambda logits: F.cross_entropy(logits, labels))
+        return float(counter.get_total_flops())
+
+    def _update(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        lr: torch.Tensor,
+        parameters: dict[str, torch.Tensor],
+        momenta: dict[str, torch.Tensor],
+    ) -> torch.Tensor:
+        def loss_of(logits: torch.Tensor) -> torch.Tensor:
+            own, other = F.cross_entropy(logits, labels), F.cross_entropy(logits, partner_labels)
+            return share * own + (1.0 - share) * other
+
+        gradients, loss = self._gradients(self.module, parameters, images, loss_of)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                decayed = gradients[name] + self.settings.weight_decay * parameter
+                momentum = momenta[name].mul_(self.settings.momentum).add_(decayed)
+                parameter.sub_(lr * momentum)
+        return loss
+
+
+LossOfLogits = Callable[[torch.Tensor], torch.Tensor]
+Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+def _autograd_gradients(
+    module: nn.Module, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
+) -> Gradients:
+    loss = loss_of(module(images))
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    return dict(zip(parameters, gradients, strict=True)), loss.detach()
+
+
+def _functional_gradients(
+    module: nn.Module, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
+) -> Gradients:
+    return grad_and_value(lambda p: loss_of(functional_call(module, p, (images,))))(parameters)
+
+
+def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float:
+    """The rate in ``epoch`` (from 0): multiplied by ``factor`` at 2/3 and again at 5/6 of ``epochs``."""
+    passed = (epoch >= (2 * epochs) // 3) + (epoch >= (5 * epochs) // 6)
+    return lr * factor**passed
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 in [0, 255] to float in [0, 1]; float images are returned as they are."""
+    return images.float().div_(255.0) if images.dtype == torch.uint8 else images
+
+
+@torch.no_grad()
+def predict_accuracy(module: nn.Module, source: Source) -> float:
+    """Top-1 accuracy in percent on all images of the source."""
+    pipeline = Pipeline(AugmentSettings(operations=()), source.mean, source.std, source.images.device)
+    module.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=source.images.device)
+    for images, labels in zip(
+        source.images.split(EVALUATION_BATCH), source.labels.split(EVALUATION_BATCH), strict=True
+    ):
+        correct += (module(pipeline.normalise(to_float(images))).argmax(dim=1) == labels).sum()
+    return 100.0 * correct.item() / len(source.labels)
