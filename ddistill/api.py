@@ -10,13 +10,15 @@ import torch
 from torch.utils.data import Dataset
 
 from ddistill import recipes
-from ddistill.config import Recipe
+from ddistill.config import Recipe, build
 from ddistill.data import RealData, load_data
-from ddistill.engine import Observer, Run, distill_data, prepare_folder
+from ddistill.engine import Observer, Run, check_folder, distill_data, pool_for
 from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
-from ddistill.networks import NetworkSettings
-from ddistill.synthetic import SyntheticSet, load_synthetic
+from ddistill.model_augmentation import NetworkFactory, Pool
+from ddistill.networks import NetworkSettings, check_known_network
+from ddistill.synthetic import SyntheticSet, artifact_folder, load_synthetic, read_description
+from ddistill.training import Source
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
@@ -51,7 +53,7 @@ def resolve(
     # checks the names and values of all changes before any image is read
     draft.changed({path: value for path, value in changes.items() if not path.startswith("data.size")})
     placed = draft.changed(data_changes)
-    real = data if isinstance(data, RealData) else _load(data, placed, observer)
+    real = load_for(data, placed, observer)
     complete = recipes.for_images(family, ipc, real) if family else draft
     complete = complete.changed({**changes, "data.source": real.source})
     complete.check(real)
@@ -93,13 +95,15 @@ def distill(
         >>> run = distill("digits", ipc=1, changes={"budget.outer_steps": 5})  # doctest: +SKIP
         >>> run.summary["accuracy"]["mean"]  # doctest: +SKIP
     """
+    if out is not None:
+        check_folder(out, resume=resume)
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
     return distill_data(real, complete, out=out, resume=resume, device=device, observer=observer)
 
 
 def evaluate(
     synthetic: SyntheticSet | str | os.PathLike[str],
-    data: DataLike,
+    data: DataLike | None = None,
     settings: EvaluationSettings | None = None,
     *,
     network: NetworkSettings | str | None = None,
@@ -111,46 +115,99 @@ def evaluate(
     """Train fresh networks on a synthetic set and test them on real images.
 
     Args:
-        synthetic: a set, a run folder or an artifact folder.
-        data: gives the test images.
-        settings: the protocol; the default one is that of CIFAR.
-        network: architecture; that of the protocol, else ConvNet-3.
+        synthetic: a set, a run folder or an artifact folder; a folder brings its own protocol, network and data.
+        data: gives the test images; needed for a set, or where the folder's own source is not at hand.
+        settings: the protocol; that of the folder, else the published one of CIFAR.
+        network: architecture, as settings or by name; that of the protocol or the recipe, else ConvNet-3.
         repeats: networks to train; overrides the protocol.
         seed: of first weights, batches and augmentation.
         device: to train on.
         observer: hears of progress.
 
     Raises:
-        UserError: set and data do not fit together.
+        UserError: set and data do not fit together, or no data were named.
     """
     observer = observer or Observer()
-    settings = settings or EvaluationSettings()
+    recipe = Recipe()
     if not isinstance(synthetic, SyntheticSet):
+        recipe = recipe_of(synthetic)
         synthetic = load_synthetic(synthetic)
-    real = data if isinstance(data, RealData) else load_data(data)
+    settings = settings or recipe.evaluation
+    if repeats is not None:
+        settings = build(EvaluationSettings, {**settings.model_dump(), "repeats": repeats})
+    chosen = _network(network, settings.network or recipe.network)
+    check_known_network(chosen)
+    real = load_for(data, recipe, observer)
     if real.class_names != synthetic.class_names:
         raise UserError(
-            f"the set has the classes {list(synthetic.class_names)[:12]}, data {real.name!r} has "
-            f"{list(real.class_names)[:12]}; give the data that the set was distilled from"
+            f"the set has the classes {_shortened(synthetic.class_names)}, data {real.name!r} has "
+            f"{_shortened(real.class_names)}; give the data that the set was distilled from"
         )
     shape, wanted = tuple(real.test.images.shape[1:]), tuple(synthetic.images.shape[1:])
     if shape != wanted:
         raise UserError(f"the set holds images of shape {wanted}, data {real.name!r} of {shape}")
-    if network is not None:
-        settings = settings.model_copy(
-            update={"network": NetworkSettings(name=network) if isinstance(network, str) else network}
-        )
-    if repeats is not None:
-        settings = settings.model_copy(update={"repeats": repeats})
     return evaluate_set(
         synthetic,
         real,
-        settings,
-        settings.network or NetworkSettings(),
+        settings.model_copy(update={"network": chosen}),
+        chosen,
         seed=seed,
         device=device,
+        compile_mode=recipe.run.compile,
         on_epoch=lambda done, total: observer.progress("evaluate", done, total),
     )
+
+
+def pretrain(
+    data: DataLike | None,
+    recipe: Recipe | str = DEFAULT_RECIPE,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    observer: Observer | None = None,
+) -> Pool:
+    """Train the pool of early-stage networks that a recipe asks for, or find it where it was trained before.
+
+    Args:
+        data: as for `distill`.
+        recipe: its ``network``, ``training`` and ``model_augmentation`` decide the pool.
+        changes: other values for recipe fields.
+        device: to train on.
+        observer: hears of progress.
+
+    Raises:
+        UserError: anything that the user can mend.
+    """
+    observer = observer or Observer()
+    real, complete = resolve(data, recipe, changes=changes, observer=observer)
+    place = torch.device(device)
+    source = Source(real.train.images.to(place), real.train.labels.to(place), real.mean, real.std)
+    return pool_for(
+        complete, real, NetworkFactory(complete.network, complete.training, source, real.num_classes), observer
+    )
+
+
+def recipe_of(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe inside an artifact.
+
+    Raises:
+        UserError: no artifact there, or one whose recipe this version cannot read.
+    """
+    folder = artifact_folder(path)
+    stored = read_description(folder).get("recipe")
+    if not isinstance(stored, dict):
+        raise UserError(f"{folder} carries no recipe; give the protocol and the data")
+    return build(Recipe, stored)
+
+
+def _network(asked: NetworkSettings | str | None, usual: NetworkSettings) -> NetworkSettings:
+    if asked is None or asked == usual.name:
+        return usual
+    return NetworkSettings(name=asked) if isinstance(asked, str) else asked
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")
 
 
 def _draft(name: str, ipc: int) -> Recipe:
@@ -159,7 +216,15 @@ def _draft(name: str, ipc: int) -> Recipe:
     return recipes.find(name, ipc)
 
 
-def _load(data: Any, recipe: Recipe, observer: Observer) -> RealData:
+def load_for(data: DataLike | None, recipe: Recipe, observer: Observer | None = None) -> RealData:
+    """The data that a recipe works on, read by its ``data`` settings and seed.
+
+    Raises:
+        UserError: no data named, or unusable ones.
+    """
+    observer = observer or Observer()
+    if isinstance(data, RealData):
+        return data
     source = recipe.data.source if data is None else data
     if source is None:
         raise UserError("no data; name a data set ('digits', 'cifar10', a hub id) or give a path")
@@ -169,6 +234,3 @@ def _load(data: Any, recipe: Recipe, observer: Observer) -> RealData:
         seed=recipe.run.seed,
         on_progress=lambda _what, done, total: observer.progress("data", done, total),
     )
-
-
-__all__ = ["DataLike", "distill", "evaluate", "load_data", "prepare_folder", "resolve"]

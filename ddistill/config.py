@@ -14,13 +14,14 @@ from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import GradientMatchingSettings, MethodSettings
 from ddistill.model_augmentation import ModelAugmentationSettings
-from ddistill.networks import NetworkSettings, check_network
+from ddistill.networks import NetworkSettings, check_known_network, check_network
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
 from ddistill.training import CompileMode, TrainingSettings
 
 Model = TypeVar("Model", bound=Settings)
 
+SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
 
 
@@ -73,6 +74,9 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        check_known_network(self.network)
+        if self.evaluation.network is not None:
+            check_known_network(self.evaluation.network)
         if self.data.size is not None:
             self._check_size(self.data.size)
         return self
@@ -100,7 +104,7 @@ class Recipe(Settings):
         for path, value in changes.items():
             parent, _, _leaf = path.rpartition(".")
             if path not in legal and not (parent in legal and legal[parent].startswith("dict")):
-                raise unknown_name("recipe field", path, legal)
+                raise unknown_name("recipe field", path, legal, SEE_FIELDS)
             target = values
             *way, last = path.split(".")
             for part in way:
@@ -166,7 +170,7 @@ def _explain(model: type[Settings], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return str(unknown_name("recipe field", path, [name for name, _ in field_paths(model)]))
+        return str(unknown_name("recipe field", path, [name for name, _ in field_paths(model)], SEE_FIELDS))
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
     if not path:

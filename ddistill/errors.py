@@ -18,8 +18,13 @@ class RunError(RuntimeError):
     """A run that failed on the way (a loss that is not finite, say); the command exits with code 1."""
 
 
-def unknown_name(kind: str, name: str, legal: Iterable[str]) -> UserError:
+MANY_CHOICES = 24
+
+
+def unknown_name(kind: str, name: str, legal: Iterable[str], see: str = "") -> UserError:
     """An error for a name that is not in a table, with the nearest legal ones first.
+
+    Where there are many legal names and some are near, only those are given, and ``see`` says where the others are.
 
     >>> str(unknown_name("distance", "l3", ["cosine", "l1", "mse"]))
     "unknown distance 'l3'; did you mean l1? choose from: cosine, l1, mse"
@@ -27,4 +32,6 @@ def unknown_name(kind: str, name: str, legal: Iterable[str]) -> UserError:
     choices = sorted(legal)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(near)}?" if near else ""
+    if near and len(choices) > MANY_CHOICES:
+        return UserError(f"unknown {kind} {name!r};{hint} {see}".rstrip())
     return UserError(f"unknown {kind} {name!r};{hint} choose from: {', '.join(choices)}")

@@ -3,4 +3,13 @@
 from ddistill.augment.cutmix import CutMixDraws, cutmix, draw_cutmix
 from ddistill.augment.siamese import AugmentDraws, AugmentSettings, Pipeline, augment, draw_augment
 
-__all__ = ["AugmentDraws", "AugmentSettings", "CutMixDraws", "Pipeline", "augment", "cutmix", "draw_augment", "draw_cutmix"]
+__all__ = [
+    "AugmentDraws",
+    "AugmentSettings",
+    "CutMixDraws",
+    "Pipeline",
+    "augment",
+    "cutmix",
+    "draw_augment",
+    "draw_cutmix",
+]

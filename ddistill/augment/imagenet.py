@@ -10,10 +10,18 @@ import torch
 from torch.nn import functional as F
 
 SLOTS = {
-    name: slot
-    for slot, name in enumerate(
-        ["flip", "area", "ratio", "top", "left", "brightness", "contrast", "saturation", "order", "pca0", "pca1", "pca2"]
-    )
+    "flip": 0,
+    "area": 1,
+    "ratio": 2,
+    "top": 3,
+    "left": 4,
+    "brightness": 5,
+    "contrast": 6,
+    "saturation": 7,
+    "order": 8,
+    "pca0": 9,
+    "pca1": 10,
+    "pca2": 11,
 }
 MIN_AREA = 0.5
 MAX_RATIO = 4.0 / 3.0
@@ -49,9 +57,7 @@ def resized_crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
 def color_jitter(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image, cut to [0, 1]."""
-    factors = [
-        1.0 + JITTER * (2.0 * _slot(uniforms, name) - 1.0) for name in ("brightness", "contrast", "saturation")
-    ]
+    factors = [1.0 + JITTER * (2.0 * _slot(uniforms, name) - 1.0) for name in ("brightness", "contrast", "saturation")]
     order = (uniforms[:, SLOTS["order"]] * len(ORDERS)).long()
     orders = torch.tensor(ORDERS, device=images.device)[order]
     for turn in range(3):

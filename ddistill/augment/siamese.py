@@ -1,7 +1,7 @@
 """Siamese augmentation (DSA) as pure, differentiable functions of parameters drawn beforehand.
 
-Images are normalised, (N, C, H, W), square. Uniform numbers come in a tensor (k, 11 or more): k = 1 when every image of a
-call shares one draw (siamese), k = N for one draw per image. Which operation a rule picks is a host integer.
+Images are normalised, (N, C, H, W), square. Uniform numbers come in a tensor (k, 11 or more): k = 1 when every image
+of a call shares one draw (siamese), k = N for one draw per image. Which operation a rule picks is a host integer.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from ddistill.settings import Settings
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 
 SLOTS = {
-    name: slot
-    for slot, name in enumerate(
-        ["flip", "brightness", "saturation", "contrast", "shift_y", "shift_x"]
-        + ["scale_y", "scale_x", "rotate", "cutout_y", "cutout_x"]
-    )
+    "flip": 0,
+    "brightness": 1,
+    "saturation": 2,
+    "contrast": 3,
+    "shift_y": 4,
+    "shift_x": 5,
+    "scale_y": 6,
+    "scale_x": 7,
+    "rotate": 8,
+    "cutout_y": 9,
+    "cutout_x": 10,
 }
 NUM_UNIFORMS = max(len(SLOTS), len(imagenet.SLOTS))
 SHIFT_SHARE = 0.125

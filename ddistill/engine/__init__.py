@@ -1,12 +1,12 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
 from ddistill.engine.observer import Observer
-from ddistill.engine.run import Run, distill_data, pool_for, prepare_folder
+from ddistill.engine.run import Run, check_folder, distill_data, pool_for
 
 __all__ = [
     "Observer",
     "Run",
+    "check_folder",
     "distill_data",
     "pool_for",
-    "prepare_folder",
 ]

@@ -16,7 +16,7 @@ from ddistill.data import RealData
 from ddistill.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.log import RunLog
-from ddistill.engine.observer import Observer
+from ddistill.engine.observer import Observer, Phase
 from ddistill.errors import RunError, UserError
 from ddistill.evaluation import Evaluation, evaluate_set
 from ddistill.methods import Context, Method, build_method
@@ -65,29 +65,39 @@ class Costs:
     flops: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0})
 
 
-def prepare_folder(out: str | os.PathLike[str], recipe: Recipe, *, resume: bool = False) -> Path:
-    """Check that a run may be written there; nothing is created yet.
+def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
+    """Check that a run may be written there; nothing is created.
 
     Raises:
-        UserError: a run is there already and is not to be resumed, or it has another recipe, or the path is a file.
+        UserError: the path is a file, or holds other files, or a run that is not to be resumed.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {str(folder)!r} is a file; give a folder that is new or empty")
+    if (folder / RECIPE).exists():
+        if not resume:
+            raise UserError(
+                f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
+    return folder
+
+
+def check_same_recipe(folder: Path, recipe: Recipe) -> None:
+    """Refuse to resume a run under another recipe.
+
+    Raises:
+        UserError: naming the fields that differ.
+    """
     if not (folder / RECIPE).exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
-        return folder
-    if not resume:
-        raise UserError(f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another")
-    stored = Recipe.from_yaml(folder / RECIPE)
-    differing = _differences(stored.model_dump(), recipe.model_dump())
+        return
+    differing = _differences(Recipe.from_yaml(folder / RECIPE).model_dump(mode="json"), recipe.model_dump(mode="json"))
     if differing:
         raise UserError(
             f"the run in {str(folder)!r} has another recipe; it differs in: {', '.join(differing)}; "
             "resume with the same settings, or give another --out"
         )
-    return folder
 
 
 def distill_data(
@@ -115,7 +125,9 @@ def distill_data(
     """
     recipe = recipe.changed({"data.source": recipe.data.source or data.source})
     recipe.check(data)
-    folder = prepare_folder(out, recipe, resume=resume) if out is not None else None
+    folder = check_folder(out, resume=resume) if out is not None else None
+    if folder is not None:
+        check_same_recipe(folder, recipe)
     return _Session(data, recipe, folder, torch.device(device), observer or Observer()).run()
 
 
@@ -132,15 +144,11 @@ class _Session:
             if not (folder / RECIPE).exists():
                 write_text(folder / RECIPE, recipe.to_yaml())
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.real = Source(
-            data.train.images.to(device), data.train.labels.to(device), data.mean, data.std
-        )
+        self.real = Source(data.train.images.to(device), data.train.labels.to(device), data.mean, data.std)
 
     def run(self) -> Run:
         recipe, data = self.recipe, self.data
-        self.log.event(
-            "start", recipe=recipe.name, data=data.name, versions=versions(), machine=machine(self.device)
-        )
+        self.log.event("start", recipe=recipe.name, data=data.name, versions=versions(), machine=machine(self.device))
         for note in data.notes:
             self.observer.note(note)
             self.log.event("note", text=note)
@@ -161,9 +169,7 @@ class _Session:
 
     def _method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
         offsets = self.data.class_offsets.tolist()
-        context = Context(
-            self.real, offsets, synthetic, network, trainer, self.recipe.run.seed, compiled
-        )
+        context = Context(self.real, offsets, synthetic, network, trainer, self.recipe.run.seed, compiled)
         return build_method(self.recipe.method, context)
 
     def _compile(self, network: nn.Module, trainer: Trainer) -> bool:
@@ -179,9 +185,7 @@ class _Session:
 
     def _source(self, compiled: bool) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation
-        factory = NetworkFactory(
-            recipe.network, recipe.training, self.real, self.data.num_classes, compiled=compiled
-        )
+        factory = NetworkFactory(recipe.network, recipe.training, self.real, self.data.num_classes, compiled=compiled)
         source: NetworkSource
         if settings.networks == "pool":
             source = PoolSource(self._pool(factory).members, settings.selection, recipe.run.seed)
@@ -259,7 +263,7 @@ class _Session:
             save_grid(synthetic, self.folder / "pictures" / f"step-{step:06d}.png")
 
     def _judge(self, synthetic: SyntheticSet, what: str, step: int) -> Evaluation:
-        phase = "evaluate" if what == "distilled" else "baseline"
+        phase: Phase = "evaluate" if what == "distilled" else "baseline"
         evaluation = evaluate_set(
             synthetic,
             self.data,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from ddistill.methods.base import Context, Method, Needs
 from ddistill.methods.gradient_matching import GradientMatching, GradientMatchingSettings
 
-__all__ = ["Context", "GradientMatching", "GradientMatchingSettings", "Method", "MethodSettings", "Needs", "build_method"]
+__all__ = [
+    "Context",
+    "GradientMatching",
+    "GradientMatchingSettings",
+    "Method",
+    "MethodSettings",
+    "Needs",
+    "build_method",
+]
 
 MethodSettings = GradientMatchingSettings
 

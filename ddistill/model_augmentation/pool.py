@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def _write_pool(home: Path, members: list[Weights], about: dict[str, Any]) -> No
     from safetensors.torch import save_file
 
     for index, weights in enumerate(members):
-        write_atomically(home / f"member-{index:03d}.safetensors", lambda path, w=weights: save_file(w, path))
+        write_atomically(home / f"member-{index:03d}.safetensors", partial(save_file, weights))
     write_json(home / DESCRIPTION, about)
 
 
@@ -116,5 +117,3 @@ def _read_pool(home: Path, identity: dict[str, Any]) -> Pool | None:
         shutil.rmtree(home, ignore_errors=True)
         return None
     return Pool(members, seconds, home, reused=True)
-
-

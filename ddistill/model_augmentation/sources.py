@@ -34,7 +34,7 @@ class ModelAugmentationSettings(Settings):
     perturb: bool = False
     """Perturb the weights once per outer step."""
     perturb_alpha: float | None = Field(default=None, gt=0)
-    """One direction with this fixed coefficient, as the paper writes; two random ones if not set, as its program does."""
+    """One direction with this fixed coefficient, as the paper writes; if not set two random ones, as in its program."""
     perturb_range: tuple[float, float] = (0.01, 0.09)
     """Smallest and largest magnitude of the two random coefficients."""
 

@@ -52,7 +52,7 @@ class NetworkFactory:
         return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
 
     def early_stage(self, epochs: int, seed: int, purpose: str, step: int, on_epoch: OnEpoch | None = None) -> Weights:
-        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); rates decay as in 2/3, 5/6."""
+        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); x0.2 at 2/3 and 5/6."""
         fresh = self.build(seed, purpose, step).state_dict()
         if not epochs:
             return copy_of(fresh)

@@ -16,7 +16,16 @@ from ddistill.networks.resnet_ap import ResNetAP
 from ddistill.randomness import key_hash
 from ddistill.settings import Settings
 
-__all__ = ["ConvNet", "NetworkSettings", "ResNetAP", "build_network", "check_network", "parameter_count", "register"]
+__all__ = [
+    "ConvNet",
+    "NetworkSettings",
+    "ResNetAP",
+    "build_network",
+    "check_known_network",
+    "check_network",
+    "parameter_count",
+    "register",
+]
 
 NetworkConstructor = Callable[..., nn.Module]
 
@@ -59,8 +68,7 @@ def build_network(settings: NetworkSettings, num_classes: int, channels: int, si
     Raises:
         UserError: unknown name, or an option that this network does not have.
     """
-    if settings.name not in NETWORKS:
-        raise unknown_name("network", settings.name, NETWORKS)
+    check_known_network(settings)
     options = _options(settings)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key_hash("network", *key))
@@ -68,6 +76,16 @@ def build_network(settings: NetworkSettings, num_classes: int, channels: int, si
             return NETWORKS[settings.name](num_classes, channels, size, **options)
         except TypeError as error:
             raise UserError(f"network {settings.name!r} does not take {', '.join(options)}: {error}") from error
+
+
+def check_known_network(settings: NetworkSettings) -> None:
+    """Refuse a name that is not in the table.
+
+    Raises:
+        UserError: naming the nearest ones.
+    """
+    if settings.name not in NETWORKS:
+        raise unknown_name("network", settings.name, NETWORKS)
 
 
 def check_network(settings: NetworkSettings, size: int) -> None:
@@ -79,8 +97,7 @@ def check_network(settings: NetworkSettings, size: int) -> None:
     Raises:
         UserError: naming a depth that works.
     """
-    if settings.name not in NETWORKS:
-        raise unknown_name("network", settings.name, NETWORKS)
+    check_known_network(settings)
     if settings.name != "convnet":
         return
     depth = settings.depth or 3

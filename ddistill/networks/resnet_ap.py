@@ -6,12 +6,20 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from ddistill.networks.layers import NormName, make_norm
+from ddistill.networks.layers import NormName, average_pool, make_norm
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and its norm; callers may pool between the two."""
+
+    def __init__(self, channels_in: int, channels: int, kernel: int, norm: NormName) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels, kernel_size=kernel, padding=kernel // 2, bias=False)
+        self.norm = make_norm(norm, channels)
 
 
 class BasicBlockAP(nn.Module):
@@ -24,11 +32,8 @@ class BasicBlockAP(nn.Module):
         self.norm1 = make_norm(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.norm2 = make_norm(norm, channels)
-        self.shortcut: nn.Module | None = None
-        if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Module()
-            self.shortcut.conv = nn.Conv2d(channels_in, channels, kernel_size=1, bias=False)
-            self.shortcut.norm = make_norm(norm, channels)
+        reshapes = stride != 1 or channels_in != channels
+        self.shortcut = ConvNorm(channels_in, channels, 1, norm) if reshapes else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, channels, H // stride, W // stride)."""
@@ -39,7 +44,7 @@ class BasicBlockAP(nn.Module):
         return torch.relu(main + x)
 
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        return x if self.stride == 1 else F.avg_pool2d(x, self.stride)
+        return x if self.stride == 1 else average_pool(x, self.stride)
 
 
 class ResNetAP(nn.Module):
@@ -62,9 +67,7 @@ class ResNetAP(nn.Module):
         super().__init__()
         widths = [max(1, round(width * stage)) for stage in STAGE_WIDTHS]
         kernel, self.stem_pool = (3, 1) if size <= 64 else (3, 2) if size <= 128 else (7, 4)
-        self.stem = nn.Module()
-        self.stem.conv = nn.Conv2d(channels, widths[0], kernel_size=kernel, padding=kernel // 2, bias=False)
-        self.stem.norm = make_norm(norm, widths[0])
+        self.stem = ConvNorm(channels, widths[0], kernel, norm)
         inputs = [widths[0], *widths[:-1]]
         self.blocks = nn.Sequential(
             *(BasicBlockAP(i, o, s, norm) for i, o, s in zip(inputs, widths, STAGE_STRIDES, strict=True))
@@ -79,7 +82,7 @@ class ResNetAP(nn.Module):
         """The input of the classifier, (N, 512 * width)."""
         x = torch.relu(self.stem.norm(self.stem.conv(x)))
         if self.stem_pool > 1:
-            x = F.avg_pool2d(x, self.stem_pool)
+            x = average_pool(x, self.stem_pool)
         return self.blocks(x).mean(dim=(2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -33,15 +33,17 @@ FAMILIES = {
     "idc-ma": "IDC with model augmentation: a pool of early-stage networks, perturbed; a fifth of the outer steps",
 }
 
-RECIPES: dict[str, Entry] = {
-    f"{family}-{data}": Entry(
-        lambda ipc, data=data, augmented=family == "idc-ma": idc.recipe(data, ipc, model_augmentation=augmented),
-        f"{'IDC + model augmentation' if family == 'idc-ma' else 'IDC'} on {idc.DATA[data].title}",
-        idc.EXPECTED.get((family, data), "no published figure"),
+
+def _entry(family: str, data: str) -> Entry:
+    augmented = family == "idc-ma"
+    return Entry(
+        make=lambda ipc: idc.recipe(data, ipc, model_augmentation=augmented),
+        about=f"{'IDC + model augmentation' if augmented else 'IDC'} on {idc.DATA[data].title}",
+        expected=idc.EXPECTED.get((family, data), "no published figure"),
     )
-    for family in FAMILIES
-    for data in idc.DATA
-}
+
+
+RECIPES = {f"{family}-{data}": _entry(family, data) for family in FAMILIES for data in idc.DATA}
 
 
 def names() -> list[str]:

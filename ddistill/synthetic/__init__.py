@@ -6,14 +6,25 @@ import torch
 
 from ddistill.data import RealData
 from ddistill.randomness import generator
-from ddistill.synthetic.artifact import load_synthetic, save_synthetic
+from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
 from ddistill.synthetic.initialise import initial_images
 from ddistill.synthetic.synthetic_set import SyntheticSet, SyntheticSettings
 
-__all__ = ["SyntheticSet", "SyntheticSettings", "initial_set", "load_synthetic", "random_set", "save_synthetic"]
+__all__ = [
+    "SyntheticSet",
+    "SyntheticSettings",
+    "artifact_folder",
+    "initial_set",
+    "load_synthetic",
+    "random_set",
+    "read_description",
+    "save_synthetic",
+]
 
 
-def initial_set(settings: SyntheticSettings, data: RealData, seed: int, purpose: str = "initial images") -> SyntheticSet:
+def initial_set(
+    settings: SyntheticSettings, data: RealData, seed: int, purpose: str = "initial images"
+) -> SyntheticSet:
     """The set before the first outer step, drawn class by class from (seed, purpose, class).
 
     Raises:
@@ -44,7 +55,5 @@ def random_set(settings: SyntheticSettings, data: RealData, seed: int, *, decode
         name: min(count * per_image, real)
         for name, count, real in zip(data.class_names, wanted, data.class_counts.tolist(), strict=True)
     }
-    plain = settings.model_copy(
-        update={"factor": 1, "init": "random", "decode": "single", "ipc_by_class": counts}
-    )
+    plain = settings.model_copy(update={"factor": 1, "init": "random", "decode": "single", "ipc_by_class": counts})
     return initial_set(plain, data, seed, "random baseline")

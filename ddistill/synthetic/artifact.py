@@ -175,5 +175,3 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
     return SyntheticSet(images, labels, names, factor, decoder, mean, std)
-
-

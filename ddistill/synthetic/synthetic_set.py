@@ -26,7 +26,7 @@ class SyntheticSettings(Settings):
 
     ipc: int = Field(default=1, ge=1)
     """Stored images per class."""
-    ipc_by_class: dict[str, int] = {}
+    ipc_by_class: dict[str, int] = Field(default_factory=dict)
     """Other numbers of stored images, by class name; each at least 1."""
     factor: int = Field(default=2, ge=1, le=16)
     """Multi-formation factor F: a stored image holds F x F cells; 1 stores plain images."""

@@ -2,6 +2,7 @@
 
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
 from ddistill.training.loop import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training.memory import keep_freed_memory
 
 __all__ = [
     "CompileMode",
@@ -9,6 +10,7 @@ __all__ = [
     "Trainer",
     "TrainingSettings",
     "compiler_available",
+    "keep_freed_memory",
     "maybe_compile",
     "predict_accuracy",
     "step_decay",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 
@@ -32,4 +32,6 @@ def worth_compiling(mode: CompileMode, flops: float) -> bool:
 
 def maybe_compile(function: Function, compiled: bool) -> Function:
     """``function`` or its compiled form; shapes are static, one compilation per shape."""
-    return torch.compile(function, dynamic=False) if compiled else function
+    if not compiled:
+        return function
+    return cast(Function, torch.compile(function, dynamic=False))

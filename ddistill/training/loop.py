@@ -121,7 +121,12 @@ class Trainer:
         images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         with FlopCounterMode(display=False) as counter:
-            _autograd_gradients(self.module, dict(self.module.named_parameters()), images, lambda logits: F.cross_entropy(logits, labels))
+            _autograd_gradients(
+                self.module,
+                dict(self.module.named_parameters()),
+                images,
+                lambda logits: F.cross_entropy(logits, labels),
+            )
         return float(counter.get_total_flops())
 
     def _update(

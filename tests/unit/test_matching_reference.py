@@ -25,7 +25,11 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def make_method(
-    distance: str, factor: int, decoder: str, augment: AugmentSettings | None = None, counts: tuple[int, ...] | None = None
+    distance: str,
+    factor: int,
+    decoder: str,
+    augment: AugmentSettings | None = None,
+    counts: tuple[int, ...] | None = None,
 ) -> GradientMatching:
     draws = torch.Generator().manual_seed(1)
     counts = counts or (IPC,) * CLASSES
@@ -175,7 +179,7 @@ def test_more_decoded_images_than_the_limit_are_cut_to_a_random_subset():
     small = method.settings.model_copy(update={"max_decoded": 5})
     limited = GradientMatching(small, method.context)
     plan = limited._draw(1)
-    assert {label: tuple(index.shape) for label, index in plan.subset.items()} == {c: (2, 5) for c in range(CLASSES)}
+    assert {label: tuple(index.shape) for label, index in plan.subset.items()} == dict.fromkeys(range(CLASSES), (2, 5))
     assert not torch.equal(plan.subset[0][0].sort().values, plan.subset[0][1].sort().values)
     limited.outer_step(1, lambda done, total: None)
 

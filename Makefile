@@ -1,0 +1,37 @@
+# Every target sets up what it needs in .venv; none needs a GPU.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test test-slow lint bench clean
+
+setup: $(READY)
+
+# torch first and alone: the pinned version decides the build, nothing later may replace it
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: setup
+	rm -rf runs/demo
+	$(BIN)/ddistill distill digits --recipe idc-ma --ipc 1 --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow and not gpu" --cov=ddistill --cov-report=term
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/inner_step.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

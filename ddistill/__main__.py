@@ -1,0 +1,5 @@
+"""`python -m ddistill`."""
+
+from ddistill.cli import main
+
+main()

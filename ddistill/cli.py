@@ -1,0 +1,362 @@
+"""The command `ddistill`; the only place that reads arguments, prints, and chooses a device.
+
+Exit codes: 0 done; 2 the user can mend it; 1 a failure at run time, state saved; 130 interrupted, state saved.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ddistill.engine.observer import Observer, Phase
+from ddistill.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from ddistill.config import Recipe
+    from ddistill.engine import Run
+
+DONE, FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="ddistill",
+    help="Distil a labelled image dataset into a few synthetic images per class, quickly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+DATA_HELP = (
+    "'digits' (comes with the program), a short name such as cifar10, a hub id such as uoft-cs/cifar10, or a path: "
+    "a folder of class folders, parquet, arrow. The recipe's own data if left out."
+)
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="A name from `ddistill recipes`, or a recipe.yaml.", show_default=True)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Any recipe field, e.g. --set method.inner_steps=50. Repeatable."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ddistill import __version__
+
+        out.print(f"ddistill {__version__}")
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def distill(
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
+    recipe: RecipeOption = "idc-ma",
+    ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
+    speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
+    networks: Annotated[str | None, typer.Option(help="fresh: new networks; pool: early-stage networks.")] = None,
+    perturb: Annotated[bool | None, typer.Option("--perturb/--no-perturb", help="Perturb network weights.")] = None,
+    changes: SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same images. (default 0)")] = None,
+    run: Annotated[Path | None, typer.Option("--out", help="Folder of the run. (default runs/RECIPE-ipcN)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start one.")] = False,
+    device: DeviceOption = "auto",
+    debug: DebugOption = False,
+) -> None:
+    """Distil DATA into a few synthetic images per class.
+
+    The run folder gets the pictures, a log, summary.json, and distilled/: the images in forms that anyone can train on.
+    """
+    with _reported(debug):
+        from ddistill import api
+
+        named = {
+            "synthetic.ipc": ipc,
+            "budget.speedup": speedup,
+            "model_augmentation.networks": networks,
+            "model_augmentation.perturb": perturb,
+            "run.seed": seed,
+        }
+        settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(changes)}
+        chosen = _recipe(recipe)
+        images = int(settings["synthetic.ipc"]) if isinstance(settings.get("synthetic.ipc"), int) else 1
+        folder = run or Path("runs") / f"{Path(recipe).stem if chosen is not recipe else recipe}-ipc{images}"
+        place = _device(device)
+        with _Screen() as screen:
+            finished = api.distill(
+                data,
+                chosen,
+                out=folder,
+                ipc=images,
+                changes=settings,
+                resume=resume,
+                device=place,
+                observer=screen,
+            )
+        _show_run(finished, folder)
+
+
+@app.command()
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run folder, or its distilled/ folder.")],
+    data: Annotated[str | None, typer.Option(help="Real data for the test; the run's own if left out.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="Networks to train. Repeatable.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
+    seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
+    device: DeviceOption = "auto",
+    debug: DebugOption = False,
+) -> None:
+    """Train fresh networks on a distilled set and test them on the real test images."""
+    with _reported(debug):
+        from ddistill import api
+
+        place = _device(device)
+        recipe = api.recipe_of(path)
+        asked: list[str | None] = [*network] if network else [None]
+        with _Screen() as screen:
+            real = api.load_for(data, recipe, screen)
+            results = [
+                (
+                    name or recipe.network.name,
+                    api.evaluate(path, real, network=name, repeats=repeats, seed=seed, device=place, observer=screen),
+                )
+                for name in asked
+            ]
+        table = Table("network", "accuracy %", "std", "networks", "epochs")
+        for name, result in results:
+            epochs = str(result.protocol["epochs"])
+            table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", str(len(result.runs)), epochs)
+        out.print(table)
+        out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
+
+
+@app.command()
+def pretrain(
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
+    recipe: RecipeOption = "idc-ma",
+    changes: SetOption = None,
+    device: DeviceOption = "auto",
+    debug: DebugOption = False,
+) -> None:
+    """Train the pool of early-stage networks beforehand; runs with the same settings find and share it."""
+    with _reported(debug):
+        from ddistill import api
+
+        place = _device(device)
+        with _Screen() as screen:
+            pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=place, observer=screen)
+        verb = "found" if pool.reused else "trained"
+        out.print(
+            f"{verb} {len(pool.members)} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}"
+        )
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show all fields of this recipe.")] = None,
+    ipc: Annotated[int, typer.Option(help="Stored images per class.")] = 1,
+    debug: DebugOption = False,
+) -> None:
+    """List the recipes, or show one with all its fields."""
+    with _reported(debug):
+        from ddistill import recipes as known
+
+        if name is None:
+            for family, about in known.FAMILIES.items():
+                out.print(f"[bold]{family}[/]  {escape(about)}")
+            table = Table("recipe", "about", "expected")
+            for full, entry in known.RECIPES.items():
+                table.add_row(full, entry.about, entry.expected)
+            out.print(table)
+            out.print("A family name takes its settings from the data; `ddistill recipes NAME` shows all fields.")
+            return
+        chosen = known.find(name, ipc, "cifar10")
+        if name in known.RECIPES:
+            out.print(f"# {known.RECIPES[name].about}; {known.RECIPES[name].expected}", markup=False)
+        else:
+            out.print(f"# {known.FAMILIES[name]}; here with the settings for cifar10", markup=False)
+        out.print(chosen.to_yaml(), markup=False, end="")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _reported(debug: bool) -> Iterator[None]:
+    """Turn errors into one line and an exit code."""
+    try:
+        yield
+    except UserError as error:
+        _fail(str(error), MENDABLE, debug)
+    except KeyboardInterrupt:
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        again = shlex.join(["ddistill", *words, "--resume"])
+        hint = f"; go on with: {again}" if words[:1] == ["distill"] else ""
+        _fail(f"interrupted{hint}", INTERRUPTED, debug)
+    except RunError as error:
+        _fail(str(error), FAILED, debug)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), FAILED, debug)
+    except Exception as error:  # whatever else happens must not show a traceback unasked
+        _fail(f"{type(error).__name__}: {error}; --debug shows where", FAILED, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        err.print_exception()
+    err.print(f"[red]ddistill:[/] {escape(' '.join(message.split()))}")
+    raise typer.Exit(code)
+
+
+def _assignments(pairs: list[str] | None) -> dict[str, Any]:
+    """``["a.b=1"]`` to ``{"a.b": 1}``; values are YAML scalars or lists."""
+    assigned = {}
+    for pair in pairs or []:
+        path, equals, text = pair.partition("=")
+        if not equals or not path.strip():
+            raise UserError(f"--set takes FIELD=VALUE, got {pair!r}; for example --set method.inner_steps=50")
+        try:
+            assigned[path.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {path}: cannot read the value {text!r}") from error
+    return assigned
+
+
+def _recipe(name: str) -> Recipe | str:
+    if Path(name).suffix in (".yaml", ".yml"):
+        from ddistill.config import Recipe
+
+        return Recipe.from_yaml(name)
+    return name
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type == "cpu":
+        from ddistill.training import keep_freed_memory
+
+        keep_freed_memory()
+    return str(device)
+
+
+class _Screen(Observer):
+    """Shows progress as bars on a terminal, as a line now and then elsewhere."""
+
+    titles: dict[Phase, str] = {  # noqa: RUF012
+        "data": "reading images",
+        "pool": "early-stage networks",
+        "distill": "distilling",
+        "evaluate": "training on the distilled set",
+        "baseline": "training on real images",
+    }
+    plain_seconds = 30.0
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=err,
+            disable=not err.is_terminal,
+            transient=True,
+        )
+        self.tasks: dict[Phase, Any] = {}
+        self.spoken = time.monotonic()
+
+    def __enter__(self) -> _Screen:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def note(self, text: str) -> None:
+        err.print(f"note: {escape(text)}")
+
+    def progress(self, phase: Phase, done: int, total: int, **figures: float) -> None:
+        text = "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
+        if not err.is_terminal:
+            if time.monotonic() - self.spoken > self.plain_seconds:
+                self.spoken = time.monotonic()
+                err.print(f"{self.titles[phase]}: {done}/{total} {text}")
+            return
+        if phase not in self.tasks:
+            self.tasks[phase] = self.bars.add_task(self.titles[phase], total=total, figures="")
+        self.bars.update(self.tasks[phase], completed=done, total=total, figures=text)
+        if done >= total:
+            self.bars.remove_task(self.tasks.pop(phase))
+
+    def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
+        err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
+
+
+def _show_run(run: Run, folder: Path) -> None:
+    summary = run.summary
+    table = Table("training set", "images", "test accuracy %", "std")
+    distilled = summary["accuracy"]
+    stored = f"{summary['stored_images']} stored, {summary['decoded_images']} decoded"
+    table.add_row("[bold]distilled[/]", stored, f"[bold]{distilled['mean']:.1f}[/]", f"{distilled['std']:.1f}")
+    titles = {"random": "random real images, equal storage", "random_decoded": "random real images, equal count"}
+    for name, result in summary["baselines"].items():
+        table.add_row(titles[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
+    out.print(table)
+    seconds = summary["seconds"]
+    out.print(
+        f"pool {seconds['pool']:.0f} s, distillation {seconds['distill']:.0f} s, "
+        f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, {len(distilled['runs'])} networks"
+    )
+    out.print(f"pictures   {escape(str(folder / 'pictures'))}")
+    out.print(f"artifact   {escape(str(folder / 'distilled'))}")
+    out.print(
+        f"train on it:  datasets.load_dataset({escape(repr(str(folder / 'distilled')))})  or  "
+        f"ddistill.load_synthetic({escape(repr(str(folder)))}).to_dataset()"
+    )
+
+
+if __name__ == "__main__":
+    main()

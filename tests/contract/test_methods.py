@@ -1,0 +1,166 @@
+"""One contract for every method and every network source; a new method costs one row of METHODS."""
+
+import hashlib
+
+import pytest
+import torch
+
+from ddistill.config import Recipe
+from ddistill.data import load_data
+from ddistill.engine import Observer, distill_data
+from ddistill.errors import RunError
+from ddistill.synthetic import initial_set, load_synthetic
+
+TINY = {
+    "network.depth": 2,
+    "network.width": 8,
+    "synthetic.ipc": 2,
+    "training.batch": 16,
+    "evaluation.epochs": 2,
+    "evaluation.repeats": 1,
+    "evaluation.baselines": (),
+    "budget.outer_steps": 2,
+    "run.compile": "off",
+}
+METHODS = {
+    "idc": {
+        "method.distance": "l1",
+        "method.image_lr": 0.05,
+        "method.base_side": 8,
+        "method.inner_steps": 2,
+        "method.real_batch": 8,
+        "method.network_samples": 32,
+    },
+    "idc mse F=1": {
+        "synthetic.factor": 1,
+        "method.image_lr": 0.5,
+        "method.base_side": 8,
+        "method.inner_steps": 2,
+        "method.real_batch": 8,
+        "method.network_samples": 32,
+    },
+    "idc cosine F=3 multi": {
+        "synthetic.factor": 3,
+        "synthetic.decode": "multi",
+        "method.distance": "cosine",
+        "method.image_lr": 0.05,
+        "method.base_side": 8,
+        "method.inner_steps": 1,
+        "method.real_batch": 8,
+        "method.network_samples": 0,
+    },
+}
+SOURCES = {
+    "fresh": {"model_augmentation.networks": "fresh"},
+    "fresh, trained": {"model_augmentation.networks": "fresh", "model_augmentation.fresh_epochs": 1},
+    "pool": {
+        "model_augmentation.networks": "pool",
+        "model_augmentation.pool_size": 2,
+        "model_augmentation.pool_epochs": 1,
+    },
+    "pool + perturb": {
+        "model_augmentation.networks": "pool",
+        "model_augmentation.pool_size": 2,
+        "model_augmentation.pool_epochs": 1,
+        "model_augmentation.perturb": True,
+    },
+    "average + fixed alpha": {
+        "model_augmentation.networks": "pool",
+        "model_augmentation.pool_size": 2,
+        "model_augmentation.pool_epochs": 1,
+        "model_augmentation.selection": "average",
+        "model_augmentation.perturb": True,
+        "model_augmentation.perturb_alpha": 0.05,
+    },
+}
+EVERY = [
+    pytest.param({**METHODS[method], **SOURCES[source]}, id=f"{method} / {source}")
+    for method in METHODS
+    for source in (SOURCES if method == "idc" else ["fresh", "pool + perturb"])
+]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits")
+
+
+def make_recipe(changes, **more) -> Recipe:
+    return Recipe().changed({**TINY, **changes, **more})
+
+
+def bits(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("changes", EVERY)
+def test_a_run_improves_images_and_nothing_else(changes, digits):
+    recipe = make_recipe(changes)
+    before, start = digits.train.images.clone(), initial_set(recipe.synthetic, digits, 0)
+    run = distill_data(digits, recipe)
+    images = run.synthetic.images
+    assert torch.isfinite(images).all()
+    assert images.min() >= 0.0
+    assert images.max() <= 1.0
+    per_image = (images - start.images).flatten(1).norm(dim=1)
+    assert (per_image > 0).all()
+    assert torch.equal(run.synthetic.labels, start.labels)
+    assert torch.equal(digits.train.images, before)
+    assert 0.0 <= run.summary["accuracy"]["mean"] <= 100.0
+    assert run.summary["flops"]["distill"] > 0
+
+
+@pytest.mark.parametrize("changes", EVERY)
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(changes, digits):
+    first, second = (distill_data(digits, make_recipe(changes)) for _ in range(2))
+    other = distill_data(digits, make_recipe(changes, **{"run.seed": 1}))
+    assert bits(first.synthetic.images) == bits(second.synthetic.images)
+    assert first.summary["accuracy"] == second.summary["accuracy"]
+    assert bits(first.synthetic.images) != bits(other.synthetic.images)
+
+
+@pytest.mark.parametrize("changes", EVERY)
+def test_recipe_and_artifact_come_back_from_disk(changes, digits, tmp_path):
+    run = distill_data(digits, make_recipe(changes), out=tmp_path / "run")
+    assert Recipe.from_yaml(tmp_path / "run" / "recipe.yaml") == run.recipe
+    loaded = load_synthetic(tmp_path / "run")
+    assert bits(loaded.images) == bits(run.synthetic.images)
+    assert torch.equal(loaded.labels, run.synthetic.labels)
+    assert (loaded.factor, loaded.decoder, loaded.class_names) == (
+        run.synthetic.factor,
+        run.synthetic.decoder,
+        digits.class_names,
+    )
+
+
+class StopAfter(Observer):
+    """Interrupts in the middle of an outer step."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def progress(self, phase, done, total, **figures):
+        if phase == "distill":
+            self.calls -= 1
+            if self.calls == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("changes", EVERY)
+def test_an_interrupted_run_resumes_to_the_same_bits(changes, digits, tmp_path):
+    recipe = make_recipe(changes, **{"budget.outer_steps": 3})
+    whole = distill_data(digits, recipe)
+    calls = recipe.method.inner_steps + 1
+    with pytest.raises(KeyboardInterrupt):
+        distill_data(digits, recipe, out=tmp_path / "run", observer=StopAfter(calls))
+    resumed = distill_data(digits, recipe, out=tmp_path / "run", resume=True)
+    assert bits(resumed.synthetic.images) == bits(whole.synthetic.images)
+    assert resumed.summary["accuracy"] == whole.summary["accuracy"]
+
+
+def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_good_images(digits, tmp_path):
+    changes = {**METHODS["idc mse F=1"], "method.image_lr": 1e38}
+    with pytest.raises(RunError, match=r"outer step 1.*method\.image_lr"):
+        distill_data(digits, make_recipe(changes), out=tmp_path / "run")
+    stored = sorted((tmp_path / "run" / "checkpoint").glob("*.safetensors"))
+    assert [path.name for path in stored] == ["step-00000000.safetensors"]

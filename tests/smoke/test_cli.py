@@ -1,0 +1,222 @@
+"""The command, as a user types it: exit codes, one clear line, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    *("--set", "network.width=8", "--set", "budget.outer_steps=2", "--set", "budget.speedup=1"),
+    *("--set", "method.inner_steps=2", "--set", "method.network_samples=32", "--set", "method.real_batch=8"),
+    *("--set", "model_augmentation.pool_size=2", "--set", "model_augmentation.pool_epochs=1"),
+    *("--set", "evaluation.epochs=3", "--set", "evaluation.repeats=2", "--device", "cpu"),
+]
+
+
+def ddistill(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ddistill", *words],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    os.environ["DDISTILL_CACHE"] = str(folder / "cache")
+    result = ddistill("distill", "digits", "--ipc", "2", "--out", "run", *TINY, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "random real images" in result.stdout
+    return folder / "run"
+
+
+def test_a_run_leaves_its_files(finished):
+    files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert {
+        "recipe.yaml",
+        "log.jsonl",
+        "summary.json",
+        "distilled/stored.safetensors",
+        "distilled/synthetic.json",
+        "distilled/README.md",
+        "distilled/data/train-00000-of-00001.parquet",
+        "pictures/step-000000.png",
+        "pictures/step-000002.png",
+    } <= files
+    assert not [name for name in files if Path(name).name.startswith(".")]
+
+
+def test_the_summary_keeps_its_contract(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert {
+        "recipe",
+        "method",
+        "data",
+        "ipc",
+        "stored_images",
+        "decoded_images",
+        "accuracy",
+        "baselines",
+        "outer_steps",
+        "seconds",
+        "flops",
+        "peak_memory_bytes",
+        "seed",
+        "versions",
+    } <= set(summary)
+    assert set(summary["accuracy"]) == {"mean", "std", "runs"}
+    assert len(summary["accuracy"]["runs"]) == 2
+    assert set(summary["baselines"]["random"]) >= {"mean", "std", "runs"}
+    assert set(summary["seconds"]) == {"pool", "distill", "evaluate"}
+    assert set(summary["flops"]) == {"pool", "distill"}
+    assert summary["stored_images"] == 20
+    assert summary["outer_steps"] == 2
+    assert summary["flops"]["pool"] > 0
+
+
+def test_evaluate_repeats_the_protocol_of_the_artifact(finished):
+    result = ddistill("evaluate", str(finished), "--repeats", "2", "--device", "cpu", cwd=finished)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((finished / "summary.json").read_text())
+    assert f"{summary['accuracy']['mean']:.1f}" in result.stdout
+
+
+def test_evaluate_takes_several_networks(finished):
+    result = ddistill(
+        *("evaluate", str(finished / "distilled"), "--network", "convnet", "--network", "resnet_ap", "--repeats", "1"),
+        cwd=finished,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "resnet_ap" in result.stdout
+
+
+def test_the_recipe_in_the_run_repeats_it_to_the_bit(finished, tmp_path):
+    result = ddistill("distill", "--recipe", str(finished / "recipe.yaml"), "--out", "again", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    stored = [folder / "distilled" / "stored.safetensors" for folder in (finished, tmp_path / "again")]
+    assert stored[0].read_bytes() == stored[1].read_bytes()
+
+
+def test_pretrain_finds_the_pool_that_a_run_trained(finished, tmp_path):
+    result = ddistill("pretrain", "digits", *TINY, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "found 2 networks" in result.stdout
+
+
+def test_recipes_are_listed_and_shown(tmp_path):
+    listed = ddistill("recipes", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert "idc-ma-cifar10" in listed.stdout
+    shown = ddistill("recipes", "idc-imagenet-10", "--ipc", "20", cwd=tmp_path)
+    assert "decode: bound" in shown.stdout
+
+
+MISTAKES = {
+    "recipe": (["distill", "digits", "--recipe", "idx"], ["'idx'", "idc"]),
+    "recipe file": (["distill", "--recipe", "no.yaml"], ["no.yaml"]),
+    "field": (["distill", "digits", "--set", "synthetic.ipcc=3"], ["synthetic.ipcc", "synthetic.ipc"]),
+    "no value": (["distill", "digits", "--set", "synthetic.ipc"], ["FIELD=VALUE"]),
+    "illegal value": (["distill", "digits", "--set", "method.distance=l3"], ["'l3'", "cosine"]),
+    "not a number": (["distill", "digits", "--set", "method.image_lr=fast"], ["method.image_lr", "'fast'"]),
+    "infinite": (["distill", "digits", "--set", "method.image_lr=.inf"], ["method.image_lr", "finite"]),
+    "network": (["distill", "digits", "--set", "network.name=convnot"], ["'convnot'", "convnet"]),
+    "networks": (["distill", "digits", "--networks", "pond"], ["'pond'", "pool"]),
+    "data": (["distill", "digitz"], ["'digitz'", "digits"]),
+    "data path": (["distill", "./nowhere"], ["./nowhere"]),
+    "ipc 0": (["distill", "digits", "--ipc", "0"], ["ipc", "at least 1", "0"]),
+    "ipc too large": (["distill", "digits", "--ipc", "900"], ["ipc 900", "at most", "synthetic.init=noise"]),
+    "cells": (["distill", "digits", "--set", "synthetic.factor=5"], ["synthetic.factor", "1 px", "at most 4"]),
+    "depth": (["distill", "digits", "--set", "network.depth=3"], ["network.depth 3", "network.depth=2"]),
+    "device": (["distill", "digits", "--device", "gpu"], ["'gpu'", "cuda"]),
+    "seed": (["distill", "digits", "--seed", "-1"], ["run.seed", "-1"]),
+    "artifact": (["evaluate", "."], ["no distilled set"]),
+    "recipe name": (["recipes", "idc-cifar11"], ["idc-cifar11", "idc-cifar10"]),
+    "option": (["distill", "digits", "--ipcs", "3"], ["--ipc"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_get_a_clear_line_and_exit_code_2(mistake, tmp_path):
+    words, expected = MISTAKES[mistake]
+    result = ddistill(*words, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for part in expected:
+        assert part in result.stderr
+    if mistake != "option":
+        assert result.stderr.startswith("ddistill: ")
+        assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(finished):
+    before = (finished / "summary.json").read_bytes()
+    result = ddistill("distill", "digits", "--out", str(finished), *TINY, cwd=finished)
+    assert result.returncode == 2
+    assert "--resume" in result.stderr
+    assert (finished / "summary.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    result = ddistill("distill", "digits", "--out", ".", cwd=tmp_path)
+    assert result.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resuming_under_another_recipe_names_the_fields(finished):
+    result = ddistill(
+        "distill", "digits", "--ipc", "2", "--out", str(finished), "--resume", *TINY, "--seed", "5", cwd=finished
+    )
+    assert result.returncode == 2
+    assert "run.seed" in result.stderr
+
+
+def test_a_traceback_is_shown_only_with_debug(tmp_path):
+    assert "Traceback" in ddistill("distill", "digits", "--ipc", "0", "--debug", cwd=tmp_path).stderr
+
+
+def test_an_interrupt_saves_the_state_and_says_how_to_go_on(tmp_path):
+    words = ["distill", "digits", "--ipc", "2", "--out", "run", *TINY, "--set", "budget.outer_steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddistill", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "run" / "log.jsonl"
+    for _ in range(1200):
+        if log.exists() and '"outer step"' in log.read_text():
+            break
+        try:
+            process.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "run" / "checkpoint").glob("step-*.safetensors"))
+
+
+def test_importing_the_package_reads_no_arguments_and_touches_no_device():
+    code = (
+        "import sys; sys.argv = ['x', '--nonsense']\n"
+        "import ddistill, torch\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert 'datasets' not in sys.modules and 'sklearn' not in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
