@@ -262,7 +262,7 @@ class _Session:
         if self.folder is not None:
             save_grid(synthetic, self.folder / "pictures" / f"step-{step:06d}.png")
 
-    def _judge(self, synthetic: SyntheticSet, what: str, step: int) -> Evaluation:
+    def _judge(self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int) -> Evaluation:
         phase: Phase = "evaluate" if what == "distilled" else "baseline"
         evaluation = evaluate_set(
             synthetic,
@@ -285,8 +285,11 @@ class _Session:
         evaluation = self._judge(synthetic, "distilled", steps)
         baselines = {}
         for name in recipe.evaluation.baselines:
-            real = random_set(recipe.synthetic, self.data, recipe.run.seed, decoded=name == "random_decoded")
-            baselines[name] = {**self._judge(real, name, steps).as_dict(), "images": len(real.images)}
+            real = [
+                random_set(recipe.synthetic, self.data, recipe.run.seed, draw, decoded=name == "random_decoded")
+                for draw in range(recipe.evaluation.repeats)
+            ]
+            baselines[name] = {**self._judge(real, name, steps).as_dict(), "images": len(real[0].images)}
         self.costs.seconds["evaluate"] = time.perf_counter() - started
         summary = {
             "recipe": recipe.name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class EvaluationSettings(Settings):
     every: int = Field(default=0, ge=0)
     """Outer steps between evaluations during a run; 0: only at the end."""
     baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
-    """random: as many real images as are stored; random_decoded: as many as are decoded."""
+    """random: as many real images as are stored; random_decoded: as many as are decoded; drawn anew per repeat."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def evaluation_epochs(settings: EvaluationSettings, decoded_per_class: int, num_
 
 
 def evaluate_set(
-    synthetic: SyntheticSet,
+    synthetic: SyntheticSet | Sequence[SyntheticSet],
     data: RealData,
     settings: EvaluationSettings,
     network: NetworkSettings,
@@ -99,7 +99,7 @@ def evaluate_set(
     """Train ``settings.repeats`` networks on the decoded set and test each.
 
     Args:
-        synthetic: the set.
+        synthetic: the set, or one per repeat (random draws of real images, say), all of the same size.
         data: gives the test images; the set's own mean and spread normalise both.
         settings: the protocol.
         network: architecture where the protocol names none.
@@ -110,26 +110,25 @@ def evaluate_set(
     """
     device = torch.device(device)
     network = settings.network or network
-    images, labels = (tensor.to(device) for tensor in synthetic.decoded())
-    train = Source(images, labels, synthetic.mean, synthetic.std)
-    test = Source(data.test.images.to(device), data.test.labels.to(device), synthetic.mean, synthetic.std)
-    epochs = evaluation_epochs(settings, len(labels) // synthetic.num_classes, synthetic.num_classes)
-    module = build_network(network, synthetic.num_classes, images.shape[1], images.shape[-1], "evaluation")
-    module = module.to(device)
-    probe = Trainer(module, train, settings.training)
-    work = probe.flops_per_step() * epochs * settings.repeats * len(labels) / min(len(labels), settings.training.batch)
-    compiled = worth_compiling(compile_mode, work)
-    trainer = Trainer(module, train, settings.training, compiled=compiled) if compiled else probe
+    sets = [synthetic] if isinstance(synthetic, SyntheticSet) else list(synthetic)
+    sources = [_decoded_source(one, device) for one in sets]
+    train, classes = sources[0], sets[0].num_classes
+    test = Source(data.test.images.to(device), data.test.labels.to(device), train.mean, train.std)
+    epochs = evaluation_epochs(settings, len(train.labels) // classes, classes)
+    shape = (classes, train.images.shape[1], train.images.shape[-1])
+    module = build_network(network, *shape, "evaluation").to(device)
+    trainer = Trainer(module, train, settings.training)
+    steps = len(train.labels) / min(len(train.labels), settings.training.batch) * epochs * settings.repeats
+    if worth_compiling(compile_mode, trainer.flops_per_step() * steps):
+        trainer = Trainer(module, train, settings.training, compiled=True)
     runs = []
     for repeat in range(settings.repeats):
-        fresh = build_network(
-            network, synthetic.num_classes, images.shape[1], images.shape[-1], seed, "evaluation", repeat
-        )
-        module.load_state_dict(fresh.state_dict())
+        module.load_state_dict(build_network(network, *shape, seed, "evaluation", repeat).state_dict())
+        trainer.source = sources[repeat % len(sources)]
         trainer.restart()
         for epoch in range(epochs):
             draws = generator(seed, "evaluation epoch", repeat, epoch)
-            order = torch.randperm(len(labels), generator=draws).to(device)
+            order = torch.randperm(len(trainer.source.labels), generator=draws).to(device)
             batches = order.split(settings.training.batch)
             rate = step_decay(settings.training.lr, epochs, epoch)
             trainer.run(batches, draws, [rate] * len(batches))
@@ -147,3 +146,8 @@ def evaluate_set(
         "reported": "last epoch",
     }
     return Evaluation(tuple(runs), protocol)
+
+
+def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> Source:
+    images, labels = synthetic.decoded()
+    return Source(images.to(device), labels.to(device), synthetic.mean, synthetic.std)

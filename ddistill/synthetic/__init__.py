@@ -44,8 +44,12 @@ def initial_set(
     )
 
 
-def random_set(settings: SyntheticSettings, data: RealData, seed: int, *, decoded: bool = False) -> SyntheticSet:
+def random_set(
+    settings: SyntheticSettings, data: RealData, seed: int, draw: int = 0, *, decoded: bool = False
+) -> SyntheticSet:
     """The baseline: real images drawn at random, as many per class as are stored (or decoded, where asked for).
+
+    Another ``draw`` gives other images.
 
     A class that holds fewer gives all it has.
     """
@@ -56,4 +60,4 @@ def random_set(settings: SyntheticSettings, data: RealData, seed: int, *, decode
         for name, count, real in zip(data.class_names, wanted, data.class_counts.tolist(), strict=True)
     }
     plain = settings.model_copy(update={"factor": 1, "init": "random", "decode": "single", "ipc_by_class": counts})
-    return initial_set(plain, data, seed, "random baseline")
+    return initial_set(plain, data, seed, f"random baseline {draw}")
