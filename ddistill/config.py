@@ -21,6 +21,8 @@ from ddistill.training import CompileMode, TrainingSettings
 
 Model = TypeVar("Model", bound=Settings)
 
+OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None"}
+"""Whole settings that a change may clear with None."""
 SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
 
@@ -100,7 +102,7 @@ class Recipe(Settings):
             UserError: an unknown field (with the nearest legal ones) or an illegal value.
         """
         values = self.model_dump()
-        legal = dict(field_paths(type(self)))
+        legal = dict(field_paths(type(self))) | OPTIONAL_PARTS
         for path, value in changes.items():
             parent, _, _leaf = path.rpartition(".")
             if path not in legal and not (parent in legal and legal[parent].startswith("dict")):
@@ -129,8 +131,12 @@ class Recipe(Settings):
         try:
             if path.stat().st_size > MAX_RECIPE_BYTES:
                 raise UserError(f"{path} is larger than 1 MiB; not a recipe")
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+        try:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
             raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
@@ -178,4 +184,5 @@ def _explain(model: type[Settings], error: ValidationError) -> str:
     short = "ipc" if path == "synthetic.ipc" else path
     reason = reason.replace("input should be greater than or equal to", "must be at least")
     reason = reason.replace("input should be", "must be")
-    return f"{short}: {reason}, got {first['input']!r}"
+    got = "" if isinstance(first["input"], (dict, Settings)) else f", got {first['input']!r}"
+    return f"{short}: {reason}{got}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ddistill.storage import write_atomically, write_text
+from ddistill.storage import file_checksum, write_atomically, write_text
 
 KEPT = 2
 
@@ -39,7 +38,7 @@ def save_checkpoint(folder: Path, state: Checkpoint) -> None:
     about = {"step": str(state.step), "seconds": repr(state.seconds), "loss": json.dumps(state.loss)}
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about))
-    write_text(_checksum_path(path), _checksum(path) + "\n")
+    write_text(_checksum_path(path), file_checksum(path) + "\n")
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
         _checksum_path(old).unlink(missing_ok=True)
@@ -51,18 +50,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
         checksum = _checksum_path(path)
-        if not checksum.is_file() or checksum.read_text(encoding="utf-8").strip() != _checksum(path):
+        if not checksum.is_file() or checksum.read_text(encoding="utf-8").strip() != file_checksum(path):
             continue
         with safe_open(path, framework="pt") as stored:
             about = stored.metadata()
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         return Checkpoint(int(about["step"]), tensors, float(about["seconds"]), json.loads(about["loss"]))
     return None
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _checksum_path(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.training import NetworkFactory
-from ddistill.storage import cache_folder, fingerprint, write_atomically, write_json
+from ddistill.storage import cache_folder, file_checksum, fingerprint, write_atomically, write_json
 
 FORMAT = 1
 DESCRIPTION = "pool.json"
@@ -96,12 +95,14 @@ def train_pool(
 def _write_pool(home: Path, members: list[Weights], about: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    for index, weights in enumerate(members):
-        write_atomically(home / f"member-{index:03d}.safetensors", partial(save_file, weights))
-    write_json(home / DESCRIPTION, about)
+    paths = [_member_path(home, index) for index in range(len(members))]
+    for path, weights in zip(paths, members, strict=True):
+        write_atomically(path, partial(save_file, weights))
+    write_json(home / DESCRIPTION, {**about, "sha256": [file_checksum(path) for path in paths]})
 
 
 def _read_pool(home: Path, identity: dict[str, Any]) -> Pool | None:
+    """The stored pool, or None where there is none or one that is damaged; a damaged one is trained again."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -109,11 +110,15 @@ def _read_pool(home: Path, identity: dict[str, Any]) -> Pool | None:
         return None
     try:
         about = json.loads((home / DESCRIPTION).read_text(encoding="utf-8"))
-        seconds = float(about.pop("seconds"))
-        if about != identity:
+        seconds, checksums = float(about.pop("seconds")), about.pop("sha256")
+        paths = [_member_path(home, index) for index in range(identity["size"])]
+        if about != identity or [file_checksum(path) for path in paths] != checksums:
             return None
-        members = [load_file(home / f"member-{index:03d}.safetensors") for index in range(identity["size"])]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        shutil.rmtree(home, ignore_errors=True)
+        members = [load_file(path) for path in paths]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
         return None
     return Pool(members, seconds, home, reused=True)
+
+
+def _member_path(home: Path, index: int) -> Path:
+    return home / f"member-{index:03d}.safetensors"

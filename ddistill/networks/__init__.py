@@ -98,14 +98,21 @@ def check_network(settings: NetworkSettings, size: int) -> None:
         UserError: naming a depth that works.
     """
     check_known_network(settings)
+    if settings.name == "resnet_ap" and size < ResNetAP.SMALLEST_SIDE:
+        raise UserError(
+            f"network resnet_ap needs images of at least {ResNetAP.SMALLEST_SIDE} px, got {size}; set data.size"
+        )
     if settings.name != "convnet":
         return
     depth = settings.depth or 3
     if final_side(size, depth - 1) < 4:
-        largest = max((d for d in range(1, depth) if final_side(size, d - 1) >= 4), default=1)
+        works = [d for d in range(1, depth) if final_side(size, d - 1) >= 4]
+        mend = (
+            f"network.depth={max(works)}, or larger images with data.size" if works else "larger images with data.size"
+        )
         raise UserError(
             f"network.depth {depth} normalises maps of {final_side(size, depth - 1)} px in its last block on "
-            f"{size}-px images, too small to match; use network.depth={largest}, or larger images with data.size"
+            f"{size}-px images, too small to match; use {mend}"
         )
 
 

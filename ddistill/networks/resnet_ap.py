@@ -56,10 +56,13 @@ class ResNetAP(nn.Module):
     Args:
         num_classes: outputs.
         channels: 1 or 3.
-        size: side of the square images in pixels, at least 16.
+        size: side of the square images in pixels, at least 8.
         width: factor on the channels of every stage (1 is the paper's).
         norm: "instance", "batch" or "none".
     """
+
+    SMALLEST_SIDE = 8
+    """Pixels at which the last maps still hold one."""
 
     def __init__(
         self, num_classes: int, channels: int = 3, size: int = 224, *, width: float = 1.0, norm: NormName = "instance"

@@ -10,12 +10,15 @@ Loading reads safetensors and JSON only: nothing is unpickled.
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -133,15 +136,27 @@ Made with ddistill.
 
 
 def _write_parquet(synthetic: SyntheticSet, path: Path) -> None:
-    from datasets import ClassLabel, Dataset, Features, Image
-    from PIL import Image as Picture
+    """One row group of PNG images and labels, with the column types that `datasets` reads from the schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features, Image
 
     images, labels = synthetic.decoded()
     pixels = images.mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    pictures = [Picture.fromarray(p.squeeze(2) if p.shape[2] == 1 else p) for p in pixels]
     features = Features({"image": Image(), "label": ClassLabel(names=list(synthetic.class_names))})
-    rows = Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features=features)
-    rows.to_parquet(path)
+    rows = {
+        "image": [{"bytes": _png(one), "path": f"{index:06d}.png"} for index, one in enumerate(pixels)],
+        "label": labels.tolist(),
+    }
+    pq.write_table(pa.table(rows, schema=features.arrow_schema), path)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
@@ -155,7 +170,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         names, factor = tuple(about["class_names"]), about["decoder"]["factor"]
         decoder = about["decoder"]["matching"]
         mean, std = (tuple(map(float, about["normalisation"][key])) for key in ("mean", "std"))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
     fits = (
         images.ndim == 4
@@ -164,6 +179,8 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         and labels.dtype == torch.int64
         and labels.shape == images.shape[:1]
         and len(mean) == len(std) == images.shape[1]
+        and all(map(math.isfinite, mean + std))
+        and min(std) > 0
         and all(isinstance(name, str) for name in names)
         and isinstance(factor, int)
         and 1 <= factor <= images.shape[2]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -26,7 +27,7 @@ class SyntheticSettings(Settings):
 
     ipc: int = Field(default=1, ge=1)
     """Stored images per class."""
-    ipc_by_class: dict[str, int] = Field(default_factory=dict)
+    ipc_by_class: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Other numbers of stored images, by class name; each at least 1."""
     factor: int = Field(default=2, ge=1, le=16)
     """Multi-formation factor F: a stored image holds F x F cells; 1 stores plain images."""
@@ -58,20 +59,19 @@ class SyntheticSettings(Settings):
         unknown = sorted(set(self.ipc_by_class) - set(class_names))
         if unknown:
             raise UserError(f"synthetic.ipc_by_class names {unknown[0]!r}, not a class; the classes are {class_names}")
-        low = {name: count for name, count in self.ipc_by_class.items() if count < 1}
-        if low:
-            raise UserError(f"synthetic.ipc_by_class must be at least 1 for every class, got {low}")
-        cells = self.factor**2 if self.initialisation == "mix" else 1
         if self.initialisation == "noise":
             return
-        for name, ipc, real in zip(class_names, self.counts(class_names), class_counts, strict=True):
-            if ipc * cells > real:
-                raise UserError(
-                    f"ipc {ipc} starts from {ipc * cells} real images per class (factor {self.factor}, "
-                    f"init {self.initialisation}) but class {name!r} has {real}; "
-                    + (f"use ipc at most {real // cells}, or " if real >= cells else "use ")
-                    + "synthetic.init=noise"
-                )
+        cells = self.factor**2 if self.initialisation == "mix" else 1
+        counts = list(zip(class_names, self.counts(class_names), class_counts, strict=True))
+        short = [(real, name, ipc) for name, ipc, real in counts if ipc * cells > real]
+        if short:
+            real, name, ipc = min(short)
+            raise UserError(
+                f"ipc {ipc} starts from {ipc * cells} real images per class (factor {self.factor}, "
+                f"init {self.initialisation}) but class {name!r} has {real}; "
+                + (f"use ipc at most {real // cells}, or " if real >= cells else "use ")
+                + "synthetic.init=noise"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ Shapes: B batch, N images of the source, C classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -120,13 +121,10 @@ class Trainer:
         """Floating-point operations of one step on a full batch, by torch's counter."""
         images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        module = copy.deepcopy(self.module)  # the statistics of a batch norm would move
+        weights = dict(module.named_parameters())
         with FlopCounterMode(display=False) as counter:
-            _autograd_gradients(
-                self.module,
-                dict(self.module.named_parameters()),
-                images,
-                lambda logits: F.cross_entropy(logits, labels),
-            )
+            _autograd_gradients(module, weights, images, lambda logits: F.cross_entropy(logits, labels))
         return float(counter.get_total_flops())
 
     def _update(
@@ -171,8 +169,11 @@ def _functional_gradients(
 
 
 def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float:
-    """The rate in ``epoch`` (from 0): multiplied by ``factor`` at 2/3 and again at 5/6 of ``epochs``."""
-    passed = (epoch >= (2 * epochs) // 3) + (epoch >= (5 * epochs) // 6)
+    """The rate in ``epoch`` (from 0): multiplied by ``factor`` at 2/3 and again at 5/6 of ``epochs``, rounded down.
+
+    The first epoch is always trained at the full rate; with two epochs both falls come at the second, as published.
+    """
+    passed = (epoch >= max(1, (2 * epochs) // 3)) + (epoch >= max(1, (5 * epochs) // 6))
     return lr * factor**passed
 
 

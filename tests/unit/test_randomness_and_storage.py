@@ -1,6 +1,6 @@
 """Random draws as functions of their key, and files that are never half written.
 
-    python -m pytest tests/unit/test_randomness_and_storage.py
+python -m pytest tests/unit/test_randomness_and_storage.py
 """
 
 from __future__ import annotations

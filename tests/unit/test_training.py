@@ -223,8 +223,10 @@ def test_accuracy_is_the_percentage_of_largest_logits_on_the_label_over_all_batc
 
 @pytest.mark.parametrize(
     ("epochs", "epoch", "factor"),
-    [(6, 3, 1), (6, 4, 0.2), (6, 5, 0.04), (300, 199, 1), (300, 200, 0.2), (300, 249, 0.2), (300, 250, 0.04)]
-    + [(1000, 0, 1), (1000, 665, 1), (1000, 667, 0.2), (1000, 832, 0.2), (1000, 834, 0.04), (1000, 999, 0.04)],
+    [
+        *[(6, 3, 1), (6, 4, 0.2), (6, 5, 0.04), (300, 199, 1), (300, 200, 0.2), (300, 249, 0.2), (300, 250, 0.04)],
+        *[(1000, 0, 1), (1000, 665, 1), (1000, 667, 0.2), (1000, 832, 0.2), (1000, 834, 0.04), (1000, 999, 0.04)],
+    ],
 )
 def test_the_rate_falls_to_a_fifth_at_two_thirds_and_again_at_five_sixths(epochs, epoch, factor):
     assert step_decay(0.1, epochs, epoch) == pytest.approx(0.1 * factor, rel=1e-12)
@@ -263,8 +265,10 @@ def test_a_training_step_is_counted_as_three_forward_passes_but_for_the_images_g
 
 @pytest.mark.parametrize(
     ("decoded", "ten", "hundred"),
-    [(1, 3000, 2000), (2, 2000, 1300), (10, 2000, 1300), (11, 1500, 1000), (50, 1500, 1000)]
-    + [(51, 1000, 600), (200, 1000, 600), (201, 500, 300), (500, 500, 300), (501, 300, 200)],
+    [
+        *[(1, 3000, 2000), (2, 2000, 1300), (10, 2000, 1300), (11, 1500, 1000), (50, 1500, 1000)],
+        *[(51, 1000, 600), (200, 1000, 600), (201, 500, 300), (500, 500, 300), (501, 300, 200)],
+    ],
 )
 def test_the_epochs_of_imagenet_evaluation_follow_the_decoded_images_per_class(decoded, ten, hundred):
     settings = EvaluationSettings(epochs=None)
