@@ -19,8 +19,9 @@ demo: setup
 	rm -rf runs/demo
 	$(BIN)/ddistill distill digits --recipe idc-ma --ipc 1 --out runs/demo
 
+# one process a core, one thread a process: threads that share a busy core wait for each other at every operator
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu" --cov=ddistill --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" --cov=ddistill --cov-report=term
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow"

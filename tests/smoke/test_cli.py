@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ddistill.cli import app
 
 TINY = [
     *("--set", "network.width=8", "--set", "budget.outer_steps=2", "--set", "budget.speedup=1"),
@@ -31,8 +34,8 @@ def ddistill(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    os.environ["DDISTILL_CACHE"] = str(folder / "cache")
-    result = ddistill("distill", "digits", "--ipc", "2", "--out", "run", *TINY, cwd=folder)
+    words = ["distill", "digits", "--ipc", "2", "--out", "run", *TINY]
+    result = ddistill(*words, cwd=folder, DDISTILL_CACHE=str(folder / "cache"))
     assert result.returncode == 0, result.stderr
     assert "random real images" in result.stdout
     return folder / "run"
@@ -106,7 +109,8 @@ def test_the_recipe_in_the_run_repeats_it_to_the_bit(finished, tmp_path):
 
 
 def test_pretrain_finds_the_pool_that_a_run_trained(finished, tmp_path):
-    result = ddistill("pretrain", "digits", *TINY, cwd=tmp_path)
+    cache = str(finished.parent / "cache")
+    result = ddistill("pretrain", "digits", *TINY, cwd=tmp_path, DDISTILL_CACHE=cache)
     assert result.returncode == 0, result.stderr
     assert "found 2 networks" in result.stdout
 
@@ -144,10 +148,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_get_a_clear_line_and_exit_code_2(mistake, tmp_path):
+def test_mistakes_get_a_clear_line_and_exit_code_2(mistake, tmp_path, monkeypatch):
     words, expected = MISTAKES[mistake]
-    result = ddistill(*words, cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert result.exit_code == 2, result.stderr
     assert "Traceback" not in result.stderr
     for part in expected:
         assert part in result.stderr
@@ -178,6 +183,13 @@ def test_resuming_under_another_recipe_names_the_fields(finished):
     )
     assert result.returncode == 2
     assert "run.seed" in result.stderr
+
+
+def test_a_mistake_in_a_real_process_prints_one_line_and_writes_nothing(tmp_path):
+    result = ddistill("distill", "digits", "--ipc", "900", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("ddistill: ipc 900")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_traceback_is_shown_only_with_debug(tmp_path):
