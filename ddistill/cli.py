@@ -105,8 +105,9 @@ def distill(
         }
         settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(changes)}
         chosen = _recipe(recipe)
-        images = int(settings["synthetic.ipc"]) if isinstance(settings.get("synthetic.ipc"), int) else 1
-        folder = run or Path("runs") / f"{Path(recipe).stem if chosen is not recipe else recipe}-ipc{images}"
+        usual = 1 if isinstance(chosen, str) else chosen.synthetic.ipc
+        images = settings["synthetic.ipc"] if isinstance(settings.get("synthetic.ipc"), int) else usual
+        folder = run or Path("runs") / f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}"
         place = _device(device)
         with _Screen() as screen:
             finished = api.distill(

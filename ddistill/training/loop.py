@@ -122,7 +122,7 @@ class Trainer:
         images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         module = copy.deepcopy(self.module)  # the statistics of a batch norm would move
-        weights = dict(module.named_parameters())
+        weights: dict[str, torch.Tensor] = dict(module.named_parameters())
         with FlopCounterMode(display=False) as counter:
             _autograd_gradients(module, weights, images, lambda logits: F.cross_entropy(logits, labels))
         return float(counter.get_total_flops())
