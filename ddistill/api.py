@@ -18,7 +18,7 @@ from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
 from ddistill.model_augmentation import NetworkFactory, Pool
 from ddistill.networks import NetworkSettings, check_known_network
 from ddistill.synthetic import SyntheticSet, artifact_folder, load_synthetic, read_description
-from ddistill.training import Source
+from ddistill.training import Source, resolve_precision
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
@@ -154,6 +154,7 @@ def evaluate(
         seed=seed,
         device=device,
         compile_mode=recipe.run.compile,
+        precision=recipe.run.precision,
         on_epoch=lambda done, total: observer.progress("evaluate", done, total),
     )
 
@@ -182,9 +183,14 @@ def pretrain(
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
     place = torch.device(device)
     source = Source(real.train.images.to(place), real.train.labels.to(place), real.mean, real.std)
-    return pool_for(
-        complete, real, NetworkFactory(complete.network, complete.training, source, real.num_classes), observer
+    factory = NetworkFactory(
+        complete.network,
+        complete.training,
+        source,
+        real.num_classes,
+        precision=resolve_precision(complete.run.precision, place),
     )
+    return pool_for(complete, real, factory, observer)
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:

@@ -17,7 +17,7 @@ from ddistill.model_augmentation import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, check_known_network, check_network
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
-from ddistill.training import CompileMode, TrainingSettings
+from ddistill.training import CompileMode, Precision, TrainingSettings
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -48,6 +48,10 @@ class RunSettings(Settings):
     """Every random draw is a function of (seed, purpose, step)."""
     compile: CompileMode = "auto"
     """auto: compile the hot functions where the work ahead repays it; on; off."""
+    precision: Precision = "auto"
+    """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
+    class_chunk: int | None = Field(default=None, ge=1)
+    """Classes matched in one launch; not set: one after the other on a CPU, ten at once on a GPU."""
 
 
 class Recipe(Settings):

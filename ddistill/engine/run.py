@@ -33,8 +33,8 @@ from ddistill.model_augmentation import (
 from ddistill.report import save_grid
 from ddistill.storage import write_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
-from ddistill.training import Source, Trainer
-from ddistill.training.compilation import worth_compiling
+from ddistill.training import Source, Trainer, resolve_precision
+from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, REPAYING_FLOPS, worth_compiling
 
 CHECKPOINT_SECONDS = 120.0
 RECIPE = "recipe.yaml"
@@ -144,6 +144,7 @@ class _Session:
             if not (folder / RECIPE).exists():
                 write_text(folder / RECIPE, recipe.to_yaml())
         self.log = RunLog(folder / "log.jsonl" if folder else None)
+        self.precision = resolve_precision(recipe.run.precision, device)
         self.real = Source(data.train.images.to(device), data.train.labels.to(device), data.mean, data.std)
 
     def run(self) -> Run:
@@ -153,10 +154,8 @@ class _Session:
             self.observer.note(note)
             self.log.event("note", text=note)
         network = self._network()
-        trainer = Trainer(network, self.real, recipe.training)
-        compiled = self._compile(network, trainer)
-        if compiled:
-            trainer = Trainer(network, self.real, recipe.training, compiled=True)
+        compiled = self._compile(network, Trainer(network, self.real, recipe.training))
+        trainer = Trainer(network, self.real, recipe.training, compiled=compiled, precision=self.precision)
         synthetic = _on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         method = self._method(network, trainer, synthetic, compiled)
         source = self._source(compiled)
@@ -169,7 +168,10 @@ class _Session:
 
     def _method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
         offsets = self.data.class_offsets.tolist()
-        context = Context(self.real, offsets, synthetic, network, trainer, self.recipe.run.seed, compiled)
+        run = self.recipe.run
+        context = Context(
+            self.real, offsets, synthetic, network, trainer, run.seed, compiled, self.precision, run.class_chunk
+        )
         return build_method(self.recipe.method, context)
 
     def _compile(self, network: nn.Module, trainer: Trainer) -> bool:
@@ -180,12 +182,19 @@ class _Session:
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps
         compiled = worth_compiling(recipe.run.compile, ahead)
-        self.log.event("compilation", compiled=compiled, flops=ahead, mode=recipe.run.compile)
+        gain = {"compiled_over_eager": COMPILED_OVER_EAGER, "compile_seconds_expected": COMPILE_SECONDS}
+        self.log.event(
+            "hot path", compiled=compiled, flops=ahead, mode=recipe.run.compile, precision=self.precision, **gain
+        )
+        if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not compiled:
+            self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
         return compiled
 
     def _source(self, compiled: bool) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation
-        factory = NetworkFactory(recipe.network, recipe.training, self.real, self.data.num_classes, compiled=compiled)
+        factory = NetworkFactory(
+            recipe.network, recipe.training, self.real, self.data.num_classes, compiled, self.precision
+        )
         source: NetworkSource
         if settings.networks == "pool":
             source = PoolSource(self._pool(factory).members, settings.selection, recipe.run.seed)
@@ -272,6 +281,7 @@ class _Session:
             seed=self.recipe.run.seed,
             device=self.device,
             compile_mode=self.recipe.run.compile,
+            precision=self.recipe.run.precision,
             on_epoch=lambda done, total: self.observer.progress(phase, done, total),
         )
         self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))

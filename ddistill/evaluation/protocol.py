@@ -20,7 +20,15 @@ from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training import (
+    Precision,
+    Source,
+    Trainer,
+    TrainingSettings,
+    predict_accuracy,
+    resolve_precision,
+    step_decay,
+)
 from ddistill.training.compilation import CompileMode, worth_compiling
 
 OnEpoch = Callable[[int, int], None]
@@ -94,6 +102,7 @@ def evaluate_set(
     seed: int = 0,
     device: torch.device | str = "cpu",
     compile_mode: CompileMode = "auto",
+    precision: Precision = "auto",
     on_epoch: OnEpoch | None = None,
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
@@ -106,6 +115,7 @@ def evaluate_set(
         seed: first weights, batches and augmentation follow from (seed, repeat).
         device: to train on.
         compile_mode: whether to compile the training step.
+        precision: of convolutions and products while training; testing is in float32.
         on_epoch: called with (epochs done, epochs in all), over all repeats.
     """
     device = torch.device(device)
@@ -117,10 +127,11 @@ def evaluate_set(
     epochs = evaluation_epochs(settings, len(train.labels) // classes, classes)
     shape = (classes, train.images.shape[1], train.images.shape[-1])
     module = build_network(network, *shape, "evaluation").to(device)
-    trainer = Trainer(module, train, settings.training)
     steps = len(train.labels) / min(len(train.labels), settings.training.batch) * epochs * settings.repeats
-    if worth_compiling(compile_mode, trainer.flops_per_step() * steps):
-        trainer = Trainer(module, train, settings.training, compiled=True)
+    ahead = Trainer(module, train, settings.training).flops_per_step() * steps
+    exact = resolve_precision(precision, device)
+    compiled = worth_compiling(compile_mode, ahead)
+    trainer = Trainer(module, train, settings.training, compiled=compiled, precision=exact)
     runs = []
     for repeat in range(settings.repeats):
         module.load_state_dict(build_network(network, *shape, seed, "evaluation", repeat).state_dict())
@@ -143,6 +154,7 @@ def evaluate_set(
         "lr_decay": "x0.2 at 2/3 and 5/6 of the epochs",
         "images": "decoded with single",
         "test_images": len(test.labels),
+        "precision": exact,
         "reported": "last epoch",
     }
     return Evaluation(tuple(runs), protocol)

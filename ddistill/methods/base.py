@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Source, Trainer
+from ddistill.training import Resolved, Source, Trainer
 
 OnInner = Callable[[int, int], None]
 
@@ -42,6 +42,8 @@ class Context:
         trainer: trains ``network`` on ``real``.
         seed: of the run.
         compiled: compile the hot functions.
+        precision: of convolutions and products in the hot functions.
+        class_chunk: classes that are matched in one launch; None chooses by the device.
     """
 
     real: Source
@@ -51,6 +53,8 @@ class Context:
     trainer: Trainer
     seed: int
     compiled: bool
+    precision: Resolved = "fp32"
+    class_chunk: int | None = None
 
 
 class Method(Protocol):

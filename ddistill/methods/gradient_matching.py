@@ -5,14 +5,16 @@ Shapes: C classes, B real images of a class per step, S decoded synthetic images
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import nn
-from torch.func import functional_call, grad, grad_and_value
+from torch.func import grad, grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,9 +24,13 @@ from ddistill.methods.base import Context, Needs, OnInner
 from ddistill.methods.distances import DISTANCES, DistanceName, matched_names
 from ddistill.randomness import generator
 from ddistill.settings import Settings
-from ddistill.training import maybe_compile
+from ddistill.training import Forward, TrainingDraws, maybe_compile
 
 Tensors = dict[str, torch.Tensor]
+Match = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+CLASSES_AT_ONCE = 10
+"""Classes per launch where the device is no CPU and `Context.class_chunk` is not set."""
 
 
 class GradientMatchingSettings(Settings):
@@ -68,7 +74,7 @@ def split_weights(module: nn.Module, distance: DistanceName, *, detach: bool) ->
 
 
 def match(
-    module: nn.Module,
+    forward: Forward,
     distance: DistanceName,
     matched: Tensors,
     fixed: Tensors,
@@ -78,10 +84,10 @@ def match(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """D(grad_theta CE(real), grad_theta CE(synthetic)) of one class and its gradient with respect to the images.
 
-    Written with torch.func so that it compiles into one graph.
+    Written with torch.func so that it compiles into one graph, and maps over classes.
 
     Args:
-        module: gives the forward function; its own weights are not used.
+        forward: from weights and images to logits.
         distance: name of D.
         matched: the weights whose gradients are compared, detached.
         fixed: the other weights, detached.
@@ -94,8 +100,7 @@ def match(
     """
 
     def loss(weights: Tensors, images: torch.Tensor) -> torch.Tensor:
-        logits = functional_call(module, {**fixed, **weights}, (images,))
-        return F.cross_entropy(logits, label.expand(len(images)))
+        return F.cross_entropy(forward({**fixed, **weights}, images), label.expand(len(images)))
 
     target = grad(loss)(matched, real)
     gradient, value = grad_and_value(lambda images: DISTANCES[distance](target, grad(loss)(matched, images)))(synthetic)
@@ -103,7 +108,7 @@ def match(
 
 
 def match_eager(
-    module: nn.Module,
+    forward: Forward,
     distance: DistanceName,
     matched: Tensors,
     fixed: Tensors,
@@ -117,23 +122,49 @@ def match_eager(
 
     def gradients(images: torch.Tensor, create_graph: bool) -> Tensors:
         # a view, since torch's FLOP counter cannot hook a leaf under autograd.grad
-        loss = F.cross_entropy(module(images.view_as(images)), label.expand(len(images)))
+        logits = forward({**fixed, **matched}, images.view_as(images))
+        loss = F.cross_entropy(logits, label.expand(len(images)))
         return dict(zip(matched, torch.autograd.grad(loss, weights, create_graph=create_graph), strict=True))
 
     value = DISTANCES[distance](gradients(real, False), gradients(synthetic, True))
     return value.detach(), torch.autograd.grad(value, synthetic)[0]
 
 
-def coast(images: torch.Tensor, velocity: torch.Tensor, lr: float, momentum: float, steps: int) -> None:
-    """``steps`` SGD steps with a zero gradient, in closed form and in place.
+def match_classes(
+    forward: Forward,
+    distance: DistanceName,
+    matched: Tensors,
+    fixed: Tensors,
+    real: torch.Tensor,
+    synthetic: torch.Tensor,
+    labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`match` for K classes in one launch: real (K, B, ...), synthetic (K, S, ...), labels (K,).
+
+    The weights are shared, so forward passes and input gradients run as one batch of K times as many images; only
+    the weight gradients, and what is derived from them, have a class axis.
+
+    Returns:
+        Distances (K,) and gradients (K, S, channels, H, H).
+    """
+    one = partial(match, forward, distance, matched, fixed)
+    return torch.vmap(one)(real, synthetic, labels)
+
+
+def coast(images: torch.Tensor, velocity: torch.Tensor, lr: float, momentum: float, steps: torch.Tensor) -> None:
+    """SGD steps with a zero gradient, ``steps`` of them for each image, in closed form and in place.
 
     The published program steps one tensor of all classes once per class, so a class's images keep moving by
     momentum during the other classes' steps: by lr * v * (mu + mu^2 + ... + mu^steps).
+
+    Args:
+        images, velocity: (n, ...).
+        lr, momentum: of the images.
+        steps: of each image, (n,) or 0-d.
     """
-    if momentum == 0.0 or steps == 0:
-        return
-    images.sub_(velocity, alpha=lr * momentum * (1.0 - momentum**steps) / (1.0 - momentum))
-    velocity.mul_(momentum**steps)
+    decay = (momentum ** steps.to(images.dtype)).view(-1, *[1] * (images.ndim - 1))
+    images.sub_(velocity * (lr * momentum * (1.0 - decay) / (1.0 - momentum)))
+    velocity.mul_(decay)
 
 
 @dataclass(frozen=True)
@@ -145,12 +176,14 @@ class Plan:
         subset: for classes with too many decoded images, the ones to use, int64 (M, max_decoded).
         augment: one call per (inner step, class).
         network: positions of the network's mini-batches, int64 (M, batches, batch).
+        training: augmentation and CutMix of those mini-batches, one after another.
     """
 
     real: torch.Tensor
     subset: dict[int, torch.Tensor]
     augment: AugmentDraws
     network: torch.Tensor
+    training: TrainingDraws
 
 
 class GradientMatching:
@@ -170,10 +203,19 @@ class GradientMatching:
         self.lr = settings.scaled_image_lr(largest, images.shape[-1])
         self.pipeline = Pipeline(settings.augment, context.real.mean, context.real.std, images.device)
         compiled = context.compiled and next(context.network.buffers(), None) is None
-        self.matched, self.fixed = split_weights(context.network, settings.distance, detach=compiled)
+        self.forward = Forward(context.network, context.precision)
         self.labels = torch.arange(context.synthetic.num_classes, device=images.device)
-        self._match: Callable[..., tuple[torch.Tensor, torch.Tensor]]
-        self._match = maybe_compile(match, True) if compiled else match_eager
+        self.chunks = class_chunks(context.synthetic.counts, self._class_chunk())
+        functional = compiled or any(len(chunk) > 1 for chunk in self.chunks)
+        self.matched, self.fixed = split_weights(context.network, settings.distance, detach=functional)
+        self._match: Match = maybe_compile(match, True) if compiled else match if functional else match_eager
+        self._match_classes = maybe_compile(match_classes, compiled)
+
+    def _class_chunk(self) -> int:
+        """Classes per launch: on a CPU one after the other is faster (grouped convolutions are slow there)."""
+        if self.context.class_chunk is not None:
+            return self.context.class_chunk
+        return 1 if self.velocity.device.type == "cpu" else CLASSES_AT_ONCE
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """M image updates per class, each followed by training the network on real data."""
@@ -184,50 +226,60 @@ class GradientMatching:
         losses = torch.zeros((), device=self.velocity.device)
         for inner in range(settings.inner_steps):
             losses += self.class_loop(inner, plan)
-            draws = generator(context.seed, "network augmentation", step, inner)
-            context.trainer.run(list(plan.network[inner]), draws)
+            batches = plan.network[inner].unbind()
+            context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
             on_inner(inner + 1, settings.inner_steps)
         return losses / (settings.inner_steps * context.synthetic.num_classes)
 
     def class_loop(self, inner: int, plan: Plan) -> torch.Tensor:
-        """One image update for every class under one network; the sum of their distances, a 0-d tensor."""
+        """One image update for every class under one network; the sum of their distances, a 0-d tensor.
+
+        The images of class c first coast through the c steps of the classes before it, and last through those of the
+        classes after it: the same as one SGD over all images that steps once per class.
+        """
         synthetic, momentum = self.context.synthetic, self.settings.image_momentum
-        last = synthetic.num_classes - 1
-        total = torch.zeros((), device=self.velocity.device)
-        for label in range(synthetic.num_classes):
-            stored = synthetic.images[synthetic.class_slice(label)]
-            velocity = self.velocity[synthetic.class_slice(label)]
-            coast(stored, velocity, self.lr, momentum, label)
-            loss, gradient = self.image_gradient(label, stored, inner, plan)
-            velocity.mul_(momentum).add_(gradient)
-            stored.sub_(velocity, alpha=self.lr)
-            coast(stored, velocity, self.lr, momentum, last - label)
+        images, velocity, own = synthetic.images, self.velocity, synthetic.labels
+        coast(images, velocity, self.lr, momentum, own)
+        total = torch.zeros((), device=velocity.device)
+        for labels in self.chunks:
+            mine = slice(synthetic.class_slice(labels[0]).start, synthetic.class_slice(labels[-1]).stop)
+            loss, gradient = self.image_gradient(labels, images[mine], inner, plan)
+            velocity[mine].mul_(momentum).add_(gradient)
+            images[mine].sub_(velocity[mine], alpha=self.lr)
             total += loss
+        coast(images, velocity, self.lr, momentum, synthetic.num_classes - 1 - own)
         return total
 
     def image_gradient(
-        self, label: int, stored: torch.Tensor, inner: int, plan: Plan
+        self, labels: range, stored: torch.Tensor, inner: int, plan: Plan
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The class's distance and its gradient with respect to the stored images (I, channels, H, H)."""
-        call = inner * self.context.synthetic.num_classes + label
-        uniforms, choice = plan.augment.uniforms[call], plan.augment.choices[call]
-        real = self.pipeline(self.context.real.fetch(plan.real[label, inner]), uniforms, choice)
+        """The sum of the distances of consecutive classes and its gradient with respect to their stored images.
+
+        Args:
+            labels: classes with equally many stored images.
+            stored: their images (K * I, channels, H, H), class-sorted.
+            inner: inner step, from 0.
+            plan: random numbers of the outer step.
+        """
         stored = stored.detach().requires_grad_()
-        decoded = self.context.synthetic.decode_class(stored)
-        if label in plan.subset:
-            decoded = decoded[plan.subset[label][inner]]
-        augmented = self.pipeline(decoded, uniforms, choice)
+        real, synthetic = [], []
+        for label, own in zip(labels, stored.chunk(len(labels)), strict=True):
+            call = inner * self.context.synthetic.num_classes + label
+            uniforms, choice = plan.augment.uniforms[call], plan.augment.choices[call]
+            real.append(self.pipeline(self.context.real.fetch(plan.real[label, inner]), uniforms, choice))
+            decoded = self.context.synthetic.decode_class(own)
+            if label in plan.subset:
+                decoded = decoded[plan.subset[label][inner]]
+            synthetic.append(self.pipeline(decoded, uniforms, choice))
         self.context.network.train()
-        loss, gradient = self._match(
-            self.context.network,
-            self.settings.distance,
-            self.matched,
-            self.fixed,
-            real,
-            augmented.detach(),
-            self.labels[label],
-        )
-        return loss, torch.autograd.grad(augmented, stored, gradient)[0]
+        setting = (self.forward, self.settings.distance, self.matched, self.fixed)
+        if len(labels) == 1:
+            loss, gradient = self._match(*setting, real[0], synthetic[0].detach(), self.labels[labels[0]])
+            return loss, torch.autograd.grad(synthetic[0], stored, gradient)[0]
+        stacked = torch.stack(synthetic)
+        mine = self.labels[labels.start : labels.stop]
+        losses, gradient = self._match_classes(*setting, torch.stack(real), stacked.detach(), mine)
+        return losses.sum(), torch.autograd.grad(stacked, stored, gradient)[0]
 
     def state(self) -> dict[str, torch.Tensor]:
         """The momentum of the images."""
@@ -240,16 +292,18 @@ class GradientMatching:
     def flops_per_outer_step(self) -> float:
         """Counted on one eager class per distinct number of decoded images, and one network step."""
         synthetic, plan = self.context.synthetic, self._draw(0, inner_steps=1)
-        chosen, self._match = self._match, match_eager
+        counted = copy.copy(self)
+        counted.matched, counted.fixed = split_weights(self.context.network, self.settings.distance, detach=False)
+        counted._match = match_eager
         by_count: dict[int, float] = {}
         matching = 0.0
         for label, count in enumerate(synthetic.counts):
             if count not in by_count:
                 with FlopCounterMode(display=False) as counter:
-                    self.image_gradient(label, synthetic.images[synthetic.class_slice(label)], 0, plan)
+                    images = synthetic.images[synthetic.class_slice(label)]
+                    counted.image_gradient(range(label, label + 1), images, 0, plan)
                 by_count[count] = float(counter.get_total_flops())
             matching += by_count[count]
-        self._match = chosen
         training = self.context.trainer.flops_per_step() * plan.network.shape[1]
         return (matching + training) * self.settings.inner_steps
 
@@ -272,4 +326,17 @@ class GradientMatching:
         order = epoch_batches(
             len(context.real.labels), batch, steps * batches, generator(seed, "network batch", step)
         ).view(steps, batches, batch)
-        return Plan(torch.stack(real).to(device), subset, augment, order.to(device))
+        training = context.trainer.draw(steps * batches, batch, generator(seed, "network augmentation", step))
+        return Plan(torch.stack(real).to(device), subset, augment, order.to(device), training)
+
+
+def class_chunks(counts: list[int], most: int) -> list[range]:
+    """Runs of consecutive classes with equally many stored images, at most ``most`` in each."""
+    chunks: list[range] = []
+    for label, count in enumerate(counts):
+        last = chunks[-1] if chunks else range(0)
+        if len(last) in range(1, most) and counts[last.start] == count:
+            chunks[-1] = range(last.start, label + 1)
+        else:
+            chunks.append(range(label, label + 1))
+    return chunks

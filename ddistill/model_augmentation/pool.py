@@ -48,6 +48,7 @@ def pool_identity(factory: NetworkFactory, data_fingerprint: str, size: int, epo
         "size": size,
         "epochs": epochs,
         "seed": seed,
+        **({"precision": factory.precision} if factory.precision != "fp32" else {}),
     }
 
 

@@ -12,7 +12,7 @@ from ddistill.data import epoch_batches
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
-from ddistill.training import Source, Trainer, TrainingSettings, step_decay
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings, step_decay
 
 OnEpoch = Callable[[int, int], None]
 
@@ -27,6 +27,7 @@ class NetworkFactory:
         source: the real training images, on the device.
         num_classes: of the data.
         compiled: compile the training step.
+        precision: of convolutions and products.
     """
 
     network: NetworkSettings
@@ -34,6 +35,7 @@ class NetworkFactory:
     source: Source
     num_classes: int
     compiled: bool = False
+    precision: Resolved = "fp32"
     _trainer: Trainer | None = None
 
     def build(self, *key: int | str) -> nn.Module:
@@ -44,7 +46,10 @@ class NetworkFactory:
     def trainer(self) -> Trainer:
         """The one trainer, and its module, that early-stage training reuses."""
         if self._trainer is None:
-            self._trainer = Trainer(self.build("workspace"), self.source, self.training, compiled=self.compiled)
+            module = self.build("workspace")
+            self._trainer = Trainer(
+                module, self.source, self.training, compiled=self.compiled, precision=self.precision
+            )
         return self._trainer
 
     def steps_per_epoch(self) -> int:

@@ -25,10 +25,10 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise (N, C, H, W) over H and W."""
+        """Normalise (N, C, H, W) over H and W; statistics of bfloat16 maps are taken in float32."""
+        wide = x.float() if x.dtype == torch.bfloat16 else x
         if not torch.compiler.is_compiling():
-            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        wide = x if x.dtype == torch.float64 else x.float()
+            return F.group_norm(wide, x.shape[1], self.weight, self.bias, self.eps).to(x.dtype)
         mean = wide.mean(dim=(2, 3), keepdim=True)
         centred = wide - mean
         variance = centred.square().mean(dim=(2, 3), keepdim=True)

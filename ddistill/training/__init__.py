@@ -1,17 +1,23 @@
 """Training a network on a fixed set: one implementation for the pool, the inner loop and the evaluation."""
 
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
-from ddistill.training.loop import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training.loop import Source, Trainer, TrainingDraws, TrainingSettings, predict_accuracy, step_decay
 from ddistill.training.memory import keep_freed_memory
+from ddistill.training.precision import Forward, Precision, Resolved, resolve_precision
 
 __all__ = [
     "CompileMode",
+    "Forward",
+    "Precision",
+    "Resolved",
     "Source",
     "Trainer",
+    "TrainingDraws",
     "TrainingSettings",
     "compiler_available",
     "keep_freed_memory",
     "maybe_compile",
     "predict_accuracy",
+    "resolve_precision",
     "step_decay",
 ]

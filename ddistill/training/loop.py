@@ -12,13 +12,22 @@ from dataclasses import dataclass
 import torch
 from pydantic import Field
 from torch import nn
-from torch.func import functional_call, grad_and_value
+from torch.func import grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import AugmentSettings, Pipeline, cutmix, draw_augment, draw_cutmix
+from ddistill.augment import (
+    AugmentDraws,
+    AugmentSettings,
+    CutMixDraws,
+    Pipeline,
+    cutmix,
+    draw_augment,
+    draw_cutmix,
+)
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
+from ddistill.training.precision import Forward, Resolved
 
 EVALUATION_BATCH = 250
 
@@ -60,6 +69,22 @@ class Source:
         return to_float(self.images[index])
 
 
+@dataclass(frozen=True)
+class TrainingDraws:
+    """Augmentation and CutMix parameters of a number of mini-batches."""
+
+    augment: AugmentDraws
+    mix: CutMixDraws
+
+    def part(self, first: int, count: int) -> TrainingDraws:
+        """The parameters of ``count`` batches from ``first`` on."""
+        chosen = slice(first, first + count)
+        return TrainingDraws(
+            AugmentDraws(self.augment.uniforms[chosen], self.augment.choices[chosen]),
+            CutMixDraws(self.mix.box[chosen], self.mix.keys[chosen]),
+        )
+
+
 class Trainer:
     """Trains one module in place, again and again with the same code.
 
@@ -68,13 +93,23 @@ class Trainer:
         source: images to train on.
         settings: optimiser, augmentation, CutMix.
         compiled: compile forward, backward and update into one graph (modules without buffers only).
+        precision: of convolutions and products; the weights and the optimiser's state are float32 always.
     """
 
-    def __init__(self, module: nn.Module, source: Source, settings: TrainingSettings, *, compiled: bool = False):
+    def __init__(
+        self,
+        module: nn.Module,
+        source: Source,
+        settings: TrainingSettings,
+        *,
+        compiled: bool = False,
+        precision: Resolved = "fp32",
+    ) -> None:
         self.module = module
         self.source = source
         self.settings = settings
         self.pipeline = Pipeline(settings.augment, source.mean, source.std, source.images.device)
+        self.forward = Forward(module, precision)
         compiled = compiled and next(module.buffers(), None) is None
         self._gradients = _functional_gradients if compiled else _autograd_gradients
         self._step = maybe_compile(self._update, compiled)
@@ -86,14 +121,25 @@ class Trainer:
         """Forget the momentum, as a new optimiser would."""
         self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
 
+    def draw(self, steps: int, images: int, generator: torch.Generator) -> TrainingDraws:
+        """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the device."""
+        device, side = self.source.images.device, self.source.images.shape[-1]
+        return TrainingDraws(
+            draw_augment(self.settings.augment, steps, images, generator).to(device),
+            draw_cutmix(self.settings.cutmix, steps, images, side, generator).to(device),
+        )
+
     def run(
-        self, batches: Sequence[torch.Tensor], generator: torch.Generator, lrs: Sequence[float] | None = None
+        self,
+        batches: Sequence[torch.Tensor],
+        draws: TrainingDraws | torch.Generator,
+        lrs: Sequence[float] | None = None,
     ) -> torch.Tensor:
         """One SGD step per batch of positions into the source.
 
         Args:
             batches: int64 tensors of positions, at most ``settings.batch`` each.
-            generator: draws augmentation and CutMix of all steps at once.
+            draws: augmentation and CutMix of all steps, or a generator to draw them from.
             lrs: learning rate of each step; the settings' constant rate by default.
 
         Returns:
@@ -101,18 +147,18 @@ class Trainer:
         """
         if not batches:
             return torch.zeros(())
-        device, side, largest = self.source.images.device, self.source.images.shape[-1], max(map(len, batches))
-        draws = draw_augment(self.settings.augment, len(batches), largest, generator).to(device)
-        mixes = draw_cutmix(self.settings.cutmix, len(batches), largest, side, generator).to(device)
-        rates = torch.tensor(lrs if lrs is not None else [self.settings.lr] * len(batches), device=device)
+        if isinstance(draws, torch.Generator):
+            draws = self.draw(len(batches), max(map(len, batches)), draws)
+        augment, mix = draws.augment, draws.mix
+        rates = torch.tensor(lrs or [self.settings.lr] * len(batches), device=self.source.images.device)
         self.module.train()
         loss = torch.zeros(())
         for step, batch in enumerate(batches):
             images = self.source.fetch(batch)
             with torch.no_grad():
-                images = self.pipeline(images, draws.uniforms[step, : len(batch)], draws.choices[step])
-                partner = mixes.keys[step, : len(batch)].argsort()
-                images, share = cutmix(images, mixes.box[step], partner)
+                images = self.pipeline(images, augment.uniforms[step, : len(batch)], augment.choices[step])
+                partner = mix.keys[step, : len(batch)].argsort()
+                images, share = cutmix(images, mix.box[step], partner)
             labels = self.source.labels[batch]
             loss = self._step(images, labels, labels[partner], share, rates[step], self.parameters, self.momenta)
         return loss
@@ -124,7 +170,7 @@ class Trainer:
         module = copy.deepcopy(self.module)  # the statistics of a batch norm would move
         weights: dict[str, torch.Tensor] = dict(module.named_parameters())
         with FlopCounterMode(display=False) as counter:
-            _autograd_gradients(module, weights, images, lambda logits: F.cross_entropy(logits, labels))
+            _autograd_gradients(Forward(module), weights, images, lambda logits: F.cross_entropy(logits, labels))
         return float(counter.get_total_flops())
 
     def _update(
@@ -141,7 +187,7 @@ class Trainer:
             own, other = F.cross_entropy(logits, labels), F.cross_entropy(logits, partner_labels)
             return share * own + (1.0 - share) * other
 
-        gradients, loss = self._gradients(self.module, parameters, images, loss_of)
+        gradients, loss = self._gradients(self.forward, parameters, images, loss_of)
         with torch.no_grad():
             for name, parameter in parameters.items():
                 decayed = gradients[name] + self.settings.weight_decay * parameter
@@ -155,17 +201,17 @@ Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
 def _autograd_gradients(
-    module: nn.Module, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
+    forward: Forward, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
 ) -> Gradients:
-    loss = loss_of(module(images))
+    loss = loss_of(forward(parameters, images))
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     return dict(zip(parameters, gradients, strict=True)), loss.detach()
 
 
 def _functional_gradients(
-    module: nn.Module, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
+    forward: Forward, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
 ) -> Gradients:
-    return grad_and_value(lambda p: loss_of(functional_call(module, p, (images,))))(parameters)
+    return grad_and_value(lambda p: loss_of(forward(p, images)))(parameters)
 
 
 def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float:

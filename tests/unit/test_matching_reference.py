@@ -12,7 +12,7 @@ from ddistill.methods import Context, GradientMatching, GradientMatchingSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Source, Trainer, TrainingSettings
+from ddistill.training import Forward, Source, Trainer, TrainingSettings
 
 DISTANCES = {"mse": matching.distance_mse, "l1": matching.distance_l1, "cosine": matching.distance_cosine}
 DECODERS = {"single": matching.decode_single, "multi": matching.decode_multi, "bound": matching.decode_bound}
@@ -67,7 +67,7 @@ def test_loss_and_image_gradient_agree_with_the_reference(distance, implementati
     label = torch.tensor(1)
     network = method.context.network
     matched, fixed = fast.split_weights(network, distance, detach=implementation is fast.match)
-    loss, gradient = implementation(network, distance, matched, fixed, real, synthetic, label)
+    loss, gradient = implementation(Forward(network), distance, matched, fixed, real, synthetic, label)
     parameters = {name: p.detach() for name, p in method.context.network.named_parameters()}
     expected_loss, expected = matching.class_loss_and_image_gradient(
         forward, parameters, real, label.expand(BATCH), synthetic, label.expand(5), DISTANCES[distance]
@@ -84,7 +84,7 @@ def test_resnet_ap_image_gradient_agrees_with_the_reference(distance):
     matched, fixed = fast.split_weights(network, distance, detach=False)
     real, synthetic = torch.randn(4, 3, SIDE, SIDE), torch.randn(3, 3, SIDE, SIDE)
     label = torch.tensor(2)
-    loss, gradient = fast.match_eager(network, distance, matched, fixed, real, synthetic, label)
+    loss, gradient = fast.match_eager(Forward(network), distance, matched, fixed, real, synthetic, label)
     expected_loss, expected = matching.class_loss_and_image_gradient(
         convnet.resnet_ap_forward,
         {name: p.detach() for name, p in parameters.items()},
@@ -193,5 +193,5 @@ def test_coasting_equals_steps_with_a_zero_gradient(steps, momentum):
     for _ in range(steps):
         image.grad = torch.zeros_like(image)
         optimiser.step()
-    fast.coast(ours, velocity, 0.1, momentum, steps)
+    fast.coast(ours, velocity, 0.1, momentum, torch.tensor(steps))
     assert torch.allclose(ours, image.detach(), rtol=1e-12)

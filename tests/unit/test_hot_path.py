@@ -1,0 +1,166 @@
+"""The hot path: classes in one launch, bfloat16 over float32 masters, no host reads, no compilation after warm-up."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ddistill.augment import AugmentSettings
+from ddistill.methods import Context, GradientMatching, GradientMatchingSettings
+from ddistill.methods import gradient_matching as fast
+from ddistill.networks import ConvNet, ResNetAP
+from ddistill.synthetic import SyntheticSet
+from ddistill.training import Forward, Source, Trainer, TrainingSettings, resolve_precision
+
+CLASSES, SIDE = 4, 16
+
+
+def make_method(
+    counts: tuple[int, ...] = (2,) * CLASSES,
+    class_chunk: int | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
+    operations: tuple[str, ...] = ("color", "crop", "cutout"),
+) -> GradientMatching:
+    draws = torch.Generator().manual_seed(1)
+    real = torch.randint(0, 256, (20 * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
+    source = Source(real, torch.arange(CLASSES).repeat_interleave(20), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
+    images = torch.rand(len(labels), 3, SIDE, SIDE, generator=draws)
+    synthetic = SyntheticSet(images, labels, tuple("abcd"), 2, "single", source.mean, source.std)
+    torch.manual_seed(2)
+    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
+    settings = GradientMatchingSettings(
+        image_lr=5.0, inner_steps=2, real_batch=6, augment=AugmentSettings(operations=operations), network_samples=16
+    )
+    trainer = Trainer(network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision)
+    offsets = [20 * c for c in range(CLASSES + 1)]
+    return GradientMatching(
+        settings, Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, class_chunk)
+    )
+
+
+def step_of(method: GradientMatching) -> torch.Tensor:
+    method.outer_step(1, lambda done, total: None)
+    return method.context.synthetic.images
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@pytest.mark.parametrize("class_chunk", [2, 3, 4, 9])
+@pytest.mark.parametrize("counts", [(2, 2, 2, 2), (2, 2, 1, 1)])
+def test_images_do_not_depend_on_the_class_chunk(class_chunk, counts):
+    operations = ("color", "crop", "scale", "rotate", "cutout")  # other choices for other classes
+    start = make_method(counts).context.synthetic.images
+    one_by_one = step_of(make_method(counts, 1, operations=operations)) - start
+    together = step_of(make_method(counts, class_chunk, operations=operations)) - start
+    assert relative_error(together, one_by_one) < 1e-4
+
+
+def test_chunks_are_runs_of_classes_with_equally_many_images():
+    assert fast.class_chunks([2, 2, 2, 1, 1, 2], 2) == [range(2), range(2, 3), range(3, 5), range(5, 6)]
+    assert fast.class_chunks([3] * 5, 1) == [range(c, c + 1) for c in range(5)]
+    assert fast.class_chunks([3] * 5, 99) == [range(5)]
+
+
+@pytest.mark.parametrize(
+    "network", [ConvNet(CLASSES, size=SIDE, width=8, depth=2), ResNetAP(CLASSES, 3, SIDE, width=0.125)]
+)
+def test_classes_matched_in_one_launch_agree_with_one_after_the_other(network):
+    forward = Forward(network)
+    matched, fixed = fast.split_weights(network, "mse", detach=True)
+    draws = torch.Generator().manual_seed(3)
+    real, synthetic = (torch.randn(3, n, 3, SIDE, SIDE, generator=draws) for n in (5, 4))
+    labels = torch.tensor([2, 0, 3])
+    losses, gradients = fast.match_classes(forward, "mse", matched, fixed, real, synthetic, labels)
+    for k in range(3):
+        loss, gradient = fast.match(forward, "mse", matched, fixed, real[k], synthetic[k], labels[k])
+        assert float(losses[k]) == pytest.approx(float(loss), rel=1e-4)
+        assert relative_error(gradients[k], gradient) < 1e-4
+
+
+def test_bf16_keeps_float32_masters_and_comes_near_the_float32_step():
+    exact, method = make_method(), make_method(precision="bf16")
+    start = method.context.synthetic.images.clone()
+    weights = {name: p.detach().clone() for name, p in method.context.network.named_parameters()}
+    moved = step_of(method) - start
+    assert relative_error(moved, step_of(exact) - start) < 0.2
+    for name, parameter in method.context.network.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert not torch.equal(parameter, weights[name])
+        assert method.context.trainer.momenta[name].dtype == torch.float32
+    assert method.context.synthetic.images.dtype == method.velocity.dtype == torch.float32
+
+
+def test_only_convolutions_and_products_are_bf16():
+    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
+    seen = {}
+    for path, module in network.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda _m, inputs, out, path=path: seen.update({path: (inputs[0], out)}))
+    forward = Forward(network, "bf16")
+    logits = forward(dict(network.named_parameters()), torch.randn(2, 3, SIDE, SIDE))
+    assert logits.dtype == torch.float32
+    assert seen["blocks.0.conv"][1].dtype == seen["classifier"][1].dtype == torch.bfloat16
+    assert network.blocks[0].norm.weight.dtype == torch.float32
+    exact = network(torch.zeros(2, 3, SIDE, SIDE))
+    assert exact.dtype == torch.float32
+
+
+def test_auto_precision_follows_the_hardware(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("ddistill.training.precision.has_fast_bf16", lambda _: True)
+    assert resolve_precision("auto", cpu) == "bf16"
+    assert resolve_precision("fp32", cpu) == "fp32"
+    monkeypatch.setattr("ddistill.training.precision.has_fast_bf16", lambda _: False)
+    assert resolve_precision("auto", cpu) == "fp32"
+    assert resolve_precision("bf16", cpu) == "bf16"
+
+
+class HostReads(TorchDispatchMode):
+    """Counts reads of a value by the host: `item`, `tolist`, truth of a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end():
+    method = make_method()
+    plan = method._draw(1)
+    with HostReads() as reads:
+        for inner in range(2):
+            method.class_loop(inner, plan)
+            batches = plan.network[inner].unbind()
+            method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
+    assert reads.count == 0
+    with HostReads() as control:
+        torch.rand(()).item()
+    assert control.count == 1
+
+
+compiling = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, on import
+
+
+@pytest.mark.slow
+@compiling
+def test_nothing_compiles_again_for_another_class_step_or_network():
+    method = make_method(compiled=True)
+    step_of(method)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        other = ConvNet(CLASSES, size=SIDE, width=8, depth=2).state_dict()
+        method.context.network.load_state_dict(other)
+        method.outer_step(2, lambda done, total: None)
+
+
+@pytest.mark.slow
+@compiling
+def test_the_compiled_step_agrees_with_the_eager_one():
+    start = make_method().context.synthetic.images
+    eager, compiled = step_of(make_method()) - start, step_of(make_method(compiled=True)) - start
+    assert relative_error(compiled, eager) < 1e-4
