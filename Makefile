@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint bench bench-gpu clean
 
 setup: $(READY)
 
@@ -32,7 +32,10 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/inner_step.py
+	$(BIN)/python benchmarks/hot_path.py --growth --save
+
+bench-gpu: setup
+	$(BIN)/python benchmarks/hot_path.py --device cuda --growth --save
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ddistill.errors import UserError
-from ddistill.networks.layers import NormName, average_pool, make_norm
+from ddistill.networks.layers import NormName, make_norm, norm_relu_pool
 
 
 class ConvBlock(nn.Module):
@@ -19,7 +19,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, width, H // 2, W // 2)."""
-        return average_pool(torch.relu(self.norm(self.conv(x))))
+        return norm_relu_pool(self.conv(x), self.norm)
 
 
 class ConvNet(nn.Module):
@@ -59,6 +59,8 @@ class ConvNet(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """The flattened input of the classifier, (N, width * side * side)."""
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            x = x.contiguous(memory_format=torch.channels_last)  # the layout of the blocks' kernels
         return self.blocks(x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ddistill.networks import kernels
+
 NormName = Literal["instance", "batch", "none"]
 
 
@@ -53,3 +55,12 @@ def average_pool(x: torch.Tensor, size: int = 2) -> torch.Tensor:
         return F.avg_pool2d(x, size)
     n, c, h, w = x.shape[0], x.shape[1], x.shape[2] // size, x.shape[3] // size
     return x[:, :, : h * size, : w * size].reshape(n, c, h, size, w, size).mean(dim=(3, 5))
+
+
+def norm_relu_pool(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    """Norm, ReLU and average pool 2 of (N, C, H, W): one kernel where there is one, else one after the other."""
+    if isinstance(norm, InstanceNorm):
+        pooled = kernels.norm_relu_pool(x, norm.weight, norm.bias, norm.eps)
+        if pooled is not None:
+            return pooled
+    return average_pool(torch.relu(norm(x)))
