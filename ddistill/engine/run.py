@@ -30,6 +30,7 @@ from ddistill.model_augmentation import (
     load_into,
     train_pool,
 )
+from ddistill.networks import runs_on_kernels
 from ddistill.report import save_grid
 from ddistill.storage import write_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
@@ -181,12 +182,19 @@ class _Session:
         method = self._method(network, trainer, _on_device(probe, self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps
-        compiled = worth_compiling(recipe.run.compile, ahead)
+        served = self.precision == "fp32" and runs_on_kernels(network, self.device)
+        compiled = worth_compiling(recipe.run.compile, ahead, served)
         gain = {"compiled_over_eager": COMPILED_OVER_EAGER, "compile_seconds_expected": COMPILE_SECONDS}
         self.log.event(
-            "hot path", compiled=compiled, flops=ahead, mode=recipe.run.compile, precision=self.precision, **gain
+            "hot path",
+            compiled=compiled,
+            kernels=served,
+            flops=ahead,
+            mode=recipe.run.compile,
+            precision=self.precision,
+            **gain,
         )
-        if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not compiled:
+        if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not (compiled or served):
             self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
         return compiled
 

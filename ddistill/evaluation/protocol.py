@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ddistill.augment import AugmentSettings
 from ddistill.data import RealData
-from ddistill.networks import NetworkSettings, build_network
+from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
@@ -130,7 +130,8 @@ def evaluate_set(
     steps = len(train.labels) / min(len(train.labels), settings.training.batch) * epochs * settings.repeats
     ahead = Trainer(module, train, settings.training).flops_per_step() * steps
     exact = resolve_precision(precision, device)
-    compiled = worth_compiling(compile_mode, ahead)
+    served = exact == "fp32" and runs_on_kernels(module, device)
+    compiled = worth_compiling(compile_mode, ahead, served)
     trainer = Trainer(module, train, settings.training, compiled=compiled, precision=exact)
     runs = []
     for repeat in range(settings.repeats):

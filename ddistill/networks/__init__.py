@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import nn
 
 from ddistill.errors import UserError, unknown_name
+from ddistill.networks import kernels
 from ddistill.networks.convnet import ConvNet, final_side
-from ddistill.networks.layers import NormName
+from ddistill.networks.layers import InstanceNorm, NormName
 from ddistill.networks.resnet_ap import ResNetAP
 from ddistill.randomness import key_hash
 from ddistill.settings import Settings
@@ -25,6 +26,7 @@ __all__ = [
     "check_network",
     "parameter_count",
     "register",
+    "runs_on_kernels",
 ]
 
 NetworkConstructor = Callable[..., nn.Module]
@@ -114,6 +116,13 @@ def check_network(settings: NetworkSettings, size: int) -> None:
             f"network.depth {depth} normalises maps of {final_side(size, depth - 1)} px in its last block on "
             f"{size}-px images, too small to match; use {mend}"
         )
+
+
+def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:
+    """Whether the slow part of an eager, float32 network is served by `ddistill.networks.kernels` on that device."""
+    blocks = list(module.blocks) if isinstance(module, ConvNet) else []
+    fused = bool(blocks) and all(isinstance(block.norm, InstanceNorm) for block in blocks)
+    return fused and device.type == "cpu" and kernels.available()
 
 
 def parameter_count(module: nn.Module) -> int:

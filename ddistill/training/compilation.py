@@ -24,14 +24,15 @@ def compiler_available() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def worth_compiling(mode: CompileMode, flops: float) -> bool:
+def worth_compiling(mode: CompileMode, flops: float, kernels: bool = False) -> bool:
     """Decide from the work ahead, not from a clock, so that the same recipe always runs the same code.
 
     Args:
         mode: auto, on or off.
         flops: what the function will execute over the whole run.
+        kernels: hand-written kernels serve the network eager, which is as fast and needs no compilation.
     """
-    return mode == "on" or (mode == "auto" and flops >= REPAYING_FLOPS and compiler_available())
+    return mode == "on" or (mode == "auto" and flops >= REPAYING_FLOPS and not kernels and compiler_available())
 
 
 def maybe_compile(function: Function, compiled: bool) -> Function:

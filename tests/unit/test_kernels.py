@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddistill.networks import ConvNet, kernels
+from ddistill.networks import ConvNet, ResNetAP, kernels, runs_on_kernels
 from ddistill.networks.kernels import instance_block
 
 pytestmark = pytest.mark.skipif(not instance_block.available(), reason="no C compiler on this machine")
@@ -89,3 +89,11 @@ def test_the_kernels_are_built_once_into_the_cache_folder(monkeypatch, tmp_path)
     before = built.stat().st_mtime_ns
     assert instance_block.library.__wrapped__() is not None
     assert built.stat().st_mtime_ns == before
+
+
+def test_which_networks_the_kernels_serve():
+    cpu = torch.device("cpu")
+    assert runs_on_kernels(ConvNet(10, width=4), cpu)
+    assert not runs_on_kernels(ConvNet(10, width=4, norm="batch"), cpu)
+    assert not runs_on_kernels(ResNetAP(10, size=32, width=0.1), cpu)
+    assert not runs_on_kernels(ConvNet(10, width=4), torch.device("meta"))

@@ -248,6 +248,12 @@ def test_training_is_compiled_where_it_is_asked_for_or_repays(mode, share, expec
     assert worth_compiling(mode, share * REPAYING_FLOPS) is expected
 
 
+def test_where_kernels_serve_auto_does_not_compile(monkeypatch):
+    monkeypatch.setattr("ddistill.training.compilation.compiler_available", lambda: True)
+    assert not worth_compiling("auto", 1e30, kernels=True)
+    assert worth_compiling("on", 0.0, kernels=True)
+
+
 def test_without_a_compiler_auto_never_compiles(monkeypatch):
     monkeypatch.setattr("ddistill.training.compilation.compiler_available", lambda: False)
     assert not worth_compiling("auto", 1e30)
