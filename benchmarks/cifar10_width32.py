@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -45,6 +46,17 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
+CONTINUED = ("idc-20x50", "idc-4x50")
+"""The first row goes on from the last state of the second: draws depend on the step alone, so the bits are the same."""
+
+
+def _continue_from(shorter: Path, longer: Path, recipe: Recipe, data: RealData) -> None:
+    if longer.exists() or not (shorter / "checkpoint").is_dir():
+        return
+    shutil.copytree(shorter / "checkpoint", longer / "checkpoint")
+    (longer / "recipe.yaml").write_text(recipe.changed({"data.source": data.source}).to_yaml(), encoding="utf-8")
+
+
 class Printer(Observer):
     """Prints a line every half minute."""
 
@@ -57,14 +69,19 @@ class Printer(Observer):
             print(f"  {time.strftime('%H:%M:%S')} {phase} {done}/{total} {figures}", flush=True)
 
 
-def run_row(row: str, seed: int, data: RealData, out: Path, compile_mode: str) -> dict[str, Any]:
+def run_row(row: str, seed: int, data: RealData, out: Path, compile_mode: str, repeats: int) -> dict[str, Any]:
     """Accuracy and seconds of one row at one seed."""
-    recipe = Recipe().changed({**BASE, **ROWS[row], "run.seed": seed, "run.compile": compile_mode})
+    fixed = {"run.seed": seed, "run.compile": compile_mode, "evaluation.repeats": repeats}
+    recipe = Recipe().changed({**BASE, **ROWS[row], **fixed})
     if row == "start":
         recipe = recipe.changed({"data.source": data.source})
         initial = initial_set(recipe.synthetic, data, seed)
-        evaluation = evaluate_set(initial, data, recipe.evaluation, recipe.network, seed=seed, on_epoch=None)
+        evaluation = evaluate_set(
+            initial, data, recipe.evaluation, recipe.network, seed=seed, compile_mode=compile_mode
+        )
         return {"accuracy": evaluation.as_dict(), "seconds": {}}
+    if row == CONTINUED[0]:
+        _continue_from(out / f"{CONTINUED[1]}-seed{seed}", out / f"{row}-seed{seed}", recipe, data)
     run = distill_data(data, recipe, out=out / f"{row}-seed{seed}", resume=True, observer=Printer())
     return {key: run.summary[key] for key in ("accuracy", "seconds", "flops", "versions", "machine")}
 
@@ -76,6 +93,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
+    parser.add_argument("--repeats", type=int, default=3, help="networks per evaluation")
     parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +105,11 @@ def main() -> None:
             if any(result["row"] == row and result["seed"] == seed for result in done):
                 continue
             print(f"{row}, seed {seed}", flush=True)
-            result = {"row": row, "seed": seed, **run_row(row, seed, data, options.out, options.compile)}
+            result = {
+                "row": row,
+                "seed": seed,
+                **run_row(row, seed, data, options.out, options.compile, options.repeats),
+            }
             with results.open("a") as lines:
                 lines.write(json.dumps(result) + "\n")
             done.append(result)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.evaluation import EvaluationSettings
-from ddistill.methods import Context, GradientMatching, GradientMatchingSettings
+from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.synthetic import SyntheticSet
@@ -76,7 +76,7 @@ def fast_phases(
     trainer = Trainer(network, source, TrainingSettings(), compiled=compiled, precision=precision)
     offsets = [PER_CLASS * c for c in range(classes + 1)]
     method = GradientMatching(
-        GradientMatchingSettings(inner_steps=1, network_samples=shape["samples"]),
+        IDCSettings(inner_steps=1, network_samples=shape["samples"]),
         Context(source, offsets, synthetic, network, trainer, 0, compiled, precision),
     )
     plan = method._draw(1)

@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from ddistill.data import DataSettings, RealData
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
-from ddistill.methods import GradientMatchingSettings, MethodSettings
+from ddistill.methods import METHODS, IDCSettings, MethodSettings
 from ddistill.model_augmentation import ModelAugmentationSettings
-from ddistill.networks import NetworkSettings, check_known_network, check_network
+from ddistill.networks import NetworkSettings, check_known_network, check_network, gives_features
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
 from ddistill.training import CompileMode, Precision, TrainingSettings
@@ -65,8 +65,8 @@ class Recipe(Settings):
     """The network that is matched and, unless evaluation.network says otherwise, evaluated."""
     synthetic: SyntheticSettings = SyntheticSettings()
     """The set that is stored."""
-    method: MethodSettings = GradientMatchingSettings()
-    """What is matched and how."""
+    method: MethodSettings = IDCSettings()
+    """What is matched and how; ``method.name`` decides which fields there are."""
     training: TrainingSettings = TrainingSettings()
     """Training of networks on real data: in the inner loop and for the pool."""
     model_augmentation: ModelAugmentationSettings = ModelAugmentationSettings()
@@ -78,9 +78,17 @@ class Recipe(Settings):
     run: RunSettings = RunSettings()
     """Seed and compilation."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_method(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("method"), dict) and "name" not in values["method"]:
+            return {**values, "method": {"name": IDCSettings().name, **values["method"]}}
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         check_known_network(self.network)
+        self._check_method()
         if self.evaluation.network is not None:
             check_known_network(self.evaluation.network)
         if self.data.size is not None:
@@ -96,6 +104,28 @@ class Recipe(Settings):
         self._check_size(data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
 
+    def _check_method(self) -> None:
+        """Refuse what the method cannot be composed with."""
+        name, needs, source = self.method.name, self.method.needs, self.model_augmentation
+        if not needs.network and (source.networks == "pool" or source.perturb or source.fresh_epochs):
+            raise ValueError(
+                f"method {name} uses no network: model_augmentation.networks=pool, perturb and fresh_epochs have no "
+                "effect; leave them out or choose another method"
+            )
+        if needs.one_step and self.budget.steps > 1:
+            raise ValueError(
+                f"method {name} chooses images in one outer step, got {self.budget.steps}: set budget.outer_steps=1"
+            )
+        if needs.one_step and self.synthetic.factor > 1:
+            raise ValueError(
+                f"method {name} chooses whole real images: set synthetic.factor=1, got {self.synthetic.factor}"
+            )
+        if needs.features and not gives_features(self.network):
+            raise ValueError(
+                f"method {name} asks the network for the input of its classifier, but network "
+                f"{self.network.name!r} has no method `features`"
+            )
+
     def _check_size(self, size: int) -> None:
         check_network(self.network, size)
 
@@ -106,7 +136,12 @@ class Recipe(Settings):
             UserError: an unknown field (with the nearest legal ones) or an illegal value.
         """
         values = self.model_dump()
-        legal = dict(field_paths(type(self))) | OPTIONAL_PARTS
+        method = changes.get("method.name", self.method.name)
+        if method not in METHODS:
+            raise unknown_name("method", str(method), METHODS)
+        if method != self.method.name:
+            values["method"] = METHODS[method][0]().model_dump()
+        legal = dict(field_paths(type(self), method=METHODS[method][0])) | OPTIONAL_PARTS
         for path, value in changes.items():
             parent, _, _leaf = path.rpartition(".")
             if path not in legal and not (parent in legal and legal[parent].startswith("dict")):
@@ -159,14 +194,16 @@ def build(model: type[Model], values: Mapping[str, Any]) -> Model:
         raise UserError(_explain(model, error)) from error
 
 
-def field_paths(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted path and type of every field that a recipe can hold, in order."""
+def field_paths(
+    model: type[Settings], prefix: str = "", method: type[Settings] = IDCSettings
+) -> Iterator[tuple[str, str]]:
+    """Dotted path and type of every field that a recipe can hold, in order; ``method`` gives those of its method."""
     for name, field in model.model_fields.items():
-        inner = _settings_of(field.annotation)
+        inner = method if prefix + name == "method" else _settings_of(field.annotation)
         if inner is None:
             yield prefix + name, str(field.annotation)
         else:
-            yield from field_paths(inner, f"{prefix}{name}.")
+            yield from field_paths(inner, f"{prefix}{name}.", method)
 
 
 def _settings_of(annotation: Any) -> type[Settings] | None:
@@ -178,9 +215,15 @@ def _settings_of(annotation: Any) -> type[Settings] | None:
 
 def _explain(model: type[Settings], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
+    place, method = [str(part) for part in first["loc"]], str(IDCSettings().name)
+    if first["type"] == "union_tag_invalid":
+        return str(unknown_name("method", str(first["ctx"]["tag"]), METHODS))
+    if place[:1] == ["method"] and len(place) > 1 and place[1] in METHODS:
+        method = place.pop(1)  # pydantic names the member of the union
+    path = ".".join(place)
     if first["type"] == "extra_forbidden":
-        return str(unknown_name("recipe field", path, [name for name, _ in field_paths(model)], SEE_FIELDS))
+        legal = [name for name, _ in field_paths(model, method=METHODS[method][0])]
+        return str(unknown_name("recipe field", path, legal, SEE_FIELDS))
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
     if not path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, 
 
 CHECKPOINT_SECONDS = 120.0
 RECIPE = "recipe.yaml"
+EXPLODED = 100.0
+"""Stored pixels belong in [0, 1]; beyond this they are past help."""
 
 
 @dataclass(frozen=True)
@@ -236,12 +239,7 @@ class _Session:
                     self.observer.progress("distill", (step - 1) * of + done, total * of, step=step, **figures)
 
                 loss = float(method.outer_step(step, on_inner))
-                if not (torch.isfinite(synthetic.images).all() and torch.isfinite(torch.tensor(loss))):
-                    raise RunError(
-                        f"outer step {step}: the images or the loss ({loss}) are no longer finite; "
-                        f"use a smaller method.image_lr (now {recipe.method.image_lr}); the images of step "
-                        f"{step - 1} are kept"
-                    )
+                self._check_sound(step, loss, synthetic)
                 seconds = before + time.perf_counter() - started
                 state = Checkpoint(step, _state_of(method, synthetic), seconds, [*state.loss, loss])
                 self.log.event("outer step", step=step, loss=loss, distill_seconds=seconds)
@@ -258,6 +256,18 @@ class _Session:
             raise
         self.costs.seconds["distill"] = state.seconds
         self.costs.flops["distill"] = self.flops_per_step * total
+
+    def _check_sound(self, step: int, loss: float, synthetic: SyntheticSet) -> None:
+        """Stop at values that are not finite, and at pixels far outside of [0, 1]."""
+        largest = float(synthetic.images.abs().amax())
+        if math.isfinite(loss) and largest <= EXPLODED:
+            return
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"pixels have grown to {largest:.3g}"
+        rate = getattr(self.recipe.method, "image_lr", None)
+        raise RunError(
+            f"outer step {step}: {what}; use a smaller method.image_lr (now {rate}); "
+            f"the images of step {step - 1} are kept"
+        )
 
     def _restore(self, method: Method, synthetic: SyntheticSet) -> Checkpoint | None:
         if self.folder is None:

@@ -1,23 +1,66 @@
-"""Distillation methods; one file per family."""
+"""Distillation methods; one file per family. A new method is a row of `METHODS` and a member of `MethodSettings`."""
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from pydantic import Field
+
 from ddistill.methods.base import Context, Method, Needs
-from ddistill.methods.gradient_matching import GradientMatching, GradientMatchingSettings
+from ddistill.methods.coresets import Coreset, HerdingSettings, KCenterSettings, RandomSettings
+from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
+from ddistill.methods.gradient_matching import (
+    DCSettings,
+    DSASettings,
+    GradientMatching,
+    GradientMatchingSettings,
+    IDCSettings,
+)
 
 __all__ = [
+    "METHODS",
     "Context",
+    "Coreset",
+    "DCSettings",
+    "DSASettings",
+    "DistributionMatching",
+    "DistributionMatchingSettings",
     "GradientMatching",
     "GradientMatchingSettings",
+    "HerdingSettings",
+    "IDCSettings",
+    "KCenterSettings",
     "Method",
     "MethodSettings",
     "Needs",
+    "RandomSettings",
     "build_method",
 ]
 
-MethodSettings = GradientMatchingSettings
+MethodSettings = Annotated[
+    IDCSettings
+    | DCSettings
+    | DSASettings
+    | DistributionMatchingSettings
+    | RandomSettings
+    | HerdingSettings
+    | KCenterSettings,
+    Field(discriminator="name"),
+]
+
+METHODS: dict[str, tuple[type[Any], type[Any]]] = {
+    "idc": (IDCSettings, GradientMatching),
+    "dc": (DCSettings, GradientMatching),
+    "dsa": (DSASettings, GradientMatching),
+    "dm": (DistributionMatchingSettings, DistributionMatching),
+    "random": (RandomSettings, Coreset),
+    "herding": (HerdingSettings, Coreset),
+    "k-center": (KCenterSettings, Coreset),
+}
+"""From the name of a method to its settings and the class that does it."""
 
 
-def build_method(settings: MethodSettings, context: Context) -> Method:
+def build_method(settings: Any, context: Context) -> Method:
     """The method that the settings describe."""
-    return GradientMatching(settings, context)
+    method: Method = METHODS[settings.name][1](settings, context)
+    return method

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
+from ddistill.data import class_batches
+from ddistill.randomness import generator
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import Resolved, Source, Trainer
 
@@ -20,14 +22,18 @@ class Needs:
     """What a method asks for; the engine and the contract tests read it.
 
     Attributes:
-        network: matching uses a network, so a network source is meaningful.
+        network: uses a network, so a network source is meaningful.
         second_order: differentiates through gradients with respect to weights.
         trains_network_on: what the network is trained on between image updates.
+        features: asks the network for the input of its classifier (a method `features`).
+        one_step: chooses real images in a single outer step, instead of improving a set.
     """
 
     network: bool
     second_order: bool
     trains_network_on: Literal["real", "synthetic", "nothing"]
+    features: bool = False
+    one_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,10 @@ class Context:
 
 
 class Method(Protocol):
-    """One outer step at a time: given real data and a network, improve the synthetic set."""
+    """One outer step at a time: given real data and a network, improve the synthetic set.
 
-    needs: Needs
+    What a method needs is a property of its settings (``settings.needs``), so that a recipe can be checked without it.
+    """
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Improve the set in place.
@@ -85,3 +92,51 @@ class Method(Protocol):
     def flops_per_outer_step(self) -> float:
         """Floating-point operations of one outer step, by torch's counter on the real functions."""
         ...
+
+
+class ImageSGD:
+    """SGD with momentum on the stored images.
+
+    Args:
+        synthetic: the set; its image tensor is changed in place.
+        lr: learning rate.
+        momentum: of the velocity.
+        std: of each channel where ``lr`` is meant for normalised images, as DC, DSA and DM publish it: a step of
+            lr * g in normalised units, with g = std * (gradient in pixels), is lr * std ** 2 * that gradient in pixels.
+    """
+
+    def __init__(
+        self, synthetic: SyntheticSet, lr: float, momentum: float, std: tuple[float, ...] | None = None
+    ) -> None:
+        self.images = synthetic.images
+        self.velocity = torch.zeros_like(self.images)
+        self.lr = lr
+        self.momentum = momentum
+        scale = [1.0] * self.images.shape[1] if std is None else [value**2 for value in std]
+        self.scale = torch.tensor(scale, device=self.images.device).view(1, -1, 1, 1)
+
+    def step(self, gradient: torch.Tensor) -> None:
+        """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
+        self.velocity.mul_(self.momentum).add_(gradient * self.scale)
+        self.images.sub_(self.velocity, alpha=self.lr)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What must be kept, besides the images, to go on."""
+        return {"velocity": self.velocity}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state` gave."""
+        self.velocity.copy_(state["velocity"])
+
+
+def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int) -> torch.Tensor:
+    """Positions of real images for every class and inner step of an outer step, int64 (C, steps, batch).
+
+    Shuffled passes over each class; a class smaller than the batch is repeated within it.
+    """
+    rows = []
+    for label in range(context.synthetic.num_classes):
+        first, end = context.class_offsets[label : label + 2]
+        draws = generator(context.seed, purpose, step, label)
+        rows.append(class_batches(end - first, batch, steps, draws) + first)
+    return torch.stack(rows).to(context.synthetic.images.device)

@@ -12,38 +12,46 @@ from functools import partial
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.func import grad, grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddistill.augment import AugmentDraws, AugmentSettings, Pipeline, draw_augment
-from ddistill.data import class_batches, epoch_batches
-from ddistill.methods.base import Context, Needs, OnInner
+from ddistill.data import epoch_batches
+from ddistill.methods.base import Context, ImageSGD, Needs, OnInner, draw_real
 from ddistill.methods.distances import DISTANCES, DistanceName, matched_names
 from ddistill.randomness import generator
 from ddistill.settings import Settings
-from ddistill.training import Forward, TrainingDraws, maybe_compile
+from ddistill.training import Forward, Source, Trainer, TrainingDraws, TrainingSettings, maybe_compile
 
 Tensors = dict[str, torch.Tensor]
+BATCH_NORM_IMAGES = 16
+"""Real images per class that set the statistics of a batch norm (DC)."""
 Match = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 CLASSES_AT_ONCE = 10
 """Classes per launch where the device is no CPU and `Context.class_chunk` is not set."""
 
 
-class GradientMatchingSettings(Settings):
-    """IDC: per-class gradient matching, the network trained on real data between image steps."""
+NO_AUGMENTATION = AugmentSettings(operations=())
+DSA_AUGMENTATION = AugmentSettings(operations=("color", "crop", "cutout", "flip", "scale", "rotate"), rule="dsa")
+PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
 
-    name: Literal["idc"] = "idc"
-    """The method."""
+
+class GradientMatchingSettings(Settings):
+    """What DC, DSA and IDC have in common, with the values of IDC."""
+
     distance: DistanceName = "mse"
     """mse, l1 or cosine."""
     image_lr: float = Field(default=0.005, gt=0)
-    """Learning rate of the images before it is scaled by (ipc / 10) * (side / base side) ** 2."""
-    base_side: int = Field(default=32, ge=1)
-    """Side in pixels at which ``image_lr`` is not scaled: 224 for ImageNet, 28 for MNIST, 32 otherwise."""
+    """Learning rate of the images, before it is scaled where ``base_side`` is set."""
+    base_side: int | None = Field(default=32, ge=1)
+    """Scale the rate by (ipc / 10) * (side / base side) ** 2, as IDC does: 224 px for ImageNet, 28 for MNIST, 32
+    otherwise; not set: the rate is used as it is."""
+    image_space: Literal["pixels", "normalised"] = "pixels"
+    """What image_lr is meant for: pixels in [0, 1] (IDC), or images normalised by mean and spread (DC, DSA)."""
     image_momentum: float = Field(default=0.5, ge=0, lt=1)
     """SGD momentum of the images."""
     inner_steps: int = Field(default=100, ge=1)
@@ -56,10 +64,73 @@ class GradientMatchingSettings(Settings):
     """Siamese augmentation: one draw for the real and the synthetic images of a class."""
     network_samples: int = Field(default=2000, ge=0)
     """Real images that the network is trained on after each image update, rounded up to whole mini-batches."""
+    network_epochs: int = Field(default=0, ge=0)
+    """Epochs on the synthetic set that the network is trained for between image updates (DC, DSA)."""
+    synthetic_training: TrainingSettings = PLAIN_SGD
+    """How the network is trained on the synthetic set."""
+    image_step: Literal["class", "sum"] = "class"
+    """class: one SGD step on the images after each class, as IDC's program does; sum: one step on the sum of all
+    classes' distances (DC, DSA)."""
+    freeze_batch_norm: bool = False
+    """Move the statistics of batch norms by 16 real images per class before each matching, and hold them (DC, DSA)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GradientMatchingSettings:
+        if self.network_samples and self.network_epochs:
+            raise ValueError(
+                "method.network_samples trains the network on real images, method.network_epochs on the synthetic set; "
+                "set one of them to 0"
+            )
+        return self
+
+    @property
+    def needs(self) -> Needs:
+        """A network, gradients of second order, and what the network is trained on in between."""
+        trained = "synthetic" if self.network_epochs else "real" if self.network_samples else "nothing"
+        return Needs(network=True, second_order=True, trains_network_on=trained)  # type: ignore[arg-type]
 
     def scaled_image_lr(self, ipc: int, side: int) -> float:
         """The rate that is used."""
-        return self.image_lr * (ipc / 10.0) * (side / self.base_side) ** 2
+        return self.image_lr * ((ipc / 10.0) * (side / self.base_side) ** 2 if self.base_side else 1.0)
+
+
+class IDCSettings(GradientMatchingSettings):
+    """IDC: per-class gradient matching, the network trained on real data between image steps."""
+
+    name: Literal["idc"] = "idc"
+    """The method."""
+
+
+class CondensationSettings(GradientMatchingSettings):
+    """The values that DC and DSA share."""
+
+    distance: DistanceName = "cosine"
+    image_lr: float = Field(default=0.1, gt=0)
+    base_side: int | None = Field(default=None, ge=1)
+    image_space: Literal["pixels", "normalised"] = "normalised"
+    inner_steps: int = Field(default=1, ge=1)
+    real_batch: int = Field(default=256, ge=1)
+    augment: AugmentSettings = NO_AUGMENTATION
+    network_samples: int = Field(default=0, ge=0)
+    network_epochs: int = Field(default=1, ge=0)
+    image_step: Literal["class", "sum"] = "sum"
+    freeze_batch_norm: bool = True
+
+
+class DCSettings(CondensationSettings):
+    """DC: cosine distance, all classes' losses summed, the network trained on the synthetic set in between."""
+
+    name: Literal["dc"] = "dc"
+    """The method."""
+
+
+class DSASettings(CondensationSettings):
+    """DSA: DC with siamese augmentation, one operation per call, in matching and in training."""
+
+    name: Literal["dsa"] = "dsa"
+    """The method."""
+    augment: AugmentSettings = DSA_AUGMENTATION
+    synthetic_training: TrainingSettings = PLAIN_SGD.model_copy(update={"augment": DSA_AUGMENTATION})
 
 
 def split_weights(module: nn.Module, distance: DistanceName, *, detach: bool) -> tuple[Tensors, Tensors]:
@@ -187,20 +258,19 @@ class Plan:
 
 
 class GradientMatching:
-    """The inner loop of IDC (algorithm 1 of its paper), for whatever network the source gave.
+    """The inner loop of DC, DSA and IDC, for whatever network the source gave.
 
-    Deviation from the authors' program: the real images of a class start a new shuffled pass at each outer step.
+    Deviations from the authors' programs: the real images of a class start a new shuffled pass at each outer step;
+    the stored images of DC and DSA stay in [0, 1] pixels and are clamped there at each outer step.
     """
-
-    needs = Needs(network=True, second_order=True, trains_network_on="real")
 
     def __init__(self, settings: GradientMatchingSettings, context: Context) -> None:
         self.settings = settings
         self.context = context
         images = context.synthetic.images
-        self.velocity = torch.zeros_like(images)
-        largest = max(context.synthetic.counts)
-        self.lr = settings.scaled_image_lr(largest, images.shape[-1])
+        lr = settings.scaled_image_lr(max(context.synthetic.counts), images.shape[-1])
+        std = context.real.std if settings.image_space == "normalised" else None
+        self.optimiser = ImageSGD(context.synthetic, lr, settings.image_momentum, std)
         self.pipeline = Pipeline(settings.augment, context.real.mean, context.real.std, images.device)
         compiled = context.compiled and next(context.network.buffers(), None) is None
         self.forward = Forward(context.network, context.precision)
@@ -215,7 +285,7 @@ class GradientMatching:
         """Classes per launch: on a CPU one after the other is faster (grouped convolutions are slow there)."""
         if self.context.class_chunk is not None:
             return self.context.class_chunk
-        return 1 if self.velocity.device.type == "cpu" else CLASSES_AT_ONCE
+        return 1 if self.labels.device.type == "cpu" else CLASSES_AT_ONCE
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """M image updates per class, each followed by training the network on real data."""
@@ -223,13 +293,29 @@ class GradientMatching:
         context.synthetic.images.clamp_(0.0, 1.0)
         context.trainer.restart()
         plan = self._draw(step)
-        losses = torch.zeros((), device=self.velocity.device)
+        losses = torch.zeros((), device=self.labels.device)
         for inner in range(settings.inner_steps):
-            losses += self.class_loop(inner, plan)
-            batches = plan.network[inner].unbind()
-            context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
+            if settings.freeze_batch_norm:
+                self._freeze_batch_norm(step, inner)
+            losses += self.class_loop(inner, plan) if settings.image_step == "class" else self.sum_step(inner, plan)
+            if settings.network_samples:
+                batches = plan.network[inner].unbind()
+                context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
+            elif inner + 1 < settings.inner_steps:
+                self._train_on_synthetic(step, inner)
             on_inner(inner + 1, settings.inner_steps)
         return losses / (settings.inner_steps * context.synthetic.num_classes)
+
+    def sum_step(self, inner: int, plan: Plan) -> torch.Tensor:
+        """One SGD step on the sum of all classes' distances (DC, DSA); the sum, a 0-d tensor."""
+        synthetic = self.context.synthetic
+        gradient, total = torch.empty_like(synthetic.images), torch.zeros((), device=self.labels.device)
+        for labels in self.chunks:
+            mine = synthetic.rows(labels)
+            loss, gradient[mine] = self.image_gradient(labels, synthetic.images[mine], inner, plan)
+            total += loss
+        self.optimiser.step(gradient)
+        return total
 
     def class_loop(self, inner: int, plan: Plan) -> torch.Tensor:
         """One image update for every class under one network; the sum of their distances, a 0-d tensor.
@@ -237,17 +323,17 @@ class GradientMatching:
         The images of class c first coast through the c steps of the classes before it, and last through those of the
         classes after it: the same as one SGD over all images that steps once per class.
         """
-        synthetic, momentum = self.context.synthetic, self.settings.image_momentum
-        images, velocity, own = synthetic.images, self.velocity, synthetic.labels
-        coast(images, velocity, self.lr, momentum, own)
+        synthetic, momentum, lr = self.context.synthetic, self.settings.image_momentum, self.optimiser.lr
+        images, velocity, own = synthetic.images, self.optimiser.velocity, synthetic.labels
+        coast(images, velocity, lr, momentum, own)
         total = torch.zeros((), device=velocity.device)
         for labels in self.chunks:
-            mine = slice(synthetic.class_slice(labels[0]).start, synthetic.class_slice(labels[-1]).stop)
+            mine = synthetic.rows(labels)
             loss, gradient = self.image_gradient(labels, images[mine], inner, plan)
-            velocity[mine].mul_(momentum).add_(gradient)
-            images[mine].sub_(velocity[mine], alpha=self.lr)
+            velocity[mine].mul_(momentum).add_(gradient * self.optimiser.scale)
+            images[mine].sub_(velocity[mine], alpha=lr)
             total += loss
-        coast(images, velocity, self.lr, momentum, synthetic.num_classes - 1 - own)
+        coast(images, velocity, lr, momentum, synthetic.num_classes - 1 - own)
         return total
 
     def image_gradient(
@@ -271,7 +357,8 @@ class GradientMatching:
             if label in plan.subset:
                 decoded = decoded[plan.subset[label][inner]]
             synthetic.append(self.pipeline(decoded, uniforms, choice))
-        self.context.network.train()
+        if not self.settings.freeze_batch_norm:
+            self.context.network.train()
         setting = (self.forward, self.settings.distance, self.matched, self.fixed)
         if len(labels) == 1:
             loss, gradient = self._match(*setting, real[0], synthetic[0].detach(), self.labels[labels[0]])
@@ -281,13 +368,39 @@ class GradientMatching:
         losses, gradient = self._match_classes(*setting, torch.stack(real), stacked.detach(), mine)
         return losses.sum(), torch.autograd.grad(stacked, stored, gradient)[0]
 
+    def _freeze_batch_norm(self, step: int, inner: int) -> None:
+        """Move the statistics of batch norms by one batch of 16 real images per class, then hold them still."""
+        context, network = self.context, self.context.network
+        network.train()
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        if norms:
+            chosen = draw_real(context, f"batch norm {inner}", step, BATCH_NORM_IMAGES, 1).flatten()
+            with torch.no_grad():
+                network(self.pipeline.normalise(context.real.fetch(chosen)))
+        for norm in norms:
+            norm.eval()
+
+    def _train_on_synthetic(self, step: int, inner: int) -> None:
+        """``network_epochs`` epochs on the decoded set as it now is."""
+        settings, context = self.settings, self.context
+        images, labels = context.synthetic.decoded()
+        trainer = self._synthetic_trainer(Source(images, labels, context.real.mean, context.real.std))
+        draws = generator(context.seed, "synthetic batch", step, inner)
+        batch = min(settings.synthetic_training.batch, len(labels))
+        for _ in range(settings.network_epochs):
+            order = torch.randperm(len(labels), generator=draws).to(labels.device)
+            trainer.run(order.split(batch), draws)
+
+    def _synthetic_trainer(self, source: Source) -> Trainer:
+        return Trainer(self.context.network, source, self.settings.synthetic_training, precision=self.context.precision)
+
     def state(self) -> dict[str, torch.Tensor]:
         """The momentum of the images."""
-        return {"velocity": self.velocity}
+        return self.optimiser.state()
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take back the momentum of the images."""
-        self.velocity.copy_(state["velocity"])
+        self.optimiser.load_state(state)
 
     def flops_per_outer_step(self) -> float:
         """Counted on one eager class per distinct number of decoded images, and one network step."""
@@ -304,22 +417,26 @@ class GradientMatching:
                     counted.image_gradient(range(label, label + 1), images, 0, plan)
                 by_count[count] = float(counter.get_total_flops())
             matching += by_count[count]
-        training = self.context.trainer.flops_per_step() * plan.network.shape[1]
-        return (matching + training) * self.settings.inner_steps
+        if not self.settings.network_epochs:
+            training = self.context.trainer.flops_per_step() * plan.network.shape[1]
+            return (matching + training) * self.settings.inner_steps
+        images, labels = synthetic.decoded()
+        trainer = self._synthetic_trainer(Source(images, labels, self.context.real.mean, self.context.real.std))
+        share = len(labels) / min(len(labels), self.settings.synthetic_training.batch)  # a last batch is smaller
+        training = trainer.flops_per_step() * share * self.settings.network_epochs
+        return matching * self.settings.inner_steps + training * (self.settings.inner_steps - 1)
 
     def _draw(self, step: int, inner_steps: int | None = None) -> Plan:
         settings, context = self.settings, self.context
         steps = inner_steps or settings.inner_steps
-        seed, classes, device = context.seed, context.synthetic.num_classes, self.velocity.device
-        real, subset = [], {}
+        seed, classes, device = context.seed, context.synthetic.num_classes, self.labels.device
+        subset = {}
         for label in range(classes):
-            first, end = context.class_offsets[label : label + 2]
-            draws = generator(seed, "real batch", step, label)
-            real.append(class_batches(end - first, settings.real_batch, steps, draws) + first)
             decoded = context.synthetic.decoded_per_class(label)
             if decoded > settings.max_decoded:
                 keys = torch.rand(steps, decoded, generator=generator(seed, "decoded subset", step, label))
                 subset[label] = keys.argsort(dim=1)[:, : settings.max_decoded].to(device)
+        real = draw_real(context, "real batch", step, settings.real_batch, steps)
         augment = draw_augment(settings.augment, steps * classes, 1, generator(seed, "siamese", step)).to(device)
         batch = min(context.trainer.settings.batch, len(context.real.labels))
         batches = -(-settings.network_samples // batch)
@@ -327,7 +444,7 @@ class GradientMatching:
             len(context.real.labels), batch, steps * batches, generator(seed, "network batch", step)
         ).view(steps, batches, batch)
         training = context.trainer.draw(steps * batches, batch, generator(seed, "network augmentation", step))
-        return Plan(torch.stack(real).to(device), subset, augment, order.to(device), training)
+        return Plan(real, subset, augment, order.to(device), training)
 
 
 def class_chunks(counts: list[int], most: int) -> list[range]:

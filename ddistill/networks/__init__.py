@@ -24,6 +24,7 @@ __all__ = [
     "build_network",
     "check_known_network",
     "check_network",
+    "gives_features",
     "parameter_count",
     "register",
     "runs_on_kernels",
@@ -116,6 +117,11 @@ def check_network(settings: NetworkSettings, size: int) -> None:
             f"network.depth {depth} normalises maps of {final_side(size, depth - 1)} px in its last block on "
             f"{size}-px images, too small to match; use {mend}"
         )
+
+
+def gives_features(settings: NetworkSettings) -> bool:
+    """Whether the network has a method `features`: images to the input of its classifier."""
+    return hasattr(NETWORKS[settings.name], "features")
 
 
 def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ddistill.errors import UserError
+from ddistill.networks import kernels
 from ddistill.networks.layers import NormName, make_norm, norm_relu_pool
 
 
@@ -59,7 +60,7 @@ class ConvNet(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """The flattened input of the classifier, (N, width * side * side)."""
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if kernels.serves(x):
             x = x.contiguous(memory_format=torch.channels_last)  # the layout of the blocks' kernels
         return self.blocks(x).flatten(1)
 

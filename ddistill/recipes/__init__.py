@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from ddistill.config import Recipe
 from ddistill.data import RealData
 from ddistill.errors import UserError, unknown_name
-from ddistill.recipes import idc
+from ddistill.recipes import comparisons, idc
 
 __all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names"]
 
@@ -31,15 +33,23 @@ class Entry:
 FAMILIES = {
     "idc": "IDC: gradient matching with multi-formation, a fresh network at each outer step",
     "idc-ma": "IDC with model augmentation: a pool of early-stage networks, perturbed; a fifth of the outer steps",
+    **comparisons.families(),
 }
 
 
+def _make(family: str, data: str, ipc: int) -> Recipe:
+    if family in ("idc", "idc-ma"):
+        return idc.recipe(data, ipc, model_augmentation=family == "idc-ma")
+    return comparisons.recipe(family, data, ipc)
+
+
 def _entry(family: str, data: str) -> Entry:
-    augmented = family == "idc-ma"
+    title = FAMILIES[family].split(":")[0].split(";")[0]
+    expected = idc.EXPECTED | comparisons.EXPECTED
     return Entry(
-        make=lambda ipc: idc.recipe(data, ipc, model_augmentation=augmented),
-        about=f"{'IDC + model augmentation' if augmented else 'IDC'} on {idc.DATA[data].title}",
-        expected=idc.EXPECTED.get((family, data), "no published figure"),
+        make=partial(_make, family, data),
+        about=f"{title} on {idc.DATA[data].title}",
+        expected=expected.get((family, data), "no published figure"),
     )
 
 
@@ -87,16 +97,17 @@ def for_images(family: str, ipc: int, data: RealData) -> Recipe:
         raise unknown_name("recipe", family, names())
     if data.name in idc.DATA:
         return find(family, ipc, data.name)
-    augmented = family == "idc-ma"
+    changes: dict[str, Any] = {"name": f"{family} for {data.size}-px images"}
     if data.size <= 12:
-        recipe = idc.recipe("digits", ipc, model_augmentation=augmented)
+        like = "digits"
     elif data.size == 28 and data.channels == 1:
-        recipe = idc.recipe("mnist", ipc, model_augmentation=augmented)
+        like = "mnist"
     elif data.size <= 64:
-        recipe = idc.recipe("cifar10", ipc, model_augmentation=augmented)
-        depth = 4 if data.size >= 48 else 3 if data.size >= 16 else 2
-        recipe = recipe.changed({"network.depth": depth, "method.base_side": data.size})
+        like = "cifar10"
+        changes["network.depth"] = 4 if data.size >= 48 else 3 if data.size >= 16 else 2
     else:
-        recipe = idc.recipe("imagenette", ipc, model_augmentation=augmented)
-        recipe = recipe.changed({"method.base_side": data.size})
-    return recipe.changed({"name": f"{family} for {data.size}-px images"})
+        like = "imagenette"
+    recipe = _make(family, like, ipc)
+    if like in ("cifar10", "imagenette") and getattr(recipe.method, "base_side", None):
+        changes["method.base_side"] = data.size
+    return recipe.changed(changes)

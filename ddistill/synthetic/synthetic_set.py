@@ -114,6 +114,10 @@ class SyntheticSet:
         """Positions of the stored images of a class."""
         return slice(self.offsets[label], self.offsets[label + 1])
 
+    def rows(self, labels: range) -> slice:
+        """Positions of the stored images of consecutive classes."""
+        return slice(self.offsets[labels.start], self.offsets[labels.stop])
+
     def decode_class(self, stored: torch.Tensor) -> torch.Tensor:
         """Decode stored images of one class as matching sees them; gradients flow through."""
         return decode(stored, self.factor, self.decoder)

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddistill.augment import AugmentSettings
-from ddistill.methods import Context, GradientMatching, GradientMatchingSettings
+from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.synthetic import SyntheticSet
@@ -29,7 +29,7 @@ def make_method(
     synthetic = SyntheticSet(images, labels, tuple("abcd"), 2, "single", source.mean, source.std)
     torch.manual_seed(2)
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
-    settings = GradientMatchingSettings(
+    settings = IDCSettings(
         image_lr=5.0, inner_steps=2, real_batch=6, augment=AugmentSettings(operations=operations), network_samples=16
     )
     trainer = Trainer(network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision)
@@ -90,7 +90,7 @@ def test_bf16_keeps_float32_masters_and_comes_near_the_float32_step():
         assert parameter.dtype == torch.float32
         assert not torch.equal(parameter, weights[name])
         assert method.context.trainer.momenta[name].dtype == torch.float32
-    assert method.context.synthetic.images.dtype == method.velocity.dtype == torch.float32
+    assert method.context.synthetic.images.dtype == method.optimiser.velocity.dtype == torch.float32
 
 
 def test_only_convolutions_and_products_are_bf16():

@@ -8,7 +8,7 @@ import torch
 from reference import convnet, matching
 
 from ddistill.augment import AugmentSettings
-from ddistill.methods import Context, GradientMatching, GradientMatchingSettings
+from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.synthetic import SyntheticSet
@@ -42,7 +42,7 @@ def make_method(
     torch.manual_seed(2)
     network = ConvNet(CLASSES, size=SIDE, width=16, depth=2)
     source = Source(real, labels, mean, std)
-    settings = GradientMatchingSettings(
+    settings = IDCSettings(
         distance=distance,
         image_lr={"mse": 1.0, "l1": 0.01, "cosine": 0.1}[distance],
         inner_steps=2,
@@ -121,7 +121,7 @@ def test_images_after_class_loops_agree_with_the_sequential_reference(distance, 
             factor,
             DECODERS[decoder],
             DISTANCES[distance],
-            method.lr,
+            method.optimiser.lr,
             settings.image_momentum,
         )
         total = method.class_loop(inner, plan)
@@ -130,7 +130,7 @@ def test_images_after_class_loops_agree_with_the_sequential_reference(distance, 
     moved = stored.flatten(0, 1) - make_method(distance, factor, decoder).context.synthetic.images
     ours = context.synthetic.images - make_method(distance, factor, decoder).context.synthetic.images
     assert relative_error(ours, moved) < TOLERANCE
-    assert relative_error(method.velocity, velocity.flatten(0, 1)) < TOLERANCE
+    assert relative_error(method.optimiser.velocity, velocity.flatten(0, 1)) < TOLERANCE
 
 
 def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
@@ -158,7 +158,7 @@ def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
         2,
         matching.decode_single,
         matching.distance_mse,
-        method.lr,
+        method.optimiser.lr,
         0.5,
         augment=same_draw,
     )

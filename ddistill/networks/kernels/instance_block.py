@@ -37,14 +37,19 @@ def norm_relu_pool(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, ep
     Returns:
         (N, C, H // 2, W // 2), channels-last.
     """
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
-        return None
-    # torch.func follows only torch's own operators
-    if torch._C._functorch.is_functorch_wrapped_tensor(x) or library() is None:
+    if not serves(x):
         return None
     # laid out here, where autograd follows, since the gradients are taken of what is saved
     x = x.contiguous(memory_format=CHANNELS_LAST)
     return _NormReluPool.apply(x, weight.contiguous(), bias.contiguous(), eps)
+
+
+def serves(x: torch.Tensor) -> bool:
+    """Whether the kernels take images or maps like these here: eager, float32, on a CPU, outside of torch.func."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    # torch.func follows only torch's own operators
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and library() is not None
 
 
 def available() -> bool:
