@@ -50,6 +50,21 @@ METHODS = {
         "method.network_samples": 0,
     },
 }
+CONDENSATION = {
+    "synthetic.factor": 1,
+    "method.inner_steps": 2,
+    "method.real_batch": 8,
+    "method.network_epochs": 1,
+}
+ONE_STEP = {"synthetic.factor": 1, "budget.outer_steps": 1}
+METHODS |= {
+    "dc": {"method.name": "dc", **CONDENSATION},
+    "dsa": {"method.name": "dsa", **CONDENSATION},
+    "dm": {"method.name": "dm", "synthetic.factor": 1, "method.real_batch": 8},
+    "random": {"method.name": "random", **ONE_STEP},
+    "herding": {"method.name": "herding", **ONE_STEP},
+    "k-center": {"method.name": "k-center", **ONE_STEP},
+}
 SOURCES = {
     "fresh": {"model_augmentation.networks": "fresh"},
     "fresh, trained": {"model_augmentation.networks": "fresh", "model_augmentation.fresh_epochs": 1},
@@ -73,10 +88,11 @@ SOURCES = {
         "model_augmentation.perturb_alpha": 0.05,
     },
 }
+SOME_SOURCES = {"idc": list(SOURCES), "dc": ["fresh", "pool", "pool + perturb"], "random": ["fresh"]}
 EVERY = [
     pytest.param({**METHODS[method], **SOURCES[source]}, id=f"{method} / {source}")
     for method in METHODS
-    for source in (SOURCES if method == "idc" else ["fresh", "pool + perturb"])
+    for source in SOME_SOURCES.get(method, ["fresh", "pool + perturb"])
 ]
 
 
@@ -103,11 +119,12 @@ def test_a_run_improves_images_and_nothing_else(changes, digits):
     assert images.min() >= 0.0
     assert images.max() <= 1.0
     per_image = (images - start.images).flatten(1).norm(dim=1)
-    assert (per_image > 0).all()
+    moved = float((per_image > 0).float().mean())
+    assert moved == 1.0 or (recipe.method.needs.one_step and moved > 0.5)  # one may be chosen that was there
     assert torch.equal(run.synthetic.labels, start.labels)
     assert torch.equal(digits.train.images, before)
     assert 0.0 <= run.summary["accuracy"]["mean"] <= 100.0
-    assert run.summary["flops"]["distill"] > 0
+    assert (run.summary["flops"]["distill"] > 0) == recipe.method.needs.network
 
 
 @pytest.mark.parametrize("changes", EVERY)
@@ -148,9 +165,9 @@ class StopAfter(Observer):
 
 @pytest.mark.parametrize("changes", EVERY)
 def test_an_interrupted_run_resumes_to_the_same_bits(changes, digits, tmp_path):
-    recipe = make_recipe(changes, **{"budget.outer_steps": 3})
+    recipe = make_recipe(changes, **{} if "budget.outer_steps" in changes else {"budget.outer_steps": 3})
     whole = distill_data(digits, recipe)
-    calls = recipe.method.inner_steps + 1
+    calls = getattr(recipe.method, "inner_steps", 1) + 1
     with pytest.raises(KeyboardInterrupt):
         distill_data(digits, recipe, out=tmp_path / "run", observer=StopAfter(calls))
     resumed = distill_data(digits, recipe, out=tmp_path / "run", resume=True)

@@ -1,0 +1,78 @@
+"""Section 7 done literally: one image step of DC and of DM in normalised images, herding and k-center by search.
+
+The published programs keep their images normalised by mean and spread and step them there; so does this reference,
+which the package, stepping pixels in [0, 1], has to agree with.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reference.matching import distance_cosine, matching_loss, normalise
+
+
+def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Back to pixels in [0, 1]."""
+    shape = (1, -1, 1, 1)
+    return images * torch.tensor(std).reshape(shape) + torch.tensor(mean).reshape(shape)
+
+
+def summed_step(
+    loss_of_class: Callable[[int, Tensor], Tensor],
+    stored: Tensor,
+    per_class: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    lr: float,
+    momentum: float,
+    steps: int,
+) -> Tensor:
+    """``steps`` SGD steps on the sum of all classes' losses; stored [C * I, c, H, W] in [0, 1], and so the result.
+
+    ``loss_of_class(c, images)`` gets the normalised images of class c.
+    """
+    images = normalise(stored, mean, std).requires_grad_(True)
+    optimiser = torch.optim.SGD([images], lr=lr, momentum=momentum)
+    for _ in range(steps):
+        classes = range(len(stored) // per_class)
+        loss = sum(loss_of_class(c, images[c * per_class : (c + 1) * per_class]) for c in classes)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return denormalise(images.detach(), mean, std)
+
+
+def dc_loss(forward: Callable, parameters: dict[str, Tensor], real: Tensor, images: Tensor, label: int) -> Tensor:
+    """DC: for each output filter of each layer 1 - cos of the two gradients, classifier included."""
+    labels = [torch.full((len(batch),), label) for batch in (real, images)]
+    return matching_loss(forward, parameters, real, labels[0], images, labels[1], distance_cosine)
+
+
+def dm_loss(embed: Callable[[Tensor], Tensor], real: Tensor, images: Tensor) -> Tensor:
+    """DM: sum over the embedding of the squared difference of the two means."""
+    return torch.sum((torch.mean(embed(real).detach(), dim=0) - torch.mean(embed(images), dim=0)) ** 2)
+
+
+def herding(embeddings: np.ndarray, count: int) -> list[int]:
+    """At each turn the image that brings the mean of the chosen nearest to the mean of all."""
+    chosen: list[int] = []
+    for _ in range(count):
+        distances = {
+            i: np.linalg.norm(embeddings.mean(axis=0) - embeddings[[*chosen, i]].mean(axis=0))
+            for i in range(len(embeddings))
+            if i not in chosen
+        }
+        chosen.append(min(distances, key=distances.__getitem__))
+    return chosen
+
+
+def k_center(embeddings: np.ndarray, count: int) -> list[int]:
+    """First the image nearest to the mean; then, each time, the one whose nearest chosen image is farthest."""
+    everyone = range(len(embeddings))
+    chosen = [min(everyone, key=lambda i: np.linalg.norm(embeddings[i] - embeddings.mean(axis=0)))]
+    while len(chosen) < count:
+        left = [i for i in everyone if i not in chosen]
+        chosen.append(max(left, key=lambda i: min(np.linalg.norm(embeddings[i] - embeddings[j]) for j in chosen)))
+    return chosen

@@ -1,0 +1,255 @@
+"""DC, DSA, DM and coresets against slow references (1e-4, float32), and what recipes may compose."""
+
+import pytest
+import torch
+from reference import convnet, other_methods
+from reference.matching import normalise
+
+from ddistill.augment import AugmentSettings
+from ddistill.config import Recipe
+from ddistill.errors import UserError
+from ddistill.methods import (
+    METHODS,
+    Context,
+    Coreset,
+    DCSettings,
+    DistributionMatching,
+    DistributionMatchingSettings,
+    DSASettings,
+    GradientMatching,
+    HerdingSettings,
+    KCenterSettings,
+    RandomSettings,
+)
+from ddistill.methods import coresets as fast_coresets
+from ddistill.methods import distribution_matching as fast_dm
+from ddistill.networks import NETWORKS, ConvNet
+from ddistill.recipes import find
+from ddistill.synthetic import SyntheticSet
+from ddistill.training import Forward, Source, Trainer, TrainingSettings
+
+CLASSES, IPC, SIDE, PER_CLASS = 3, 2, 16, 20
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+PLAIN = AugmentSettings(operations=())
+
+
+def make_context(norm: str = "instance", compiled: bool = False) -> Context:
+    draws = torch.Generator().manual_seed(1)
+    real = torch.randint(0, 256, (PER_CLASS * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
+    labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
+    images = torch.rand(CLASSES * IPC, 3, SIDE, SIDE, generator=draws)
+    own = torch.arange(CLASSES).repeat_interleave(IPC)
+    synthetic = SyntheticSet(images, own, ("a", "b", "c"), 1, "single", MEAN, STD)
+    torch.manual_seed(2)
+    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm=norm)
+    source = Source(real, labels, MEAN, STD)
+    offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
+    return Context(source, offsets, synthetic, network, Trainer(network, source, TrainingSettings()), 0, compiled)
+
+
+def nothing(done: int, total: int) -> None:
+    pass
+
+
+def assert_moved_alike(ours: torch.Tensor, theirs: torch.Tensor, start: torch.Tensor) -> None:
+    assert float((theirs - start).norm()) > 1e-3
+    assert float((ours - theirs).norm()) < 1e-4 * float((theirs - start).norm())
+
+
+def real_batches(context: Context, plan_real: torch.Tensor) -> list[torch.Tensor]:
+    return [normalise(context.real.images[plan_real[c, 0]].float() / 255, MEAN, STD) for c in range(CLASSES)]
+
+
+def test_dc_steps_normalised_images_along_the_sum_of_all_classes_cosine_distances():
+    context = make_context()
+    settings = DCSettings(inner_steps=1, real_batch=8, network_epochs=0)
+    method, start = GradientMatching(settings, context), context.synthetic.images.clone()
+    plan = method._draw(1)
+    real = real_batches(context, plan.real)
+    parameters = {name: p.detach() for name, p in context.network.named_parameters()}
+
+    def loss(label: int, images: torch.Tensor) -> torch.Tensor:
+        return other_methods.dc_loss(
+            lambda p, x: convnet.convnet_forward(p, x, depth=2), parameters, real[label], images, label
+        )
+
+    expected = other_methods.summed_step(loss, start, IPC, MEAN, STD, 0.1, 0.5, steps=2)
+    for _ in range(2):
+        method.sum_step(0, plan)
+    assert_moved_alike(context.synthetic.images, expected, start)
+
+
+def test_dm_steps_normalised_images_along_the_sum_of_all_classes_distances_of_mean_embeddings():
+    context = make_context()
+    method = DistributionMatching(DistributionMatchingSettings(real_batch=8, augment=PLAIN), context)
+    start = context.synthetic.images.clone()
+    real = real_batches(context, fast_dm.draw_real(context, "real batch", 1, 8, 1))
+
+    def loss(label: int, images: torch.Tensor) -> torch.Tensor:
+        return other_methods.dm_loss(context.network.features, real[label], images)
+
+    expected = other_methods.summed_step(loss, start, IPC, MEAN, STD, 1.0, 0.5, steps=1)
+    method.outer_step(1, nothing)
+    assert_moved_alike(context.synthetic.images, expected, start)
+
+
+def test_the_compiled_form_of_dm_is_the_eager_one():
+    embedding = fast_dm.Embedding(make_context().network)
+    weights = {name: p.detach() for name, p in embedding.named_parameters()}
+    draws = torch.Generator().manual_seed(3)
+    real, synthetic = (torch.randn(n, 3, SIDE, SIDE, generator=draws) for n in (8, 4))
+    loss, gradient = fast_dm.match_means(Forward(embedding), weights, real, synthetic)
+    expected_loss, expected = fast_dm.match_means_eager(Forward(embedding), weights, real, synthetic)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-4)
+    assert float((gradient - expected).norm()) < 1e-4 * float(expected.norm())
+
+
+def test_dm_leaves_the_network_as_it_is():
+    context = make_context()
+    before = {name: p.detach().clone() for name, p in context.network.named_parameters()}
+    DistributionMatching(DistributionMatchingSettings(real_batch=8), context).outer_step(1, nothing)
+    assert all(torch.equal(p, before[name]) for name, p in context.network.named_parameters())
+
+
+@pytest.mark.parametrize("settings", [DCSettings, DSASettings])
+def test_dc_and_dsa_train_the_network_on_the_synthetic_set_between_image_steps_only(settings):
+    weights = []
+    for steps in (1, 2):
+        context = make_context()
+        start = {name: p.detach().clone() for name, p in context.network.named_parameters()}
+        method = GradientMatching(settings(inner_steps=steps, real_batch=8, network_epochs=2), context)
+        method.outer_step(1, nothing)
+        weights.append([not torch.equal(p, start[name]) for name, p in context.network.named_parameters()])
+    assert not any(weights[0])  # after the last image step nothing would use the trained network
+    assert all(weights[1][index] for index in (0, -1))
+
+
+def test_dc_moves_the_statistics_of_batch_norms_by_real_images_and_holds_them_while_matching():
+    context = make_context(norm="batch")
+    norm = context.network.blocks[0].norm
+    before = norm.running_mean.clone()
+    method = GradientMatching(DCSettings(inner_steps=1, real_batch=8, network_epochs=0), context)
+    method._freeze_batch_norm(1, 0)
+    moved = norm.running_mean.clone()
+    assert not torch.equal(moved, before)
+    assert not norm.training
+    method.sum_step(0, method._draw(1))
+    assert torch.equal(norm.running_mean, moved)
+    assert not norm.training
+
+
+@pytest.mark.parametrize("count", [1, 4, 10])
+def test_herding_and_k_center_choose_as_a_plain_search_does(count):
+    embeddings = torch.randn(25, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for fast, slow in (
+        (fast_coresets.herding, other_methods.herding),
+        (fast_coresets.k_center, other_methods.k_center),
+    ):
+        chosen = fast(embeddings, count)
+        assert chosen == slow(embeddings.numpy(), count)
+        assert len(set(chosen)) == count
+
+
+@pytest.mark.parametrize("settings", [RandomSettings(), HerdingSettings(), KCenterSettings()])
+def test_a_coreset_is_made_of_different_real_images_of_the_class(settings):
+    context = make_context()
+    Coreset(settings, context).outer_step(1, nothing)
+    real = context.real.images.float() / 255
+    for index, image in enumerate(context.synthetic.images):
+        matches = (real == image).flatten(1).all(dim=1).nonzero().flatten()
+        assert len(matches) == 1
+        assert context.real.labels[matches] == context.synthetic.labels[index]
+    assert len(context.synthetic.images.unique(dim=0)) == CLASSES * IPC
+
+
+def test_coresets_differ_from_each_other():
+    chosen = []
+    for settings in (RandomSettings(), HerdingSettings(), KCenterSettings()):
+        context = make_context()
+        Coreset(settings, context).outer_step(1, nothing)
+        chosen.append(context.synthetic.images)
+    assert not any(torch.equal(chosen[a], chosen[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+# ---------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_another_method_comes_with_its_own_fields_and_survives_the_file(name, tmp_path):
+    steps = {"budget.outer_steps": 1} if METHODS[name][0]().needs.one_step else {}
+    recipe = Recipe().changed({"method.name": name, "synthetic.factor": 1, **steps})
+    assert recipe.method == METHODS[name][0]()
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert Recipe.from_yaml(path) == recipe
+
+
+def test_fields_are_those_of_the_chosen_method():
+    recipe = Recipe().changed({"method.name": "dm", "method.real_batch": 32})
+    assert recipe.method == DistributionMatchingSettings(real_batch=32)
+    with pytest.raises(UserError, match=r"unknown recipe field 'method.distance'"):
+        recipe.changed({"method.distance": "l1"})
+    with pytest.raises(UserError, match=r"method.distance: must be 'mse', 'l1' or 'cosine', got 'l3'"):
+        Recipe().changed({"method.name": "dsa", "method.distance": "l3"})
+
+
+def test_an_unknown_method_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="unknown method 'dcc'; did you mean dc"):
+        Recipe().changed({"method.name": "dcc"})
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: {name: dcc}\n")
+    with pytest.raises(UserError, match="unknown method 'dcc'; did you mean dc"):
+        Recipe.from_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"method.name": "random", "budget.outer_steps": 1, "model_augmentation.networks": "pool"}, "uses no network"),
+        ({"method.name": "random", "budget.outer_steps": 1, "model_augmentation.perturb": True}, "uses no network"),
+        ({"method.name": "herding"}, "one outer step, got 2000: set budget.outer_steps=1"),
+        ({"method.name": "k-center", "budget.outer_steps": 1}, "whole real images: set synthetic.factor=1, got 2"),
+        ({"method.name": "dc", "method.network_samples": 64}, "set one of them to 0"),
+    ],
+)
+def test_what_does_not_compose_is_refused_with_the_reason(changes, reason):
+    with pytest.raises(UserError, match=reason) as refusal:
+        Recipe().changed(changes)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_network_without_features_is_refused_where_they_are_asked_for(monkeypatch):
+    class Plain(torch.nn.Module):
+        def __init__(self, num_classes: int, channels: int, size: int) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(channels * size**2, num_classes)
+
+    monkeypatch.setitem(NETWORKS, "plain for features", Plain)
+    with pytest.raises(UserError, match=r"dm asks the network.*'plain for features' has no method `features`"):
+        Recipe().changed({"method.name": "dm", "network.name": "plain for features"})
+    Recipe().changed({"network.name": "plain for features"})
+
+
+@pytest.mark.parametrize(("ipc", "loops"), [(1, (1, 1)), (5, (1, 1)), (10, (10, 50)), (20, (20, 25)), (50, (50, 10))])
+@pytest.mark.parametrize("family", ["dc", "dsa", "dc-ma", "dsa-ma"])
+def test_condensation_recipes_have_the_published_settings(family, ipc, loops):
+    recipe = find(family, ipc, "cifar10")
+    method = recipe.method
+    assert (method.inner_steps, method.network_epochs) == loops
+    assert (method.distance, method.image_lr, method.image_momentum, method.real_batch) == ("cosine", 0.1, 0.5, 256)
+    training = method.synthetic_training
+    assert (training.lr, training.momentum, training.batch, training.cutmix) == (0.01, 0.0, 256, 0.0)
+    assert (method.augment.rule == "dsa") == (training.augment.rule == "dsa") == family.startswith("dsa")
+    assert recipe.budget.steps == (200 if family.endswith("-ma") else 1000)
+    assert recipe.synthetic.factor == 1
+
+
+def test_dm_recipes_have_the_published_settings():
+    recipe = find("dm", 10, "cifar100")
+    assert (recipe.method.image_lr, recipe.method.image_momentum, recipe.method.real_batch) == (1.0, 0.5, 256)
+    assert (recipe.budget.steps, recipe.method.inner_steps) == (20000, 1)
+    assert recipe.method.augment.rule == "dsa"
+    augmented = find("dm-ma", 10, "cifar100")
+    assert augmented.budget.steps == 4000
+    assert augmented.model_augmentation.networks == "pool"
+    assert augmented.model_augmentation.perturb
