@@ -14,7 +14,7 @@ from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import METHODS, IDCSettings, MethodSettings
 from ddistill.model_augmentation import ModelAugmentationSettings
-from ddistill.networks import NetworkSettings, check_known_network, check_network, gives_features
+from ddistill.networks import NetworkSettings, check_known_network, check_network, network_gives
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
 from ddistill.training import CompileMode, Precision, TrainingSettings
@@ -120,11 +120,15 @@ class Recipe(Settings):
             raise ValueError(
                 f"method {name} chooses whole real images: set synthetic.factor=1, got {self.synthetic.factor}"
             )
-        if needs.features and not gives_features(self.network):
-            raise ValueError(
-                f"method {name} asks the network for the input of its classifier, but network "
-                f"{self.network.name!r} has no method `features`"
-            )
+        for asked, what in (
+            ("features" if needs.features else "", "the input of its classifier"),
+            ("layers" if needs.layers else "", "the maps of its layers"),
+        ):
+            if asked and not network_gives(self.network, asked):
+                raise ValueError(
+                    f"method {name} asks the network for {what}, but network {self.network.name!r} has no method "
+                    f"`{asked}`; use convnet"
+                )
 
     def _check_size(self, size: int) -> None:
         check_network(self.network, size)

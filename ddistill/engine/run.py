@@ -20,7 +20,7 @@ from ddistill.engine.log import RunLog
 from ddistill.engine.observer import Observer, Phase
 from ddistill.errors import RunError, UserError
 from ddistill.evaluation import Evaluation, evaluate_set
-from ddistill.methods import Context, Method, build_method
+from ddistill.methods import Context, CountsItsWork, Method, build_method
 from ddistill.model_augmentation import (
     FreshSource,
     NetworkFactory,
@@ -143,6 +143,7 @@ class _Session:
     ) -> None:
         self.data, self.recipe, self.folder, self.device, self.observer = data, recipe, folder, device, observer
         self.costs = Costs()
+        self.source_flops_per_step = 0.0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / RECIPE).exists():
@@ -174,7 +175,16 @@ class _Session:
         offsets = self.data.class_offsets.tolist()
         run = self.recipe.run
         context = Context(
-            self.real, offsets, synthetic, network, trainer, run.seed, compiled, self.precision, run.class_chunk
+            self.real,
+            offsets,
+            synthetic,
+            network,
+            trainer,
+            run.seed,
+            compiled,
+            self.precision,
+            run.class_chunk,
+            self.recipe.budget.steps,
         )
         return build_method(self.recipe.method, context)
 
@@ -212,7 +222,7 @@ class _Session:
         else:
             source = FreshSource(factory, settings.fresh_epochs, recipe.run.seed)
             per_step = factory.trainer().flops_per_step() * factory.steps_per_epoch() if settings.fresh_epochs else 0.0
-            self.flops_per_step += per_step * settings.fresh_epochs
+            self.source_flops_per_step = per_step * settings.fresh_epochs
         return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
 
     def _pool(self, factory: NetworkFactory) -> Pool:
@@ -255,7 +265,8 @@ class _Session:
             self._save(state)
             raise
         self.costs.seconds["distill"] = state.seconds
-        self.costs.flops["distill"] = self.flops_per_step * total
+        done = method.flops_done() if isinstance(method, CountsItsWork) else self.flops_per_step * total
+        self.costs.flops["distill"] = done + self.source_flops_per_step * total
 
     def _check_sound(self, step: int, loss: float, synthetic: SyntheticSet) -> None:
         """Stop at values that are not finite, and at pixels far outside of [0, 1]."""

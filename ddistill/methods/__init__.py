@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ddistill.methods.base import Context, Method, Needs
+from ddistill.methods.base import Context, CountsItsWork, Method, Needs
+from ddistill.methods.cafe import CAFE, CAFESettings
 from ddistill.methods.coresets import Coreset, HerdingSettings, KCenterSettings, RandomSettings
 from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
 from ddistill.methods.gradient_matching import (
@@ -18,9 +19,12 @@ from ddistill.methods.gradient_matching import (
 )
 
 __all__ = [
+    "CAFE",
     "METHODS",
+    "CAFESettings",
     "Context",
     "Coreset",
+    "CountsItsWork",
     "DCSettings",
     "DSASettings",
     "DistributionMatching",
@@ -42,6 +46,7 @@ MethodSettings = Annotated[
     | DCSettings
     | DSASettings
     | DistributionMatchingSettings
+    | CAFESettings
     | RandomSettings
     | HerdingSettings
     | KCenterSettings,
@@ -53,6 +58,7 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "dc": (DCSettings, GradientMatching),
     "dsa": (DSASettings, GradientMatching),
     "dm": (DistributionMatchingSettings, DistributionMatching),
+    "cafe": (CAFESettings, CAFE),
     "random": (RandomSettings, Coreset),
     "herding": (HerdingSettings, Coreset),
     "k-center": (KCenterSettings, Coreset),

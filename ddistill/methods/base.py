@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ class Needs:
         second_order: differentiates through gradients with respect to weights.
         trains_network_on: what the network is trained on between image updates.
         features: asks the network for the input of its classifier (a method `features`).
+        layers: asks the network for the maps of all its layers (a method `layers`).
         one_step: chooses real images in a single outer step, instead of improving a set.
     """
 
@@ -33,6 +34,7 @@ class Needs:
     second_order: bool
     trains_network_on: Literal["real", "synthetic", "nothing"]
     features: bool = False
+    layers: bool = False
     one_step: bool = False
 
 
@@ -50,6 +52,7 @@ class Context:
         compiled: compile the hot functions.
         precision: of convolutions and products in the hot functions.
         class_chunk: classes that are matched in one launch; None chooses by the device.
+        outer_steps: of the whole run, for rates that fall in its course.
     """
 
     real: Source
@@ -61,6 +64,7 @@ class Context:
     compiled: bool
     precision: Resolved = "fp32"
     class_chunk: int | None = None
+    outer_steps: int = 1
 
 
 class Method(Protocol):
@@ -91,6 +95,15 @@ class Method(Protocol):
 
     def flops_per_outer_step(self) -> float:
         """Floating-point operations of one outer step, by torch's counter on the real functions."""
+        ...
+
+
+@runtime_checkable
+class CountsItsWork(Protocol):
+    """A method whose outer steps differ in length, and that knows what it has done."""
+
+    def flops_done(self) -> float:
+        """Floating-point operations of all outer steps so far."""
         ...
 
 

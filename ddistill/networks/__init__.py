@@ -24,7 +24,7 @@ __all__ = [
     "build_network",
     "check_known_network",
     "check_network",
-    "gives_features",
+    "network_gives",
     "parameter_count",
     "register",
     "runs_on_kernels",
@@ -119,9 +119,9 @@ def check_network(settings: NetworkSettings, size: int) -> None:
         )
 
 
-def gives_features(settings: NetworkSettings) -> bool:
-    """Whether the network has a method `features`: images to the input of its classifier."""
-    return hasattr(NETWORKS[settings.name], "features")
+def network_gives(settings: NetworkSettings, method: str) -> bool:
+    """Whether the network has a method ``features`` (the input of its classifier) or ``layers`` (all maps)."""
+    return hasattr(NETWORKS[settings.name], method)
 
 
 def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:

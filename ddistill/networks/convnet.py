@@ -7,7 +7,7 @@ from torch import nn
 
 from ddistill.errors import UserError
 from ddistill.networks import kernels
-from ddistill.networks.layers import NormName, make_norm, norm_relu_pool
+from ddistill.networks.layers import NormName, average_pool, make_norm, norm_relu_pool
 
 
 class ConvBlock(nn.Module):
@@ -21,6 +21,10 @@ class ConvBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, width, H // 2, W // 2)."""
         return norm_relu_pool(self.conv(x), self.norm)
+
+    def before_pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the output of the ReLU, (N, width, H, W)."""
+        return torch.relu(self.norm(self.conv(x)))
 
 
 class ConvNet(nn.Module):
@@ -63,6 +67,14 @@ class ConvNet(nn.Module):
         if kernels.serves(x):
             x = x.contiguous(memory_format=torch.channels_last)  # the layout of the blocks' kernels
         return self.blocks(x).flatten(1)
+
+    def layers(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Each block's ReLU output before its pool, then the last pool's output: D + 1 tensors (N, width, h, h)."""
+        maps = []
+        for block in self.blocks:
+            maps.append(block.before_pool(x))  # type: ignore[operator]
+            x = average_pool(maps[-1])
+        return [*maps, x]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of normalised images (N, channels, size, size)."""

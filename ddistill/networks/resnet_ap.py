@@ -83,10 +83,16 @@ class ResNetAP(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """The input of the classifier, (N, 512 * width)."""
-        x = torch.relu(self.stem.norm(self.stem.conv(x)))
-        if self.stem_pool > 1:
-            x = average_pool(x, self.stem_pool)
-        return self.blocks(x).mean(dim=(2, 3))
+        return self.layers(x)[-1]
+
+    def layers(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The stem's ReLU output before its pool, the output of each block, and the input of the classifier."""
+        maps = [torch.relu(self.stem.norm(self.stem.conv(x)))]
+        x = average_pool(maps[0], self.stem_pool) if self.stem_pool > 1 else maps[0]
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return [*maps, x.mean(dim=(2, 3))]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of normalised images (N, channels, size, size)."""

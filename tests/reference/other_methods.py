@@ -55,6 +55,30 @@ def dm_loss(embed: Callable[[Tensor], Tensor], real: Tensor, images: Tensor) -> 
     return torch.sum((torch.mean(embed(real).detach(), dim=0) - torch.mean(embed(images), dim=0)) ** 2)
 
 
+def cafe_loss(
+    layers: Callable[[Tensor], list[Tensor]],
+    real: list[Tensor],
+    images: list[Tensor],
+    layer_weights: list[float],
+    discrimination_weight: float,
+) -> Tensor:
+    """CAFE, all classes: weighted squared distances of layer means, 1 more for the flattened last layer, and the
+    cross-entropy of all real embeddings under the synthetic mean embeddings as classifier (batch mean)."""
+    total = torch.zeros(())
+    real_embeddings, classifier, labels = [], [], []
+    for c in range(len(real)):
+        of_real, of_synthetic = layers(real[c]), layers(images[c])
+        for weight, r, s in zip(layer_weights, of_real, of_synthetic, strict=True):
+            total = total + weight * torch.sum((r.detach().mean(dim=0) - s.mean(dim=0)) ** 2)
+        r, s = of_real[-1].detach().flatten(1), of_synthetic[-1].flatten(1)
+        total = total + 1.0 * torch.sum((r.mean(dim=0) - s.mean(dim=0)) ** 2)
+        real_embeddings.append(r)
+        classifier.append(s.mean(dim=0))
+        labels.append(torch.full((len(r),), c))
+    logits = torch.cat(real_embeddings) @ torch.stack(classifier).T
+    return total + discrimination_weight * torch.nn.functional.cross_entropy(logits, torch.cat(labels))
+
+
 def herding(embeddings: np.ndarray, count: int) -> list[int]:
     """At each turn the image that brings the mean of the chosen nearest to the mean of all."""
     chosen: list[int] = []

@@ -133,7 +133,7 @@ def test_resnet_ap_computes_what_the_reference_computes(size, kernel, width):
 def test_the_stem_of_resnet_ap_pools_by_the_size_of_the_images(size, side):
     network = ResNetAP(2, 3, size, width=0.125)
     seen = []
-    network.blocks.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    network.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
     network(torch.zeros(1, 3, size, size))
     assert seen == [side]
 

@@ -1,5 +1,7 @@
 """DC, DSA, DM and coresets against slow references (1e-4, float32), and what recipes may compose."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from reference import convnet, other_methods
@@ -9,7 +11,9 @@ from ddistill.augment import AugmentSettings
 from ddistill.config import Recipe
 from ddistill.errors import UserError
 from ddistill.methods import (
+    CAFE,
     METHODS,
+    CAFESettings,
     Context,
     Coreset,
     DCSettings,
@@ -21,6 +25,7 @@ from ddistill.methods import (
     KCenterSettings,
     RandomSettings,
 )
+from ddistill.methods import cafe as fast_cafe
 from ddistill.methods import coresets as fast_coresets
 from ddistill.methods import distribution_matching as fast_dm
 from ddistill.networks import NETWORKS, ConvNet
@@ -136,6 +141,50 @@ def test_dc_moves_the_statistics_of_batch_norms_by_real_images_and_holds_them_wh
     method.sum_step(0, method._draw(1))
     assert torch.equal(norm.running_mean, moved)
     assert not norm.training
+
+
+@pytest.mark.parametrize("compiled_form", [False, True])
+def test_cafe_steps_along_alignment_at_every_layer_and_discrimination(compiled_form, monkeypatch):
+    monkeypatch.setattr(fast_cafe, "maybe_compile", lambda function, _: function)  # without the compiler
+    context = make_context(compiled=compiled_form)
+    settings = CAFESettings(real_batch=8, discrimination_weight=0.5, image_lr=0.02)
+    method, start = CAFE(settings, context), context.synthetic.images.clone()
+    positions = fast_cafe.draw_real(context, "real batch", 1, 8, 1)
+    real = real_batches(context, positions)
+    images = [normalise(start[c * IPC : (c + 1) * IPC], MEAN, STD).requires_grad_() for c in range(CLASSES)]
+    loss = other_methods.cafe_loss(context.network.layers, real, images, [0.1, 1.0, 1.0], 0.5)
+    gradients = torch.autograd.grad(loss, images)
+    expected = torch.cat([image.detach() - 0.02 * g for image, g in zip(images, gradients, strict=True)])
+    ours, accuracy = method.image_step(positions[:, 0], fast_cafe.draw_augment(PLAIN, 3, 1, torch.Generator()), 0)
+    assert float(ours) == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert 0.0 <= float(accuracy) <= 1.0
+    assert_moved_alike(context.synthetic.images, other_methods.denormalise(expected, MEAN, STD), start)
+
+
+def test_cafe_weighs_the_last_two_layers_and_the_embedding_most():
+    assert fast_cafe.layer_weights(4, 0.1) == [0.1, 0.1, 1.0, 2.0]
+
+
+def test_cafe_ends_an_outer_step_when_the_accuracy_settles_and_counts_what_it_did():
+    def steps_of(**settings) -> tuple[int, int, float]:
+        method = CAFE(CAFESettings(real_batch=8, max_network_epochs=2, window=3, **settings), make_context())
+        method.outer_step(1, nothing)
+        return method.done.image_steps, method.done.network_epochs, method.flops_done()
+
+    settled, moving = steps_of(stop_matching_range=1.0), steps_of(stop_matching_range=0.0, max_inner_steps=6)
+    assert settled[:2] == (3, 4)
+    assert moving[:2] == (6, 12)
+    assert 0 < settled[2] < moving[2]
+
+
+def test_cafe_halves_the_image_rate_late_in_the_run():
+    rates = []
+    for step in (1200, 1201, 1601, 1801):
+        context = replace(make_context(), outer_steps=2000)
+        method = CAFE(CAFESettings(real_batch=8, max_inner_steps=1), context)
+        method.outer_step(step, nothing)
+        rates.append(method.optimiser.lr)
+    assert rates == [0.1, 0.05, 0.025, 0.0125]
 
 
 @pytest.mark.parametrize("count", [1, 4, 10])
