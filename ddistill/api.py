@@ -68,6 +68,7 @@ def distill(
     ipc: int = 1,
     changes: Mapping[str, Any] | None = None,
     resume: bool = False,
+    extend: bool = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
 ) -> Run:
@@ -81,6 +82,7 @@ def distill(
         ipc: stored images per class, for a recipe given by name.
         changes: other values for recipe fields, ``{"method.inner_steps": 50}``.
         resume: go on with the run in ``out``, or start one where there is none.
+        extend: go on with it under a larger budget (``budget.outer_steps``, ``budget.speedup``).
         device: "cpu", "cuda", "cuda:1".
         observer: hears of progress.
 
@@ -96,9 +98,9 @@ def distill(
         >>> run.summary["accuracy"]["mean"]  # doctest: +SKIP
     """
     if out is not None:
-        check_folder(out, resume=resume)
+        check_folder(out, resume=resume or extend)
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
-    return distill_data(real, complete, out=out, resume=resume, device=device, observer=observer)
+    return distill_data(real, complete, out=out, resume=resume, extend=extend, device=device, observer=observer)
 
 
 def evaluate(

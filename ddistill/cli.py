@@ -86,6 +86,7 @@ def distill(
     seed: Annotated[int | None, typer.Option(help="Same seed, same images. (default 0)")] = None,
     run: Annotated[Path | None, typer.Option("--out", help="Folder of the run. (default runs/RECIPE-ipcN)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start one.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Go on with it under a larger budget.")] = False,
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
@@ -117,6 +118,7 @@ def distill(
                 ipc=images,
                 changes=settings,
                 resume=resume,
+                extend=extend,
                 device=place,
                 observer=screen,
             )

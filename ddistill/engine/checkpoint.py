@@ -44,19 +44,24 @@ def save_checkpoint(folder: Path, state: Checkpoint) -> None:
         _checksum_path(old).unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest state that is whole, or None."""
-    from safetensors import safe_open
+def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
+    """The newest state that is whole, or None, and the newer files that are damaged."""
+    from safetensors import SafetensorError, safe_open
 
+    damaged: list[Path] = []
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
         checksum = _checksum_path(path)
-        if not checksum.is_file() or checksum.read_text(encoding="utf-8").strip() != file_checksum(path):
-            continue
-        with safe_open(path, framework="pt") as stored:
-            about = stored.metadata()
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        return Checkpoint(int(about["step"]), tensors, float(about["seconds"]), json.loads(about["loss"]))
-    return None
+        try:
+            if checksum.read_text(encoding="utf-8").strip() != file_checksum(path):
+                raise ValueError("another checksum")
+            with safe_open(path, framework="pt") as stored:
+                about = stored.metadata()
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            state = Checkpoint(int(about["step"]), tensors, float(about["seconds"]), json.loads(about["loss"]))
+            return state, damaged
+        except (OSError, ValueError, KeyError, SafetensorError):
+            damaged.append(path)
+    return None, damaged
 
 
 def _checksum_path(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -14,8 +15,10 @@ from torch import nn
 
 from ddistill.config import Recipe
 from ddistill.data import RealData
+from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
+from ddistill.engine.lock import LOCK_FILES, locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.observer import Observer, Phase
 from ddistill.errors import RunError, UserError
@@ -39,7 +42,7 @@ from ddistill.training import Source, Trainer, resolve_precision
 from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, REPAYING_FLOPS, worth_compiling
 
 CHECKPOINT_SECONDS = 120.0
-RECIPE = "recipe.yaml"
+RECIPE, DATA = "recipe.yaml", "data.json"
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 
@@ -83,13 +86,13 @@ def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
             raise UserError(
                 f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(entry.name not in LOCK_FILES for entry in folder.iterdir()):
         raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
     return folder
 
 
-def check_same_recipe(folder: Path, recipe: Recipe) -> None:
-    """Refuse to resume a run under another recipe.
+def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> None:
+    """Refuse to resume a run under another recipe; ``extend`` lets its budget differ.
 
     Raises:
         UserError: naming the fields that differ.
@@ -97,10 +100,34 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> None:
     if not (folder / RECIPE).exists():
         return
     differing = _differences(Recipe.from_yaml(folder / RECIPE).model_dump(mode="json"), recipe.model_dump(mode="json"))
-    if differing:
+    longer = [field for field in differing if extend and field.startswith("budget.")]
+    if longer and recipe.method.needs.fixed_length:
+        raise UserError(
+            f"the schedule of method {recipe.method.name} depends on the number of outer steps, so that a run cannot "
+            "be extended; start another one with the larger budget"
+        )
+    if differing != longer:
         raise UserError(
             f"the run in {str(folder)!r} has another recipe; it differs in: {', '.join(differing)}; "
             "resume with the same settings, or give another --out"
+        )
+
+
+def check_same_data(folder: Path, data: RealData) -> None:
+    """Refuse to resume a run on other data.
+
+    Raises:
+        UserError: the images, labels or class names are not those that the run was started with.
+    """
+    path = folder / "checkpoint" / DATA
+    try:
+        started_with = json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # damaged: the recipe still names the source
+    if started_with not in (None, data.fingerprint):
+        raise UserError(
+            f"the run in {str(folder)!r} was started on other data: fingerprint {str(started_with)[:12]}, now "
+            f"{data.fingerprint[:12]}; resume with the same images, or give another --out"
         )
 
 
@@ -110,6 +137,7 @@ def distill_data(
     *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    extend: bool = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
 ) -> Run:
@@ -120,19 +148,25 @@ def distill_data(
         recipe: complete settings.
         out: folder of the run; nothing is written if None.
         resume: go on with the run in ``out`` from its last checkpoint, or start one where there is none.
+        extend: go on with it under a larger budget.
         device: to compute on.
         observer: hears of progress.
 
     Raises:
-        UserError: recipe and data do not fit, or ``out`` cannot be used.
+        UserError: recipe and data do not fit, or ``out`` cannot be used or is being written by another process.
         RunError: a value that is not finite; the last good images are kept in the checkpoint.
     """
     recipe = recipe.changed({"data.source": recipe.data.source or data.source})
     recipe.check(data)
-    folder = check_folder(out, resume=resume) if out is not None else None
-    if folder is not None:
-        check_same_recipe(folder, recipe)
-    return _Session(data, recipe, folder, torch.device(device), observer or Observer()).run()
+    place, observer = torch.device(device), observer or Observer()
+    if out is None:
+        return _Session(data, recipe, None, place, observer).run()
+    folder = check_folder(out, resume=resume or extend)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        check_same_recipe(folder, recipe, extend=extend)
+        check_same_data(folder, data)
+        return _Session(data, recipe, folder, place, observer).run()
 
 
 class _Session:
@@ -145,9 +179,10 @@ class _Session:
         self.costs = Costs()
         self.source_flops_per_step = 0.0
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / RECIPE).exists():
-                write_text(folder / RECIPE, recipe.to_yaml())
+            about = {"name": data.name, "fingerprint": data.fingerprint}
+            write_json(folder / "checkpoint" / DATA, about)
+            write_text(folder / RECIPE, recipe.to_yaml())
+        self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.precision = resolve_precision(recipe.run.precision, device)
         self.real = Source(data.train.images.to(device), data.train.labels.to(device), data.mean, data.std)
@@ -283,7 +318,14 @@ class _Session:
     def _restore(self, method: Method, synthetic: SyntheticSet) -> Checkpoint | None:
         if self.folder is None:
             return None
-        state = load_checkpoint(self.folder / "checkpoint")
+        state, damaged = load_checkpoint(self.folder / "checkpoint")
+        for path in damaged:
+            self.observer.note(f"the checkpoint {path.name} is damaged and was passed over")
+        if state is not None and state.step > self.recipe.budget.steps:
+            raise UserError(
+                f"the run has made {state.step} outer steps, more than the {self.recipe.budget.steps} of this recipe; "
+                "give a larger budget"
+            )
         if state is not None:
             synthetic.images.copy_(state.tensors["images"])
             own = {name.removeprefix("method."): t for name, t in state.tensors.items() if name.startswith("method.")}
@@ -302,6 +344,14 @@ class _Session:
 
     def _judge(self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int) -> Evaluation:
         phase: Phase = "evaluate" if what == "distilled" else "baseline"
+        started = time.perf_counter()
+
+        def on_run(repeat: int, accuracy: float) -> None:
+            nonlocal started
+            now = time.perf_counter()
+            self.accuracies.add(what, step, repeat, accuracy, now - started)
+            started = now
+
         evaluation = evaluate_set(
             synthetic,
             self.data,
@@ -311,6 +361,8 @@ class _Session:
             device=self.device,
             compile_mode=self.recipe.run.compile,
             precision=self.recipe.run.precision,
+            finished=self.accuracies.of(what, step),
+            on_run=on_run,
             on_epoch=lambda done, total: self.observer.progress(phase, done, total),
         )
         self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
@@ -320,7 +372,6 @@ class _Session:
     def _finish(self, synthetic: SyntheticSet) -> Run:
         recipe, steps = self.recipe, self.recipe.budget.steps
         self._picture(synthetic, steps)
-        started = time.perf_counter()
         evaluation = self._judge(synthetic, "distilled", steps)
         baselines = {}
         for name in recipe.evaluation.baselines:
@@ -328,8 +379,8 @@ class _Session:
                 random_set(recipe.synthetic, self.data, recipe.run.seed, draw, decoded=name == "random_decoded")
                 for draw in range(recipe.evaluation.repeats)
             ]
-            baselines[name] = {**self._judge(real, name, steps).as_dict(), "images": len(real[0].images)}
-        self.costs.seconds["evaluate"] = time.perf_counter() - started
+            baselines[name] = {**self._judge(real, name, 0).as_dict(), "images": len(real[0].images)}
+        self.costs.seconds["evaluate"] = self.accuracies.seconds
         summary = {
             "recipe": recipe.name,
             "method": recipe.method.name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from ddistill.training import (
 from ddistill.training.compilation import CompileMode, worth_compiling
 
 OnEpoch = Callable[[int, int], None]
+OnRun = Callable[[int, float], None]
 
 EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale", "rotate"))
 IMAGENET_EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500), (math.inf, 300))
@@ -103,6 +104,8 @@ def evaluate_set(
     device: torch.device | str = "cpu",
     compile_mode: CompileMode = "auto",
     precision: Precision = "auto",
+    finished: Mapping[int, float] | None = None,
+    on_run: OnRun | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
@@ -116,6 +119,8 @@ def evaluate_set(
         device: to train on.
         compile_mode: whether to compile the training step.
         precision: of convolutions and products while training; testing is in float32.
+        finished: accuracies in percent by repeat that were measured before and are taken as they are.
+        on_run: called with (repeat, accuracy in percent) when a network has been trained and tested.
         on_epoch: called with (epochs done, epochs in all), over all repeats.
     """
     device = torch.device(device)
@@ -133,8 +138,10 @@ def evaluate_set(
     served = exact == "fp32" and runs_on_kernels(module, device)
     compiled = worth_compiling(compile_mode, ahead, served)
     trainer = Trainer(module, train, settings.training, compiled=compiled, precision=exact)
-    runs = []
+    runs = dict(finished or {})
     for repeat in range(settings.repeats):
+        if repeat in runs:
+            continue
         module.load_state_dict(build_network(network, *shape, seed, "evaluation", repeat).state_dict())
         trainer.source = sources[repeat % len(sources)]
         trainer.restart()
@@ -146,7 +153,9 @@ def evaluate_set(
             trainer.run(batches, draws, [rate] * len(batches))
             if on_epoch:
                 on_epoch(repeat * epochs + epoch + 1, settings.repeats * epochs)
-        runs.append(predict_accuracy(module, test))
+        runs[repeat] = predict_accuracy(module, test)
+        if on_run:
+            on_run(repeat, runs[repeat])
     protocol = {
         "network": network.model_dump(mode="json"),
         "epochs": epochs,
@@ -158,7 +167,7 @@ def evaluate_set(
         "precision": exact,
         "reported": "last epoch",
     }
-    return Evaluation(tuple(runs), protocol)
+    return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol)
 
 
 def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> Source:

@@ -27,6 +27,7 @@ class Needs:
         trains_network_on: what the network is trained on between image updates.
         features: asks the network for the input of its classifier (a method `features`).
         layers: asks the network for the maps of all its layers (a method `layers`).
+        fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
     """
 
@@ -35,6 +36,7 @@ class Needs:
     trains_network_on: Literal["real", "synthetic", "nothing"]
     features: bool = False
     layers: bool = False
+    fixed_length: bool = False
     one_step: bool = False
 
 

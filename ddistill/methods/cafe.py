@@ -65,7 +65,14 @@ class CAFESettings(Settings):
     @property
     def needs(self) -> Needs:
         """A network that gives its layers and embeddings, and is trained on the synthetic set."""
-        return Needs(network=True, second_order=False, trains_network_on="synthetic", features=True, layers=True)
+        return Needs(
+            network=True,
+            second_order=False,
+            trains_network_on="synthetic",
+            features=True,
+            layers=True,
+            fixed_length=True,
+        )
 
 
 class Layers(nn.Module):
