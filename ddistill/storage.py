@@ -19,6 +19,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DDISTILL_CACHE") or platformdirs.user_cache_dir("ddistill", appauthor=False))
 
 
+def make_parent(path: Path) -> Path:
+    """The path, whose folder now exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def fingerprint(value: Any) -> str:
     """Hex SHA-256 of a JSON-able value: equal values, equal fingerprints, on every machine."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

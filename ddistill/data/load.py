@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from ddistill.data.cache import DecodedSet, cache_file, read_decoded, write_decoded
 from ddistill.data.images import DecodedPart, Progress, decode_part, with_channels
@@ -27,6 +28,7 @@ from ddistill.data.real_data import RealData, Split, channel_statistics, content
 from ddistill.data.settings import DataSettings
 from ddistill.data.sources import Part, Source, find_source
 from ddistill.errors import UserError
+from ddistill.storage import make_parent
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -79,13 +81,26 @@ def load_data(
 
 
 def _decoded_and_kept(path: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
+    try:
+        lock = FileLock(make_parent(path.with_suffix(".lock"))).acquire()
+    except OSError as error:
+        return _kept_nowhere(path, _decode(source, on_progress), error)
+    with lock:  # another process may have been at it: then its images are used
+        return read_decoded(path) or _decode_and_write(path, source, on_progress)
+
+
+def _decode_and_write(path: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
     decoded = _decode(source, on_progress)
     try:
         write_decoded(path, decoded)
     except OSError as error:
-        # The cache only saves time: a full disk or a folder that cannot be written must not stop a run.
-        return replace(decoded, notes=(*decoded.notes, f"decoded images could not be kept in {path.parent}: {error}"))
+        return _kept_nowhere(path, decoded, error)
     return decoded
+
+
+def _kept_nowhere(path: Path, decoded: DecodedSet, error: OSError) -> DecodedSet:
+    """The cache only saves time: a full disk or a folder that cannot be written must not stop a run."""
+    return replace(decoded, notes=(*decoded.notes, f"decoded images could not be kept in {path.parent}: {error}"))
 
 
 def _decode(source: Source, on_progress: Progress | None) -> DecodedSet:

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.training import NetworkFactory
-from ddistill.storage import cache_folder, file_checksum, fingerprint, write_atomically, write_json
+from ddistill.storage import cache_folder, file_checksum, fingerprint, make_parent, write_atomically, write_json
 
 FORMAT = 1
-DESCRIPTION = "pool.json"
+DESCRIPTION, UNFINISHED = "pool.json", "unfinished.json"
 
 OnMember = Callable[[int, int], None]
 
@@ -78,9 +80,17 @@ def train_pool(
     stored = _read_pool(home, identity)
     if stored is not None:
         return stored
-    started = time.perf_counter()
-    members = []
-    for index in range(size):
+    with FileLock(make_parent(home.with_suffix(".lock"))):  # another process may be at it: then its pool is used
+        stored = _read_pool(home, identity)
+        return stored or _train(factory, home, identity, on_member)
+
+
+def _train(factory: NetworkFactory, home: Path, identity: dict[str, Any], on_member: OnMember | None) -> Pool:
+    """Train what is missing; each finished member is kept, so that an interrupted pool goes on."""
+    size, epochs, seed = identity["size"], identity["epochs"], identity["seed"]
+    members, seconds, checksums = _finished(home, identity)
+    for index in range(len(members), size):
+        started = time.perf_counter()
 
         def on_epoch(done: int, _: int, index: int = index) -> None:
             if on_member:
@@ -88,37 +98,48 @@ def train_pool(
 
         weights = factory.early_stage(epochs, seed, "pool", index, on_epoch)
         members.append({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
-    seconds = time.perf_counter() - started
-    _write_pool(home, members, {**identity, "seconds": seconds})
+        write_atomically(_member_path(home, index), partial(_save, members[-1]))
+        seconds += time.perf_counter() - started
+        checksums.append(file_checksum(_member_path(home, index)))
+        name = DESCRIPTION if index + 1 == size else UNFINISHED
+        write_json(home / name, {**identity, "seconds": seconds, "sha256": checksums})
+    (home / UNFINISHED).unlink(missing_ok=True)
     return Pool(members, seconds, home, reused=False)
 
 
-def _write_pool(home: Path, members: list[Weights], about: dict[str, Any]) -> None:
+def _save(weights: Weights, path: Path) -> None:
     from safetensors.torch import save_file
 
-    paths = [_member_path(home, index) for index in range(len(members))]
-    for path, weights in zip(paths, members, strict=True):
-        write_atomically(path, partial(save_file, weights))
-    write_json(home / DESCRIPTION, {**about, "sha256": [file_checksum(path) for path in paths]})
+    save_file(weights, path)
 
 
 def _read_pool(home: Path, identity: dict[str, Any]) -> Pool | None:
     """The stored pool, or None where there is none or one that is damaged; a damaged one is trained again."""
+    members, seconds, _ = _read_members(home, DESCRIPTION, identity)
+    return Pool(members, seconds, home, reused=True) if len(members) == identity["size"] else None
+
+
+def _finished(home: Path, identity: dict[str, Any]) -> tuple[list[Weights], float, list[str]]:
+    """Members that an interrupted training left, the seconds they took, and their checksums."""
+    return _read_members(home, UNFINISHED, identity)
+
+
+def _read_members(home: Path, name: str, identity: dict[str, Any]) -> tuple[list[Weights], float, list[str]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not (home / DESCRIPTION).is_file():
-        return None
+    nothing: tuple[list[Weights], float, list[str]] = ([], 0.0, [])
+    if not (home / name).is_file():
+        return nothing
     try:
-        about = json.loads((home / DESCRIPTION).read_text(encoding="utf-8"))
-        seconds, checksums = float(about.pop("seconds")), about.pop("sha256")
-        paths = [_member_path(home, index) for index in range(identity["size"])]
+        about = json.loads((home / name).read_text(encoding="utf-8"))
+        seconds, checksums = float(about.pop("seconds")), list(about.pop("sha256"))
+        paths = [_member_path(home, index) for index in range(len(checksums))]
         if about != identity or [file_checksum(path) for path in paths] != checksums:
-            return None
-        members = [load_file(path) for path in paths]
+            return nothing
+        return [load_file(path) for path in paths], seconds, checksums
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
-        return None
-    return Pool(members, seconds, home, reused=True)
+        return nothing
 
 
 def _member_path(home: Path, index: int) -> Path:

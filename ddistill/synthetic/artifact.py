@@ -23,10 +23,10 @@ import torch
 import yaml
 
 from ddistill.errors import UserError
-from ddistill.storage import write_atomically, write_json, write_text
+from ddistill.storage import file_checksum, fingerprint, write_atomically, write_json, write_text
 from ddistill.synthetic.synthetic_set import SyntheticSet
 
-FORMAT = 1
+FORMAT = 2
 STORED = "stored.safetensors"
 DESCRIPTION = "synthetic.json"
 PARQUET = "data/train-00000-of-00001.parquet"
@@ -54,7 +54,9 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     write_atomically(folder / STORED, lambda path: save_file(tensors, path))
     write_atomically(folder / PARQUET, lambda path: _write_parquet(synthetic, path))
     write_text(folder / CARD, dataset_card(synthetic, about))
-    write_json(folder / DESCRIPTION, description(synthetic, about))
+    files = {name: file_checksum(folder / name) for name in (STORED, PARQUET)}
+    contents = {**description(synthetic, about), "files": files}
+    write_json(folder / DESCRIPTION, {**contents, "sha256": fingerprint(contents)})
     return folder
 
 
@@ -87,6 +89,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON ({error}); the artifact is damaged") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise UserError(f"{path} is not an artifact of format {FORMAT}, the one that this version reads")
+    checksum = about.pop("sha256", None)
+    if checksum != fingerprint(about):
+        raise UserError(f"{path} was changed since it was written (its checksum differs); the artifact is damaged")
     return about
 
 
@@ -165,6 +170,8 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
 
     path = folder / STORED
     try:
+        if file_checksum(path) != about["files"][STORED]:
+            raise ValueError(f"the checksum of {STORED} is not the one in {DESCRIPTION}")
         tensors = load_file(path)
         images, labels = tensors["images"], tensors["labels"]
         names, factor = tuple(about["class_names"]), about["decoder"]["factor"]

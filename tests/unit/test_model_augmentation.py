@@ -393,14 +393,35 @@ def test_a_damaged_pool_is_trained_again(tmp_path, monkeypatch, damage):
     assert toy_pool(tmp_path).reused
 
 
-def test_a_pool_whose_training_was_interrupted_is_not_taken_for_whole(tmp_path):
+def test_an_interrupted_pool_goes_on_after_its_last_whole_member_to_the_same_bits(tmp_path):
     def stop(done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         toy_pool(tmp_path, size=3, on_member=stop)
-    assert not toy_pool(tmp_path, size=3).reused
+    trained: list[int] = []
+    again = toy_pool(tmp_path, size=3, on_member=lambda done, total: trained.append(done))
+    assert not again.reused
+    assert trained == [2, 3]
+    whole = toy_pool(tmp_path / "whole", size=3)
+    assert all(same(a, b) for a, b in zip(again.members, whole.members, strict=True))
+    assert {path.name for path in again.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}
+    assert "unfinished.json" not in {path.name for path in whole.folder.iterdir()}
+
+
+def test_a_member_that_was_damaged_before_the_pool_was_whole_is_trained_again(tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy_pool(tmp_path, size=3, on_member=stop)
+    (home,) = (path for path in tmp_path.rglob("unfinished.json"))
+    (home.parent / "member-000.safetensors").write_bytes(b"x")
+    whole = toy_pool(tmp_path / "whole", size=3)
+    again = toy_pool(tmp_path, size=3)
+    assert all(same(a, b) for a, b in zip(again.members, whole.members, strict=True))
 
 
 # -------------------------------------------------------------------------------------------------- early stage
