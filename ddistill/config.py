@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from ddistill.data import DataSettings, RealData
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
-from ddistill.methods import METHODS, IDCSettings, MethodSettings
+from ddistill.methods import METHODS, IDCSettings, MethodSettings, TrajectoryMatchingSettings
 from ddistill.model_augmentation import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, check_known_network, check_network, network_gives
 from ddistill.settings import Settings
@@ -111,6 +111,17 @@ class Recipe(Settings):
             raise ValueError(
                 f"method {name} uses no network: model_augmentation.networks=pool, perturb and fresh_epochs have no "
                 "effect; leave them out or choose another method"
+            )
+        if needs.trajectories != (source.networks == "trajectories"):
+            raise ValueError(
+                f"method {name} starts from expert trajectories: set model_augmentation.networks=trajectories"
+                if needs.trajectories
+                else f"model_augmentation.networks=trajectories is for method tm; method {name} takes fresh or pool"
+            )
+        if isinstance(self.method, TrajectoryMatchingSettings) and self.method.last_epoch > source.pool_epochs:
+            raise ValueError(
+                f"method tm asks for the experts' epoch {self.method.last_epoch} (max_start_epoch + expert_epochs), "
+                f"but model_augmentation.pool_epochs is {source.pool_epochs}; raise it, or lower method.max_start_epoch"
             )
         if needs.one_step and self.budget.steps > 1:
             raise ValueError(

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ddistill.engine.log import RunLog
 from ddistill.engine.observer import Observer, Phase
 from ddistill.errors import RunError, UserError
 from ddistill.evaluation import Evaluation, evaluate_set
-from ddistill.methods import Context, CountsItsWork, Method, build_method
+from ddistill.methods import Context, CountsItsWork, Method, TrajectoryMatchingSettings, build_method
 from ddistill.model_augmentation import (
     FreshSource,
     NetworkFactory,
@@ -31,8 +32,12 @@ from ddistill.model_augmentation import (
     PerturbedSource,
     Pool,
     PoolSource,
+    Trajectories,
+    TrajectorySource,
+    Weights,
     load_into,
     train_pool,
+    train_trajectories,
 )
 from ddistill.networks import runs_on_kernels
 from ddistill.report import save_grid
@@ -178,6 +183,7 @@ class _Session:
         self.data, self.recipe, self.folder, self.device, self.observer = data, recipe, folder, device, observer
         self.costs = Costs()
         self.source_flops_per_step = 0.0
+        self.target: Callable[[int], Weights] | None = None
         if folder is not None:
             about = {"name": data.name, "fingerprint": data.fingerprint}
             write_json(folder / "checkpoint" / DATA, about)
@@ -197,8 +203,8 @@ class _Session:
         compiled = self._compile(network, Trainer(network, self.real, recipe.training))
         trainer = Trainer(network, self.real, recipe.training, compiled=compiled, precision=self.precision)
         synthetic = _on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
-        method = self._method(network, trainer, synthetic, compiled)
         source = self._source(compiled)
+        method = self._method(network, trainer, synthetic, compiled)
         self._distill(method, source, network, synthetic)
         return self._finish(synthetic.snapshot())
 
@@ -220,6 +226,7 @@ class _Session:
             self.precision,
             run.class_chunk,
             self.recipe.budget.steps,
+            self.target,
         )
         return build_method(self.recipe.method, context)
 
@@ -253,21 +260,28 @@ class _Session:
         )
         source: NetworkSource
         if settings.networks == "pool":
-            source = PoolSource(self._pool(factory).members, settings.selection, recipe.run.seed)
+            pool = pool_for(recipe, self.data, factory, self.observer)
+            self._count_pool(pool, factory)
+            source = PoolSource(pool.members, settings.selection, recipe.run.seed)
+        elif settings.networks == "trajectories":
+            assert isinstance(recipe.method, TrajectoryMatchingSettings)
+            experts = trajectories_for(recipe, self.data, factory, self.observer)
+            self._count_pool(experts, factory)
+            start, ahead = recipe.method.max_start_epoch, recipe.method.expert_epochs
+            source = TrajectorySource(experts, start, ahead, recipe.run.seed)
+            self.target = source.target
         else:
             source = FreshSource(factory, settings.fresh_epochs, recipe.run.seed)
             per_step = factory.trainer().flops_per_step() * factory.steps_per_epoch() if settings.fresh_epochs else 0.0
             self.source_flops_per_step = per_step * settings.fresh_epochs
         return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
 
-    def _pool(self, factory: NetworkFactory) -> Pool:
-        pool = pool_for(self.recipe, self.data, factory, self.observer)
+    def _count_pool(self, pool: Pool | Trajectories, factory: NetworkFactory) -> None:
         settings = self.recipe.model_augmentation
         steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
         self.costs.seconds["pool"] = pool.seconds
         self.costs.flops["pool"] = factory.trainer().flops_per_step() * steps
         self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
-        return pool
 
     def _distill(self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet) -> None:
         recipe, total = self.recipe, self.recipe.budget.steps
@@ -413,19 +427,29 @@ class _Session:
 
 def pool_for(recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer) -> Pool:
     """The pool of a recipe on these data: from the cache, else trained."""
+    return train_pool(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer))
+
+
+def trajectories_for(recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer) -> Trajectories:
+    """The expert trajectories of a recipe on these data: from the cache, else trained."""
+    return train_trajectories(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer))
+
+
+def _data_identity(recipe: Recipe, data: RealData) -> str:
+    if not recipe.data.validation_fraction:
+        return data.fingerprint
+    # which images are held out follows from the run's seed
+    return f"{data.fingerprint}-{recipe.data.validation_fraction}-{recipe.run.seed}"
+
+
+def _pool_settings(recipe: Recipe, observer: Observer) -> dict[str, Any]:
     settings = recipe.model_augmentation
-    identity = data.fingerprint
-    if recipe.data.validation_fraction:
-        # which images are held out follows from the run's seed
-        identity = f"{identity}-{recipe.data.validation_fraction}-{recipe.run.seed}"
-    return train_pool(
-        factory,
-        identity,
-        size=settings.pool_size,
-        epochs=settings.pool_epochs,
-        seed=settings.pool_seed,
-        on_member=lambda done, total: observer.progress("pool", done, total),
-    )
+    return {
+        "size": settings.pool_size,
+        "epochs": settings.pool_epochs,
+        "seed": settings.pool_seed,
+        "on_member": lambda done, total: observer.progress("pool", done, total),
+    }
 
 
 def _state_of(method: Method, synthetic: SyntheticSet) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from ddistill.methods.gradient_matching import (
     GradientMatchingSettings,
     IDCSettings,
 )
+from ddistill.methods.trajectory_matching import TrajectoryMatching, TrajectoryMatchingSettings
 
 __all__ = [
     "CAFE",
@@ -38,6 +39,8 @@ __all__ = [
     "MethodSettings",
     "Needs",
     "RandomSettings",
+    "TrajectoryMatching",
+    "TrajectoryMatchingSettings",
     "build_method",
 ]
 
@@ -47,6 +50,7 @@ MethodSettings = Annotated[
     | DSASettings
     | DistributionMatchingSettings
     | CAFESettings
+    | TrajectoryMatchingSettings
     | RandomSettings
     | HerdingSettings
     | KCenterSettings,
@@ -59,6 +63,7 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "dsa": (DSASettings, GradientMatching),
     "dm": (DistributionMatchingSettings, DistributionMatching),
     "cafe": (CAFESettings, CAFE),
+    "tm": (TrajectoryMatchingSettings, TrajectoryMatching),
     "random": (RandomSettings, Coreset),
     "herding": (HerdingSettings, Coreset),
     "k-center": (KCenterSettings, Coreset),

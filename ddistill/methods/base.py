@@ -27,6 +27,7 @@ class Needs:
         trains_network_on: what the network is trained on between image updates.
         features: asks the network for the input of its classifier (a method `features`).
         layers: asks the network for the maps of all its layers (a method `layers`).
+        trajectories: starts from an expert's weights and aims at its later ones.
         fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
     """
@@ -36,6 +37,7 @@ class Needs:
     trains_network_on: Literal["real", "synthetic", "nothing"]
     features: bool = False
     layers: bool = False
+    trajectories: bool = False
     fixed_length: bool = False
     one_step: bool = False
 
@@ -55,6 +57,7 @@ class Context:
         precision: of convolutions and products in the hot functions.
         class_chunk: classes that are matched in one launch; None chooses by the device.
         outer_steps: of the whole run, for rates that fall in its course.
+        target: for trajectory matching, from the outer step to the weights that the student should reach.
     """
 
     real: Source
@@ -67,6 +70,7 @@ class Context:
     precision: Resolved = "fp32"
     class_chunk: int | None = None
     outer_steps: int = 1
+    target: Callable[[int], dict[str, torch.Tensor]] | None = None
 
 
 class Method(Protocol):

@@ -10,6 +10,7 @@ from ddistill.model_augmentation.sources import (
     PoolSource,
 )
 from ddistill.model_augmentation.training import NetworkFactory, load_into
+from ddistill.model_augmentation.trajectories import Trajectories, TrajectorySource, train_trajectories
 
 __all__ = [
     "FreshSource",
@@ -19,7 +20,10 @@ __all__ = [
     "PerturbedSource",
     "Pool",
     "PoolSource",
+    "Trajectories",
+    "TrajectorySource",
     "Weights",
     "load_into",
     "train_pool",
+    "train_trajectories",
 ]

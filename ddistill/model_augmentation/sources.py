@@ -19,8 +19,9 @@ from ddistill.settings import Settings
 class ModelAugmentationSettings(Settings):
     """The network source: fresh networks, or early-stage ones from a pool, perturbed or not."""
 
-    networks: Literal["fresh", "pool"] = "fresh"
-    """fresh: a new network at each outer step; pool: one of the early-stage networks."""
+    networks: Literal["fresh", "pool", "trajectories"] = "fresh"
+    """fresh: a new network at each outer step; pool: one of the early-stage networks; trajectories: a pool that keeps
+    every epoch, for trajectory matching."""
     fresh_epochs: int = Field(default=0, ge=0)
     """Epochs on real data that a fresh network is trained for before it is used (IDC on ImageNet: 10)."""
     pool_size: int = Field(default=5, ge=1)

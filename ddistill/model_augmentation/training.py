@@ -56,8 +56,20 @@ class NetworkFactory:
         """Mini-batches of an epoch, the last one filled from the next pass."""
         return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
 
-    def early_stage(self, epochs: int, seed: int, purpose: str, step: int, on_epoch: OnEpoch | None = None) -> Weights:
-        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); x0.2 at 2/3 and 5/6."""
+    def early_stage(
+        self,
+        epochs: int,
+        seed: int,
+        purpose: str,
+        step: int,
+        on_epoch: OnEpoch | None = None,
+        *,
+        decay: bool = True,
+    ) -> Weights:
+        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step).
+
+        With ``decay`` the rate falls x0.2 at 2/3 and 5/6 of the epochs.
+        """
         fresh = self.build(seed, purpose, step).state_dict()
         if not epochs:
             return copy_of(fresh)
@@ -68,7 +80,7 @@ class NetworkFactory:
         for epoch in range(epochs):
             draws = generator(seed, f"{purpose} epoch", step, epoch)
             order = epoch_batches(len(self.source.labels), batch, self.steps_per_epoch(), draws).to(device)
-            rate = step_decay(self.training.lr, epochs, epoch)
+            rate = step_decay(self.training.lr, epochs, epoch) if decay else self.training.lr
             trainer.run(list(order), draws, [rate] * len(order))
             if on_epoch:
                 on_epoch(epoch + 1, epochs)

@@ -1,4 +1,4 @@
-"""The methods that the paper compares with: DC, DSA, DM and CAFE, also with model augmentation, and coresets.
+"""The methods that the paper compares with: DC, DSA, DM and CAFE, also with model augmentation, TM, and coresets.
 
     ddistill distill cifar10 --recipe dm-ma --ipc 10 --out RUN
 
@@ -30,6 +30,8 @@ EXPECTED = {
     ("dm", "imagenet-100"): "published: ipc 10 22.3, ipc 20 30.4 (Table 4)",
     ("cafe", "cifar10"): "published: ipc 1 30.3, ipc 10 46.3, ipc 50 55.5 (Table 3a)",
     ("cafe", "cifar100"): "published: ipc 1 12.9, ipc 10 27.8, ipc 50 37.9 (Table 3b)",
+    ("tm", "cifar10"): "published: ipc 1 46.3, ipc 10 65.3, ipc 50 71.6 (Table 3a)",
+    ("tm", "cifar100"): "published: ipc 1 24.3, ipc 10 40.1, ipc 50 47.7 (Table 3b)",
     ("dm-ma", "cifar10"): "published: ipc 10 49.5 (Table 5, speed-up 5)",
 }
 CORESET_EPOCHS = 10
@@ -66,6 +68,61 @@ def cafe(name: str, data: str, ipc: int) -> dict[str, Any]:
     return settings
 
 
+TRAJECTORY_SETTINGS: dict[tuple[str, int], tuple[int, int, int, float, float, float, int | None]] = {
+    ("cifar10", 1): (50, 2, 2, 1e2, 1e-7, 0.01, None),
+    ("cifar10", 10): (30, 2, 20, 1e5, 1e-6, 0.01, None),
+    ("cifar10", 50): (30, 2, 40, 1e3, 1e-5, 0.001, None),
+    ("cifar100", 1): (20, 3, 20, 1e3, 1e-5, 0.01, None),
+    ("cifar100", 10): (20, 2, 20, 1e3, 1e-5, 0.01, None),
+    ("cifar100", 50): (80, 2, 40, 1e3, 1e-5, 0.01, 125),
+    ("digits", 1): (10, 2, 8, 1e3, 1e-5, 0.01, None),
+    ("digits", 10): (10, 2, 8, 1e3, 1e-5, 0.01, None),
+}
+"""Student steps, expert epochs, last start epoch, image lr, lr of lr, student lr at the start, synthetic batch."""
+
+
+EXPERT_TRAINING: dict[str, Any] = {
+    "training.lr": 0.01,
+    "training.momentum": 0.0,
+    "training.weight_decay": 0.0,
+    "training.batch": 256,
+    "training.cutmix": 0.0,
+    "training.augment.rule": "dsa",
+    "training.augment.operations": ("color", "crop", "cutout", "flip", "scale", "rotate"),
+}
+"""How the experts of TM are trained."""
+
+
+def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
+    """TM: 5000 outer steps; settings of the nearest published ipc that is not above, of CIFAR-10 for other data."""
+    like = data if data in ("cifar100", *SMALL) else "cifar10"
+    nearest = max(known for source, known in TRAJECTORY_SETTINGS if source == like and known <= ipc)
+    steps, epochs, last, image_lr, lr_lr, student_lr, batch = TRAJECTORY_SETTINGS[like, nearest]
+    settings: dict[str, Any] = {
+        "method.name": name,
+        "method.student_steps": steps,
+        "method.expert_epochs": epochs,
+        "method.max_start_epoch": last,
+        "method.image_lr": image_lr,
+        "method.lr_lr": lr_lr,
+        "method.student_lr": student_lr,
+        "method.synthetic_batch": batch,
+        "model_augmentation.networks": "trajectories",
+        "model_augmentation.pool_size": 100,
+        "model_augmentation.pool_epochs": 50,
+        **EXPERT_TRAINING,
+        "budget.outer_steps": 5000,
+    }
+    if data in SMALL:
+        settings |= {
+            "model_augmentation.pool_size": 5,
+            "model_augmentation.pool_epochs": 10,
+            "training.batch": 64,
+            "budget.outer_steps": SMALL_STEPS[name],
+        }
+    return settings
+
+
 def coreset(name: str, data: str, ipc: int) -> dict[str, Any]:
     """Real images chosen once; embeddings come from a network trained on the real images."""
     epochs = 0 if name == "random" else CORESET_EPOCHS
@@ -74,13 +131,14 @@ def coreset(name: str, data: str, ipc: int) -> dict[str, Any]:
 
 SMALL = {"digits"}
 """Data sets whose recipes are cut to about a minute on a CPU."""
-SMALL_STEPS = {"dc": 200, "dsa": 200, "dm": 300, "cafe": 20}
+SMALL_STEPS = {"dc": 200, "dsa": 200, "dm": 300, "cafe": 20, "tm": 150}
 
 METHODS: dict[str, tuple[str, Callable[[str, str, int], dict[str, Any]], str]] = {
     "dc": ("DC", condensation, "gradient matching, the network trained on the synthetic set"),
     "dsa": ("DSA", condensation, "DC with siamese augmentation"),
     "dm": ("DM", distribution_matching, "matching of class-mean embeddings under random networks"),
     "cafe": ("CAFE", cafe, "alignment of layer means and discrimination, with a dynamic schedule"),
+    "tm": ("TM", trajectory_matching, "student steps that lead where experts got to; learned student rate"),
     "random": ("random", coreset, "real images drawn at random"),
     "herding": ("herding", coreset, "real images whose mean embedding follows that of the class"),
     "k-center": ("k-center", coreset, "real images such that every other one is near in embedding"),

@@ -126,6 +126,11 @@ class SyntheticSet:
         """How many images `decode_class` makes of a class."""
         return decoded_count(self.counts[label], self.factor, self.decoder)
 
+    def decoded_labels(self) -> torch.Tensor:
+        """Labels of the images that `decode_class` makes of all classes, int64, class-sorted."""
+        counts = torch.tensor([self.decoded_per_class(label) for label in range(self.num_classes)])
+        return torch.repeat_interleave(torch.arange(self.num_classes), counts).to(self.labels.device)
+
     @torch.no_grad()
     def decoded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What a network is trained on: images (F*F*n, channels, side, side) in [0, 1] and labels, class-sorted."""

@@ -69,6 +69,13 @@ METHODS |= {
         "method.max_inner_steps": 2,
         "method.max_network_epochs": 1,
     },
+    "tm": {
+        "method.name": "tm",
+        "synthetic.factor": 1,
+        "method.student_steps": 2,
+        "method.expert_epochs": 1,
+        "method.max_start_epoch": 1,
+    },
     "random": {"method.name": "random", **ONE_STEP},
     "herding": {"method.name": "herding", **ONE_STEP},
     "k-center": {"method.name": "k-center", **ONE_STEP},
@@ -96,7 +103,18 @@ SOURCES = {
         "model_augmentation.perturb_alpha": 0.05,
     },
 }
-SOME_SOURCES = {"idc": list(SOURCES), "dc": ["fresh", "pool", "pool + perturb"], "random": ["fresh"]}
+EXPERTS = {
+    "model_augmentation.networks": "trajectories",
+    "model_augmentation.pool_size": 2,
+    "model_augmentation.pool_epochs": 2,
+}
+SOURCES |= {"trajectories": EXPERTS, "trajectories + perturb": {**EXPERTS, "model_augmentation.perturb": True}}
+SOME_SOURCES = {
+    "idc": list(SOURCES)[:5],
+    "tm": list(SOURCES)[5:],
+    "dc": ["fresh", "pool", "pool + perturb"],
+    "random": ["fresh"],
+}
 EVERY = [
     pytest.param({**METHODS[method], **SOURCES[source]}, id=f"{method} / {source}")
     for method in METHODS

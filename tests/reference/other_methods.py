@@ -79,6 +79,24 @@ def cafe_loss(
     return total + discrimination_weight * torch.nn.functional.cross_entropy(logits, torch.cat(labels))
 
 
+def trajectory_loss(
+    forward: Callable,
+    start: dict[str, Tensor],
+    target: dict[str, Tensor],
+    batches: list[tuple[Tensor, Tensor]],
+    lr: Tensor,
+) -> Tensor:
+    """TM, unrolled in one graph: plain SGD student steps from ``start`` on (images, labels), then
+    ||student - target||^2 / ||start - target||^2. Differentiable in the images and in lr."""
+    student = {name: weight.detach().clone().requires_grad_(True) for name, weight in start.items()}
+    for images, labels in batches:
+        loss = torch.nn.functional.cross_entropy(forward(student, images), labels)
+        gradients = torch.autograd.grad(loss, list(student.values()), create_graph=True)
+        student = {name: w - lr * g for (name, w), g in zip(student.items(), gradients, strict=True)}
+    moved = sum(torch.sum((student[name] - target[name]) ** 2) for name in start)
+    return moved / sum(torch.sum((start[name] - target[name]) ** 2) for name in start)
+
+
 def herding(embeddings: np.ndarray, count: int) -> list[int]:
     """At each turn the image that brings the mean of the chosen nearest to the mean of all."""
     chosen: list[int] = []

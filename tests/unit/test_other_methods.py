@@ -1,5 +1,6 @@
 """DC, DSA, DM and coresets against slow references (1e-4, float32), and what recipes may compose."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 from reference import convnet, other_methods
 from reference.matching import normalise
 
-from ddistill.augment import AugmentSettings
+from ddistill.augment import AugmentSettings, Pipeline
 from ddistill.config import Recipe
-from ddistill.errors import UserError
+from ddistill.errors import RunError, UserError
 from ddistill.methods import (
     CAFE,
     METHODS,
@@ -24,10 +25,13 @@ from ddistill.methods import (
     HerdingSettings,
     KCenterSettings,
     RandomSettings,
+    TrajectoryMatching,
+    TrajectoryMatchingSettings,
 )
 from ddistill.methods import cafe as fast_cafe
 from ddistill.methods import coresets as fast_coresets
 from ddistill.methods import distribution_matching as fast_dm
+from ddistill.methods import trajectory_matching as fast_tm
 from ddistill.networks import NETWORKS, ConvNet
 from ddistill.recipes import find
 from ddistill.synthetic import SyntheticSet
@@ -187,6 +191,77 @@ def test_cafe_halves_the_image_rate_late_in_the_run():
     assert rates == [0.1, 0.05, 0.025, 0.0125]
 
 
+def make_trajectory_matching(**settings) -> tuple[TrajectoryMatching, dict, dict]:
+    context = make_context()
+    start = {name: p.detach().clone() for name, p in context.network.named_parameters()}
+    draws = torch.Generator().manual_seed(5)
+    target = {name: w + 0.1 * torch.randn(w.shape, generator=draws) for name, w in start.items()}
+    context = replace(context, target=lambda step: target)
+    return TrajectoryMatching(TrajectoryMatchingSettings(**settings), context), start, target
+
+
+@pytest.mark.parametrize("functional", [False, True])
+@pytest.mark.parametrize(("steps", "batch"), [(1, 6), (4, 6), (5, 4)])
+def test_tm_gradients_are_those_of_the_unrolled_graph(steps, batch, functional):
+    method, start, target = make_trajectory_matching(student_lr=0.05, student_steps=steps)
+    if functional:  # the form that is compiled
+        method._gradient, method._adjoint = fast_tm.student_gradient, fast_tm.student_adjoint
+    augment = AugmentSettings(operations=("color", "flip"))
+    method.pipeline = Pipeline(augment, MEAN, STD, torch.device("cpu"))
+    draws = torch.Generator().manual_seed(6)
+    order = torch.stack([torch.randperm(6, generator=draws)[:batch] for _ in range(steps)])
+    augmented = fast_tm.draw_augment(augment, steps, batch, draws)
+    stored = method.context.synthetic.images.clone().requires_grad_()
+    rate = torch.tensor(0.05, requires_grad=True)
+    batches = [
+        (method.pipeline(stored[order[i]], augmented.uniforms[i], augmented.choices[i]), method.labels[order[i]])
+        for i in range(steps)
+    ]
+    loss = other_methods.trajectory_loss(
+        lambda p, x: convnet.convnet_forward(p, x, depth=2), start, target, batches, rate
+    )
+    by_images, by_rate = torch.autograd.grad(loss, [stored, rate])
+    ours = method.gradients(start, target, order, augmented, nothing)
+    assert float(ours[0]) == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert float((ours[1] - by_images).norm()) < 1e-4 * float(by_images.norm())
+    assert float(ours[2]) == pytest.approx(float(by_rate), rel=1e-4)
+
+
+def test_the_activations_that_tm_keeps_do_not_grow_with_the_student_steps():
+    def largest(steps: int) -> int:
+        method, _, _ = make_trajectory_matching(student_steps=steps, augment=PLAIN)
+        alive, peak = weakref.WeakSet(), 0
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal peak
+            alive.add(holder := Held(tensor))
+            peak = max(peak, sum(held.tensor.numel() for held in alive))
+            return holder
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda holder: holder.tensor):
+            method.outer_step(1, nothing)
+        return peak
+
+    assert largest(8) == largest(2)
+
+
+class Held:
+    """A saved tensor that can be counted while autograd holds it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+def test_tm_learns_the_students_rate_and_stops_when_it_turns_negative():
+    method, _, _ = make_trajectory_matching(student_steps=2, lr_lr=1e-4)
+    method.outer_step(1, nothing)
+    assert float(method.student_lr) != pytest.approx(0.01, abs=1e-12)
+    broken, _, _ = make_trajectory_matching(student_steps=2, lr_lr=0.0)
+    broken.student_lr.fill_(-0.01)  # what a step too far leaves
+    with pytest.raises(RunError, match=r"outer step 1: the learned rate.*method\.lr_lr \(now 0\.0\)"):
+        broken.outer_step(1, nothing)
+
+
 @pytest.mark.parametrize("count", [1, 4, 10])
 def test_herding_and_k_center_choose_as_a_plain_search_does(count):
     embeddings = torch.randn(25, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -225,8 +300,12 @@ def test_coresets_differ_from_each_other():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_another_method_comes_with_its_own_fields_and_survives_the_file(name, tmp_path):
-    steps = {"budget.outer_steps": 1} if METHODS[name][0]().needs.one_step else {}
-    recipe = Recipe().changed({"method.name": name, "synthetic.factor": 1, **steps})
+    needs, more = METHODS[name][0]().needs, {}
+    if needs.one_step:
+        more = {"budget.outer_steps": 1}
+    if needs.trajectories:
+        more = {"model_augmentation.networks": "trajectories", "model_augmentation.pool_epochs": 50}
+    recipe = Recipe().changed({"method.name": name, "synthetic.factor": 1, **more})
     assert recipe.method == METHODS[name][0]()
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
@@ -258,6 +337,12 @@ def test_an_unknown_method_is_refused_with_the_nearest(tmp_path):
         ({"method.name": "random", "budget.outer_steps": 1, "model_augmentation.perturb": True}, "uses no network"),
         ({"method.name": "herding"}, "one outer step, got 2000: set budget.outer_steps=1"),
         ({"method.name": "k-center", "budget.outer_steps": 1}, "whole real images: set synthetic.factor=1, got 2"),
+        ({"method.name": "tm"}, "set model_augmentation.networks=trajectories"),
+        ({"model_augmentation.networks": "trajectories"}, "for method tm; method idc takes fresh or pool"),
+        (
+            {"method.name": "tm", "model_augmentation.networks": "trajectories"},
+            r"epoch 22 \(max_start_epoch \+ expert_epochs\).*pool_epochs is 2",
+        ),
         ({"method.name": "dc", "method.network_samples": 64}, "set one of them to 0"),
     ],
 )
