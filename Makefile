@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench bench-gpu clean
+.PHONY: setup demo test test-slow lint bench bench-digits bench-gpu clean
 
 setup: $(READY)
 
@@ -33,6 +33,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/hot_path.py --growth --save
+
+bench-digits: setup
+	$(BIN)/python benchmarks/digits_all.py runs/digits-all
 
 bench-gpu: setup
 	$(BIN)/python benchmarks/hot_path.py --device cuda --growth --save

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 from ddistill import recipes
 from ddistill.config import Recipe, build
 from ddistill.data import RealData, load_data
-from ddistill.engine import Observer, Run, check_folder, distill_data, pool_for
+from ddistill.engine import Observer, Run, check_folder, distill_data, pool_for, trajectories_for
 from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
-from ddistill.model_augmentation import NetworkFactory, Pool
+from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
 from ddistill.networks import NetworkSettings, check_known_network
 from ddistill.synthetic import SyntheticSet, artifact_folder, load_synthetic, read_description
 from ddistill.training import Source, resolve_precision
@@ -168,8 +168,8 @@ def pretrain(
     changes: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
-) -> Pool:
-    """Train the pool of early-stage networks that a recipe asks for, or find it where it was trained before.
+) -> Pool | Trajectories:
+    """Train the pool of early-stage networks (or the expert trajectories) of a recipe, or find it if it is there.
 
     Args:
         data: as for `distill`.
@@ -192,7 +192,8 @@ def pretrain(
         real.num_classes,
         precision=resolve_precision(complete.run.precision, place),
     )
-    return pool_for(complete, real, factory, observer)
+    prepare = trajectories_for if complete.model_augmentation.networks == "trajectories" else pool_for
+    return prepare(complete, real, factory, observer)
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:

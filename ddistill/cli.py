@@ -167,7 +167,7 @@ def pretrain(
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
-    """Train the pool of early-stage networks beforehand; runs with the same settings find and share it."""
+    """Train the pool of early-stage networks (the experts of tm) beforehand; runs with the same settings share it."""
     with _reported(debug):
         from ddistill import api
 
@@ -175,9 +175,7 @@ def pretrain(
         with _Screen() as screen:
             pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=place, observer=screen)
         verb = "found" if pool.reused else "trained"
-        out.print(
-            f"{verb} {len(pool.members)} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}"
-        )
+        out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
 
 
 @app.command()

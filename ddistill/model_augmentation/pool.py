@@ -38,6 +38,11 @@ class Pool:
     folder: Path
     reused: bool
 
+    @property
+    def size(self) -> int:
+        """Number of networks."""
+        return len(self.members)
+
 
 def pool_identity(factory: NetworkFactory, data_fingerprint: str, size: int, epochs: int, seed: int) -> dict[str, Any]:
     """All that decides the weights of a pool."""
