@@ -179,6 +179,22 @@ def pretrain(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="Folders of finished runs.")],
+    page: Annotated[Path | None, typer.Option("--out", help="The file. (default report.html in the first run)")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write one self-contained page about a run, or about several side by side."""
+    with _reported(debug):
+        from ddistill.report import PAGE, write_page
+
+        target = page or runs[0] / PAGE
+        if target.is_dir():
+            raise UserError(f"--out {str(target)!r} is a folder; give the name of a file, such as {PAGE}")
+        out.print(f"page       {escape(str(write_page(runs, target)))}")
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all fields of this recipe.")] = None,
     ipc: Annotated[int, typer.Option(help="Stored images per class.")] = 1,
@@ -352,6 +368,7 @@ def _show_run(run: Run, folder: Path) -> None:
         f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, {len(distilled['runs'])} networks"
     )
     out.print(f"pictures   {escape(str(folder / 'pictures'))}")
+    out.print(f"page       {escape(str(folder / 'report.html'))}")
     out.print(f"artifact   {escape(str(folder / 'distilled'))}")
     out.print(
         f"train on it:  datasets.load_dataset({escape(repr(str(folder / 'distilled')))})  or  "

@@ -40,7 +40,7 @@ from ddistill.model_augmentation import (
     train_trajectories,
 )
 from ddistill.networks import runs_on_kernels
-from ddistill.report import save_grid
+from ddistill.report import PAGE, save_grid, save_snapshot, write_page
 from ddistill.storage import write_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import Source, Trainer, resolve_precision
@@ -355,6 +355,7 @@ class _Session:
     def _picture(self, synthetic: SyntheticSet, step: int) -> None:
         if self.folder is not None:
             save_grid(synthetic, self.folder / "pictures" / f"step-{step:06d}.png")
+            save_snapshot(synthetic, self.folder, step)
 
     def _judge(self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int) -> Evaluation:
         phase: Phase = "evaluate" if what == "distilled" else "baseline"
@@ -421,6 +422,7 @@ class _Session:
             }
             save_synthetic(synthetic, self.folder / "distilled", about)
             write_json(self.folder / "summary.json", summary)
+            write_page([self.folder], self.folder / PAGE)
         self.log.event("end", **{key: summary[key] for key in ("accuracy", "seconds", "flops", "peak_memory_bytes")})
         return Run(recipe, synthetic, summary, self.folder)
 

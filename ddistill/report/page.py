@@ -1,0 +1,177 @@
+"""The page of one run or several: a self-contained HTML file that asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from ddistill.errors import UserError
+from ddistill.report.curves import Curve, chart
+from ddistill.report.snapshots import load_snapshots
+from ddistill.storage import write_text
+from ddistill.synthetic import artifact_folder, load_synthetic, read_description
+
+PAGE = "report.html"
+MOST_SPRITE_BYTES = 6 * 1024 * 1024
+"""Of all pictures of a run together; with more, snapshots between the first and the last are left out."""
+COLORS = ("#3b6fd4", "#d4703b", "#2f9e64", "#a04bc7", "#c7a11b", "#3aa6b9")
+
+
+def write_page(runs: Sequence[Path], out: Path) -> Path:
+    """Write the page of finished runs.
+
+    Args:
+        runs: run folders, at least one.
+        out: the file.
+
+    Raises:
+        UserError: a folder that holds no finished run.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("ddistill.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = [_run(folder, index) for index, folder in enumerate(runs)]
+    page = environment.get_template("page.html").render(
+        runs=shown, charts=_charts(shown), title=" and ".join(dict.fromkeys(run["title"] for run in shown))
+    )
+    write_text(out, page)
+    return out
+
+
+def _run(folder: Path, index: int) -> dict[str, Any]:
+    summary = _summary(folder)
+    description = read_description(artifact_folder(folder))
+    synthetic = load_synthetic(folder)
+    events = _events(folder)
+    snapshots = load_snapshots(folder) or {summary["outer_steps"]: (synthetic.images * 255).round().to(torch.uint8)}
+    sprites = _sprites(snapshots, synthetic.counts)
+    baseline = summary["baselines"].get("random")
+    return {
+        "index": index,
+        "title": f"{summary['recipe']}, ipc {summary['ipc']}",
+        "folder": str(folder),
+        "color": COLORS[index % len(COLORS)],
+        "summary": summary,
+        "baseline": baseline,
+        "gain": summary["accuracy"]["mean"] - baseline["mean"] if baseline else None,
+        "recipe": yaml.safe_dump(description["recipe"], sort_keys=False, allow_unicode=True),
+        "data": description["data"],
+        "protocol": description["evaluation"],
+        "machine": summary["machine"],
+        "again": shlex.join(
+            ["ddistill", "distill", "--recipe", str(folder / "recipe.yaml"), "--out", f"{folder}-again"]
+        ),
+        "artifact": str(folder / "distilled"),
+        "curves": _curves(events, summary),
+        "view": {
+            "side": synthetic.images.shape[-1],
+            "factor": synthetic.factor,
+            "columns": max(synthetic.counts),
+            "counts": synthetic.counts,
+            "names": list(synthetic.class_names),
+            "snapshots": sprites,
+        },
+    }
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if not isinstance(summary["accuracy"]["mean"], float):
+            raise ValueError("no accuracy")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{str(folder)!r} holds no finished run ({type(error).__name__} in summary.json)") from error
+    return dict(summary)
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    """Events of the log, damaged lines left out."""
+    events = []
+    try:
+        lines = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def _curves(events: list[dict[str, Any]], summary: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Accuracy over outer steps, seconds and FLOPs (pool included), and the loss over outer steps."""
+    losses = {event["step"]: event for event in events if event.get("event") == "outer step"}
+    accuracies = {
+        event["step"]: event["mean"]
+        for event in events
+        if event.get("event") == "accuracy" and event.get("what") == "distilled"
+    }
+    pool, total = summary["seconds"]["pool"], max(1, summary["outer_steps"])
+    flops = summary["flops"]
+    steps = sorted(accuracies)
+    seconds = {step: pool + losses[step]["distill_seconds"] for step in steps if step in losses}
+    seconds |= {step: pool for step in steps if step == 0}
+    return {
+        "steps": [(step, accuracies[step]) for step in steps],
+        "seconds": [(seconds[step], accuracies[step]) for step in steps if step in seconds],
+        "FLOPs": [(flops["pool"] + flops["distill"] * step / total, accuracies[step]) for step in steps],
+        "loss": [(step, losses[step]["loss"]) for step in sorted(losses)],
+    }
+
+
+def _charts(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Curves of all runs on the same axes; a chart needs two points of some run."""
+    made = []
+    titles = {"steps": "outer steps", "seconds": "seconds, pool included", "FLOPs": "FLOPs, pool included"}
+    for axis, label in titles.items():
+        curves = [Curve(run["title"], run["color"], run["curves"][axis]) for run in runs]
+        if any(len(curve.points) > 1 for curve in curves):
+            levels = [(run["baseline"]["mean"], run["color"]) for run in runs if run["baseline"]]
+            name = f"Test accuracy over {label}"
+            made.append({"name": name, "svg": chart(name, curves, label, "accuracy %", levels)})
+    curves = [Curve(run["title"], run["color"], run["curves"]["loss"]) for run in runs]
+    if any(len(curve.points) > 1 for curve in curves):
+        name = "Matching loss over outer steps"
+        made.append({"name": name, "svg": chart(name, curves, "outer steps", "loss", [])})
+    return made
+
+
+def _sprites(snapshots: dict[int, torch.Tensor], counts: list[int]) -> list[dict[str, Any]]:
+    """One picture per snapshot: a row per class, an image per column; as many as the page has room for."""
+    steps = sorted(snapshots)
+    encoded = {steps[-1]: _sprite(snapshots[steps[-1]], counts)}
+    room = max(2, MOST_SPRITE_BYTES // max(1, len(encoded[steps[-1]])))
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(room, len(steps))).round().astype(int)).tolist()
+    return [
+        {"step": steps[i], "picture": encoded.get(steps[i]) or _sprite(snapshots[steps[i]], counts)} for i in chosen
+    ]
+
+
+def _sprite(images: torch.Tensor, counts: list[int]) -> str:
+    from PIL import Image
+
+    side, channels = images.shape[-1], images.shape[1]
+    sheet = np.zeros((len(counts) * side, max(counts) * side, channels), dtype=np.uint8)
+    position = 0
+    for row, count in enumerate(counts):
+        for column in range(count):
+            tile = images[position].permute(1, 2, 0).numpy()
+            sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
+            position += 1
+    buffer = io.BytesIO()
+    Image.fromarray(sheet.squeeze(2) if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
