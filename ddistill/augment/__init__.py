@@ -1,9 +1,19 @@
 """Augmentation as pure functions of drawn parameters."""
 
 from ddistill.augment.cutmix import CutMixDraws, cutmix, draw_cutmix
-from ddistill.augment.siamese import AugmentDraws, AugmentSettings, Pipeline, augment, draw_augment
+from ddistill.augment.siamese import (
+    DSA_AUGMENTATION,
+    NO_AUGMENTATION,
+    AugmentDraws,
+    AugmentSettings,
+    Pipeline,
+    augment,
+    draw_augment,
+)
 
 __all__ = [
+    "DSA_AUGMENTATION",
+    "NO_AUGMENTATION",
     "AugmentDraws",
     "AugmentSettings",
     "CutMixDraws",

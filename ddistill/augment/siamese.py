@@ -59,6 +59,11 @@ class AugmentSettings(Settings):
         return self.model_copy(update={"operations": tuple(o for o in self.operations if o != operation)})
 
 
+NO_AUGMENTATION = AugmentSettings(operations=())
+DSA_AUGMENTATION = AugmentSettings(operations=("color", "crop", "cutout", "flip", "scale", "rotate"), rule="dsa")
+"""The strategy of DSA and DM."""
+
+
 @dataclass(frozen=True)
 class AugmentDraws:
     """Parameters of a number of calls.

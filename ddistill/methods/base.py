@@ -9,10 +9,14 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ddistill.augment import NO_AUGMENTATION
 from ddistill.data import class_batches
 from ddistill.randomness import generator
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Resolved, Source, Trainer
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings
+
+PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
+"""How DC, DSA and CAFE train their network on the synthetic set."""
 
 OnInner = Callable[[int, int], None]
 

@@ -17,9 +17,8 @@ from torch.func import grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import AugmentDraws, AugmentSettings, Pipeline, draw_augment
-from ddistill.methods.base import Context, ImageSGD, Needs, OnInner, draw_real
-from ddistill.methods.gradient_matching import NO_AUGMENTATION, PLAIN_SGD
+from ddistill.augment import NO_AUGMENTATION, AugmentDraws, AugmentSettings, Pipeline, draw_augment
+from ddistill.methods.base import PLAIN_SGD, Context, ImageSGD, Needs, OnInner, draw_real
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 from ddistill.training import Forward, Source, Trainer, TrainingSettings, maybe_compile

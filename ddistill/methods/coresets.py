@@ -11,10 +11,9 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import Pipeline
+from ddistill.augment import NO_AUGMENTATION, Pipeline
 from ddistill.methods.base import Context, Needs, OnInner
 from ddistill.methods.distribution_matching import Embedding
-from ddistill.methods.gradient_matching import NO_AUGMENTATION
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 

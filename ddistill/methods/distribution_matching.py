@@ -14,9 +14,8 @@ from torch import nn
 from torch.func import grad_and_value
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import AugmentSettings, Pipeline, draw_augment
+from ddistill.augment import DSA_AUGMENTATION, AugmentSettings, Pipeline, draw_augment
 from ddistill.methods.base import Context, ImageSGD, Needs, OnInner, draw_real
-from ddistill.methods.gradient_matching import DSA_AUGMENTATION
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 from ddistill.training import Forward, maybe_compile

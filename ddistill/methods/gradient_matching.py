@@ -18,26 +18,28 @@ from torch.func import grad, grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import AugmentDraws, AugmentSettings, Pipeline, draw_augment
+from ddistill.augment import (
+    DSA_AUGMENTATION,
+    NO_AUGMENTATION,
+    AugmentDraws,
+    AugmentSettings,
+    Pipeline,
+    draw_augment,
+)
 from ddistill.data import epoch_batches
-from ddistill.methods.base import Context, ImageSGD, Needs, OnInner, draw_real
+from ddistill.methods.base import PLAIN_SGD, Context, ImageSGD, Needs, OnInner, draw_real
 from ddistill.methods.distances import DISTANCES, DistanceName, matched_names
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 from ddistill.training import Forward, Source, Trainer, TrainingDraws, TrainingSettings, maybe_compile
 
 Tensors = dict[str, torch.Tensor]
-BATCH_NORM_IMAGES = 16
-"""Real images per class that set the statistics of a batch norm (DC)."""
 Match = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
+BATCH_NORM_IMAGES = 16
+"""Real images per class that set the statistics of a batch norm (DC)."""
 CLASSES_AT_ONCE = 10
 """Classes per launch where the device is no CPU and `Context.class_chunk` is not set."""
-
-
-NO_AUGMENTATION = AugmentSettings(operations=())
-DSA_AUGMENTATION = AugmentSettings(operations=("color", "crop", "cutout", "flip", "scale", "rotate"), rule="dsa")
-PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
 
 
 class GradientMatchingSettings(Settings):
@@ -288,7 +290,7 @@ class GradientMatching:
         return 1 if self.labels.device.type == "cpu" else CLASSES_AT_ONCE
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
-        """M image updates per class, each followed by training the network on real data."""
+        """M image updates per class, each followed by training the network on real data or on the synthetic set."""
         settings, context = self.settings, self.context
         context.synthetic.images.clamp_(0.0, 1.0)
         context.trainer.restart()

@@ -26,11 +26,10 @@ from torch.func import grad, grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import AugmentDraws, AugmentSettings, Pipeline, draw_augment
+from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, Pipeline, draw_augment
 from ddistill.data import epoch_batches
 from ddistill.errors import RunError
 from ddistill.methods.base import Context, ImageSGD, Needs, OnInner
-from ddistill.methods.gradient_matching import DSA_AUGMENTATION
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 from ddistill.training import Forward, maybe_compile
