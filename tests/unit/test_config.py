@@ -41,7 +41,7 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("method.augment.operations", ("colour",), "'color', 'crop'"),
         ("training.lr", -INFINITY, "training.lr"),
         ("training.cutmix", 1.5, "training.cutmix: must be less than or equal to 1, got 1.5"),
-        ("model_augmentation.networks", "old", "'fresh' or 'pool', got 'old'"),
+        ("model_augmentation.networks", "old", "'fresh', 'pool' or 'trajectories', got 'old'"),
         ("model_augmentation.pool_size", 0, "model_augmentation.pool_size: must be at least 1, got 0"),
         ("model_augmentation.perturb_alpha", NOT_A_NUMBER, "model_augmentation.perturb_alpha"),
         ("model_augmentation.perturb_range", (0.09, 0.01), "perturb_range.*0 <= low <= high"),
@@ -382,7 +382,8 @@ def test_other_data_get_settings_by_the_size_of_their_images_that_these_support(
     recipe = for_images(family, 1, data)
     assert (recipe.network.name, recipe.network.depth) == (network, depth)
     recipe.check(data)
-    assert recipe.model_augmentation.networks == ("pool" if family.endswith("-ma") else "fresh")
+    source = "pool" if family.endswith("-ma") else "trajectories" if family == "tm" else "fresh"
+    assert recipe.model_augmentation.networks == source
     if family in ("idc", "idc-ma"):
         assert recipe.method.base_side == (8 if size <= 12 else size)
         assert recipe.synthetic.factor == (3 if network == "resnet_ap" else 1 if size <= 12 else 2)

@@ -18,11 +18,6 @@ from ddistill.data import hub as hub_module
 from ddistill.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path / "cache"))
-
-
 def png(number: int, size=(8, 8)) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((*size, 3), number % 256, np.uint8)).save(buffer, "png")
