@@ -75,8 +75,7 @@ TRAJECTORY_SETTINGS: dict[tuple[str, int], tuple[int, int, int, float, float, fl
     ("cifar100", 1): (20, 3, 20, 1e3, 1e-5, 0.01, None),
     ("cifar100", 10): (20, 2, 20, 1e3, 1e-5, 0.01, None),
     ("cifar100", 50): (80, 2, 40, 1e3, 1e-5, 0.01, 125),
-    ("digits", 1): (10, 2, 8, 1e3, 1e-5, 0.01, None),
-    ("digits", 10): (10, 2, 8, 1e3, 1e-5, 0.01, None),
+    ("digits", 1): (8, 2, 5, 10.0, 1e-4, 0.05, None),
 }
 """Student steps, expert epochs, last start epoch, image lr, lr of lr, student lr at the start, synthetic batch."""
 
@@ -116,8 +115,11 @@ def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
     if data in SMALL:
         settings |= {
             "model_augmentation.pool_size": 5,
-            "model_augmentation.pool_epochs": 10,
+            "model_augmentation.pool_epochs": 8,
+            "training.lr": 0.05,
             "training.batch": 64,
+            "training.augment.operations": ("crop", "scale", "rotate"),
+            "method.augment.operations": ("crop", "scale", "rotate"),
             "budget.outer_steps": SMALL_STEPS[name],
         }
     return settings

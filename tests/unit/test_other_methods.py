@@ -387,3 +387,30 @@ def test_dm_recipes_have_the_published_settings():
     assert augmented.budget.steps == 4000
     assert augmented.model_augmentation.networks == "pool"
     assert augmented.model_augmentation.perturb
+
+
+@pytest.mark.parametrize(
+    ("data", "ipc", "expected"),
+    [
+        ("cifar10", 1, (50, 2, 2, 1e2, 1e-7, 0.01, None)),
+        ("cifar10", 10, (30, 2, 20, 1e5, 1e-6, 0.01, None)),
+        ("cifar10", 50, (30, 2, 40, 1e3, 1e-5, 0.001, None)),
+        ("cifar100", 1, (20, 3, 20, 1e3, 1e-5, 0.01, None)),
+        ("cifar100", 50, (80, 2, 40, 1e3, 1e-5, 0.01, 125)),
+    ],
+)
+def test_tm_recipes_have_the_published_settings(data, ipc, expected):
+    recipe = find("tm", ipc, data)
+    method, experts = recipe.method, recipe.model_augmentation
+    assert expected == (
+        method.student_steps,
+        method.expert_epochs,
+        method.max_start_epoch,
+        method.image_lr,
+        method.lr_lr,
+        method.student_lr,
+        method.synthetic_batch,
+    )
+    assert (experts.networks, experts.pool_size, experts.pool_epochs) == ("trajectories", 100, 50)
+    assert (recipe.training.lr, recipe.training.momentum, recipe.training.batch) == (0.01, 0.0, 256)
+    assert (recipe.training.cutmix, recipe.training.augment.rule, recipe.budget.steps) == (0.0, "dsa", 5000)
