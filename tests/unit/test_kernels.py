@@ -67,7 +67,7 @@ def test_a_convnet_gives_the_same_logits_and_gradients_without_the_kernels(monke
         return [logits, *torch.autograd.grad(logits.square().sum(), list(network.parameters()))]
 
     ours = logits_and_gradients()
-    monkeypatch.setattr(instance_block, "library", lambda: None)
+    monkeypatch.setattr(instance_block, "built_kernels", lambda: None)
     for mine, other in zip(ours, logits_and_gradients(), strict=True):
         assert float((mine - other).detach().norm()) < 1e-4 * float(other.detach().norm()) + 1e-5
 
@@ -79,15 +79,15 @@ def test_other_types_are_left_to_torch():
 
 def test_without_a_compiler_there_are_no_kernels_and_no_error(monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert instance_block.library.__wrapped__() is None
+    assert instance_block.built_kernels.__wrapped__() is None
 
 
 def test_the_kernels_are_built_once_into_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path))
-    assert instance_block.library.__wrapped__() is not None
+    assert instance_block.built_kernels.__wrapped__() is not None
     (built,) = (tmp_path / "kernels").iterdir()
     before = built.stat().st_mtime_ns
-    assert instance_block.library.__wrapped__() is not None
+    assert instance_block.built_kernels.__wrapped__() is not None
     assert built.stat().st_mtime_ns == before
 
 

@@ -49,16 +49,16 @@ def serves(x: torch.Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     # torch.func follows only torch's own operators
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and library() is not None
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and built_kernels() is not None
 
 
 def available() -> bool:
     """Whether the kernels are built, or could be, on this machine."""
-    return library() is not None
+    return built_kernels() is not None
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def built_kernels() -> ctypes.CDLL | None:
     """The kernels, built on first use and kept in the cache folder; None where there is no C compiler."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None or os.environ.get("DDISTILL_KERNELS") == "off":
@@ -115,7 +115,7 @@ def _processor_flags() -> str:
 
 
 def _call(name: str, *arguments: torch.Tensor, shape: torch.Size, eps: float | None = None) -> None:
-    kernels = library()
+    kernels = built_kernels()
     assert kernels is not None
     pointers: list[Any] = [ctypes.c_void_p(tensor.data_ptr()) for tensor in arguments]
     n, c, h, w = shape
