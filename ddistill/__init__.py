@@ -1,11 +1,20 @@
-"""Distil a labelled image dataset into a few synthetic images per class, quickly."""
+"""Distil a labelled image dataset into a few synthetic images per class, quickly.
 
-from ddistill import recipes
-from ddistill.api import distill, evaluate
-from ddistill.config import Recipe
-from ddistill.data import load_data
-from ddistill.errors import RunError, UserError
-from ddistill.synthetic import load_synthetic
+The public names are found on first use: importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddistill import recipes
+    from ddistill.api import distill, evaluate
+    from ddistill.config import Recipe
+    from ddistill.data import load_data
+    from ddistill.errors import RunError, UserError
+    from ddistill.synthetic import load_synthetic
 
 __version__ = "0.1.0"
 
@@ -20,3 +29,21 @@ __all__ = [
     "load_synthetic",
     "recipes",
 ]
+
+_HOMES = {
+    "Recipe": "config",
+    "RunError": "errors",
+    "UserError": "errors",
+    "distill": "api",
+    "evaluate": "api",
+    "load_data": "data",
+    "load_synthetic": "synthetic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "recipes":
+        return import_module("ddistill.recipes")
+    if name in _HOMES:
+        return getattr(import_module(f"ddistill.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ddistill' has no attribute {name!r}")
