@@ -221,6 +221,87 @@ def recipes(
         out.print(chosen.to_yaml(), markup=False, end="")
 
 
+@app.command()
+def reproduce(
+    target: Annotated[str, typer.Argument(help="A table or figure; `ddistill reproduce list` names them.")],
+    scale: Annotated[str, typer.Option(help="tiny (digits), small (CIFAR-10, hours on 2 cores), full (published).")] = (
+        "small"
+    ),
+    data: Annotated[
+        list[str] | None, typer.Option("--data", metavar="NAME=PATH", help="Where a data set is, if not on the hub.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="LABEL=VALUE,...", help="Restrict the runs, e.g. ipc=10,method=idc.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per run.")] = 1,
+    listing: Annotated[bool, typer.Option("--list", help="List the runs and what is known of them; run nothing.")] = (
+        False
+    ),
+    folder: Annotated[Path, typer.Option("--out", help="Of the results store and the runs.")] = Path("runs/reproduce"),
+    into: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Put the table into this file, in place of its last version.")
+    ] = None,
+    device: DeviceOption = "auto",
+    debug: DebugOption = False,
+) -> None:
+    """Run the cells of a table or figure of the paper; what is known already is not run again."""
+    with _reported(debug):
+        from ddistill import reproduce as book
+
+        if target == "list":
+            table = Table("table or figure", "about")
+            for name, entry in book.TARGETS.items():
+                table.add_row(name, entry.about)
+            out.print(table)
+            for name, size in book.SCALES.items():
+                out.print(f"--scale {name}: {escape(size.about)}")
+            return
+        cells = book.cells_of(target, scale, range(seeds), _pairs("--only", (only or "").split(",") if only else []))
+        places = _pairs("--data", data or [], cells)
+        place = _device(device)
+        with _Screen() as screen:
+            sources = book.Sources(places, screen)
+            if listing:
+                known = book.look_up(cells, folder, sources)
+            else:
+                known = list(
+                    book.run_cells(cells, folder, sources, device=place, observer=screen, on_cell=screen.cell_done)
+                )
+        if listing:
+            _show_cells(cells, known)
+            return
+        text = book.render(target, scale, cells, known)
+        out.print(text, markup=False)
+        if into:
+            book.put_into(into, f"{target} {scale}", text)
+
+
+def _pairs(option: str, words: list[str], cells: Any = None) -> dict[str, str]:
+    """``["a=b"]`` to ``{"a": "b"}``; a word alone is the place of the only data set of the cells."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        names = sorted({str(cell.labels["data"]) for cell in cells}) if cells else []
+        if cells and name not in names:
+            if len(names) != 1:
+                raise UserError(f"{option} takes NAME=PATH with one of: {', '.join(names)}; got {word!r}")
+            name, value = names[0], word
+        elif not equals or not value:
+            raise UserError(f"{option} takes NAME=VALUE, got {word!r}")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _show_cells(cells: list[Any], known: list[Any]) -> None:
+    labels = list(cells[0].labels)
+    table = Table(*labels, "outer steps", "result")
+    for cell, result in zip(cells, known, strict=True):
+        shown = "not run" if result is None else f"{sum(result.accuracy) / len(result.accuracy):.1f} %"
+        marks = [str(cell.labels.get(label, "")) for label in labels]
+        table.add_row(*map(escape, marks), str(cell.recipe.budget.steps), shown)
+    out.print(table)
+
+
 def main() -> None:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -241,7 +322,8 @@ def _reported(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         again = shlex.join(["ddistill", *words, "--resume"])
-        hint = f"; go on with: {again}" if words[:1] == ["distill"] else ""
+        again = shlex.join(["ddistill", *words]) if words[:1] == ["reproduce"] else again
+        hint = f"; go on with: {again}" if words[:1] in (["distill"], ["reproduce"]) else ""
         _fail(f"interrupted{hint}", INTERRUPTED, debug)
     except RunError as error:
         _fail(str(error), FAILED, debug)
@@ -350,6 +432,13 @@ class _Screen(Observer):
 
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
+
+    def cell_done(self, number: int, total: int, cell: Any, result: Any) -> None:
+        """A run of a table is known."""
+        marks = " ".join(str(value) for value in cell.labels.values())
+        accuracy = sum(result.accuracy) / len(result.accuracy)
+        seconds = sum(result.seconds.values())
+        err.print(f"[{number}/{total}] {marks}: {accuracy:.1f} % ({seconds:.0f} s)", markup=False)
 
 
 def _show_run(run: Run, folder: Path) -> None:

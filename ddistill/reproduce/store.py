@@ -1,0 +1,76 @@
+"""The results store: one JSON-lines file, a line per finished run, each with a checksum; nothing is ever rewritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ddistill.config import Recipe
+from ddistill.storage import fingerprint, make_parent
+
+
+def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
+    """Hex key of everything that decides a result: equal for equal work, whatever the recipe and its data are called."""
+    values = recipe.model_dump(mode="json")
+    del values["name"], values["data"]["source"]
+    return fingerprint({"recipe": values, "data": data_fingerprint})
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, as the store keeps it.
+
+    Attributes:
+        key: of recipe and data.
+        accuracy: percent on the test set, of each trained network.
+        seconds, flops: by phase.
+        accuracies: (outer step, percent) at each evaluation of the run, the last one included.
+        about: recipe, data, machine, versions, date.
+    """
+
+    key: str
+    accuracy: tuple[float, ...]
+    seconds: dict[str, float]
+    flops: dict[str, float]
+    accuracies: tuple[tuple[int, float], ...]
+    about: dict[str, Any]
+
+
+class Store:
+    """Results by key; several processes may add to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, key: str) -> Result | None:
+        """The result of that recipe on those data, if it is there."""
+        return next((result for result in self if result.key == key), None)
+
+    def add(self, result: Result) -> None:
+        """Append a line; a line that another process cut off does not spoil this one."""
+        row = {name: getattr(result, name) for name in Result.__dataclass_fields__}
+        line = json.dumps({**row, "sha256": fingerprint(row)}, allow_nan=False)
+        with FileLock(make_parent(self.path).with_suffix(".lock")):
+            cut_off = self.path.is_file() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write("\n" * bool(cut_off) + line + "\n")
+
+    def __iter__(self) -> Iterator[Result]:
+        """All whole results, in the order in which they came."""
+        if not self.path.is_file():
+            return
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                checksum = row.pop("sha256")
+                if checksum == fingerprint(row):
+                    row["accuracy"] = tuple(row["accuracy"])
+                    row["accuracies"] = tuple((int(step), float(value)) for step, value in row["accuracies"])
+                    yield Result(**row)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue

@@ -1,0 +1,251 @@
+"""What each table and figure is made of: a list of runs, at a scale.
+
+The scales: `full` is the paper's; `small` is CIFAR-10 with ConvNet-3 of width 32 and fewer steps, hours on two CPU
+cores; `tiny` is digits, minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddistill import recipes
+from ddistill.config import Recipe
+from ddistill.errors import UserError, unknown_name
+
+Labels = dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table or figure.
+
+    Attributes:
+        labels: what tells it from the others: data, method, ipc, speedup, networks, seed.
+        recipe: complete, but for the place of the data.
+    """
+
+    labels: Labels
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the runs of a scale are.
+
+    Attributes:
+        about: in one line.
+        data: the data set that stands in for every one of the paper's; as in the paper if None.
+        settings: recipe fields of all runs.
+        methods: further recipe fields, by method.
+    """
+
+    about: str
+    data: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+_SMALL_CONDENSATION = {
+    "method.real_batch": 64,
+    "method.inner_steps": 10,
+    "method.network_epochs": 10,
+    "budget.outer_steps": 40,
+}
+SCALES: dict[str, Scale] = {
+    "tiny": Scale(
+        "digits (8 px), ConvNet-2 of width 16: minutes on two CPU cores",
+        "digits",
+        {"network.width": 16, "evaluation.epochs": 100},
+        {
+            **dict.fromkeys(("idc", "dc", "dsa"), {"budget.outer_steps": 20}),
+            **dict.fromkeys(("dm", "tm"), {"budget.outer_steps": 50}),
+            "cafe": {"budget.outer_steps": 5, "method.max_inner_steps": 10},
+        },
+    ),
+    "small": Scale(
+        "CIFAR-10, ConvNet-3 of width 32, fewer steps, evaluation of 300 epochs: hours on two CPU cores",
+        "cifar10",
+        {"network.width": 32, "evaluation.epochs": 300},
+        {
+            "idc": {"method.inner_steps": 10, "method.image_lr": 0.01, "budget.outer_steps": 20},
+            "dc": _SMALL_CONDENSATION,
+            "dsa": _SMALL_CONDENSATION,
+            "dm": {"budget.outer_steps": 1000},
+            "cafe": {
+                "method.real_batch": 64,
+                "method.max_inner_steps": 20,
+                "method.max_network_epochs": 5,
+                "budget.outer_steps": 20,
+            },
+            **dict.fromkeys(("herding", "k-center"), {"model_augmentation.fresh_epochs": 2}),
+            "tm": {
+                "method.student_steps": 10,
+                "method.max_start_epoch": 2,
+                "model_augmentation.pool_size": 3,
+                "model_augmentation.pool_epochs": 4,
+                "budget.outer_steps": 100,
+            },
+        },
+    ),
+    "full": Scale("as published: ConvNet-3 of width 128 and ResNetAP-10, hundreds of GPU hours in all"),
+}
+
+SPEEDUPS = (5, 10, 20)
+CORESETS = ("random", "herding", "k-center")
+TITLES = {"idc": "IDC", "dc": "DC", "dsa": "DSA", "dm": "DM", "cafe": "CAFE", "tm": "TM"}
+DATA_TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet-10": "ImageNet-10",
+    "imagenet-100": "ImageNet-100",
+    "digits": "digits",
+}
+AUGMENTED = "model augmentation"
+
+
+def cell(
+    method: str,
+    data: str,
+    ipc: int,
+    scale: Scale,
+    *,
+    seed: int = 0,
+    speedup: int = 1,
+    augmented: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    **labels: str | int,
+) -> Cell:
+    """A run of a method at a scale.
+
+    Args:
+        method: "idc", "dm", "random", ...
+        data: the paper's data set; the scale may put another in its place.
+        ipc: stored images per class.
+        scale: sizes.
+        seed: of the run.
+        speedup: divides the outer steps.
+        augmented: model augmentation; for TM, perturbed start weights.
+        changes: further recipe fields.
+        labels: further marks.
+    """
+    data = scale.data or data
+    family = f"{method}-ma" if augmented and f"{method}-ma" in recipes.FAMILIES else method
+    fixed = {"budget.speedup": speedup, "run.seed": seed, "evaluation.baselines": ()}
+    own = {**scale.settings, **scale.methods.get(method, {}), **(changes or {}), **fixed}
+    recipe = recipes.find(family, ipc, data).changed(own)
+    if augmented and family == method:
+        recipe = recipe.changed({"model_augmentation.perturb": True})
+    networks = AUGMENTED if augmented else "-" if method in CORESETS else "plain"
+    marks: Labels = {"data": data, "method": method, "ipc": ipc, "speedup": speedup, "networks": networks, "seed": seed}
+    return Cell({**marks, **labels}, recipe)
+
+
+def methods(scale: Scale, seeds: range) -> list[Cell]:
+    """Every method plain, at a fifth of its outer steps, and at a fifth with model augmentation; coresets; ipc 10."""
+    cells = []
+    for seed in seeds:
+        cells += [cell(name, "cifar10", 10, scale, seed=seed) for name in CORESETS]
+        for name in TITLES:
+            cells.append(cell(name, "cifar10", 10, scale, seed=seed))
+            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5))
+            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5, augmented=True))
+    return cells
+
+
+def table3(data: str, scale: Scale, seeds: range) -> list[Cell]:
+    """DM, DSA, CAFE and TM; IDC; IDC plain and augmented at speed-ups 5, 10 and 20; ipc 1, 10, 50."""
+    cells = []
+    for seed in seeds:
+        for ipc in (1, 10, 50):
+            cells += [cell(name, data, ipc, scale, seed=seed) for name in ("dm", "dsa", "cafe", "tm", "idc")]
+            cells += _speedups(data, ipc, scale, seed, SPEEDUPS)
+    return cells
+
+
+def table4(scale: Scale, seeds: range) -> list[Cell]:
+    """ImageNet-10 and ImageNet-100 at ipc 10 and 20."""
+    cells = []
+    for seed in seeds:
+        for data, speedups in (("imagenet-10", (5, 10)), ("imagenet-100", (5,))):
+            for ipc in (10, 20):
+                cells += [cell(name, data, ipc, scale, seed=seed) for name in ("dm", "dsa", "idc")]
+                cells += _speedups(data, ipc, scale, seed, speedups)
+    return cells
+
+
+def table5(scale: Scale, seeds: range) -> list[Cell]:
+    """DC, DM and IDC, plain and with model augmentation at speed-up 5; ipc 10."""
+    cells = []
+    for seed in seeds:
+        for name in ("dc", "dm", "idc"):
+            cells.append(cell(name, "cifar10", 10, scale, seed=seed))
+            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5))
+            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5, augmented=True))
+    return cells
+
+
+def table6(scale: Scale, seeds: range) -> list[Cell]:
+    """Random selection from the pool against the average of its weights."""
+    cells = []
+    for seed in seeds:
+        for data in ("cifar10", "cifar100", "imagenet-10") if scale.data is None else ("cifar10",):
+            for ipc in (1, 10):
+                for selection in ("random", "average"):
+                    changes = {"model_augmentation.selection": selection}
+                    wanted = {"seed": seed, "speedup": 5, "augmented": True, "changes": changes}
+                    cells.append(cell("idc", data, ipc, scale, selection=selection, **wanted))  # type: ignore[arg-type]
+    return cells
+
+
+def _speedups(data: str, ipc: int, scale: Scale, seed: int, speedups: tuple[int, ...]) -> list[Cell]:
+    return [
+        cell("idc", data, ipc, scale, seed=seed, speedup=speedup, augmented=augmented)
+        for speedup in speedups
+        for augmented in (False, True)
+    ]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table or figure.
+
+    Attributes:
+        about: in one line.
+        cells: its runs, from the scale and the seeds.
+    """
+
+    about: str
+    cells: Callable[[Scale, range], list[Cell]]
+
+
+TARGETS: dict[str, Target] = {
+    "methods": Target("every method, plain and with model augmentation at a fifth of the steps, and coresets", methods),
+    "table3a": Target("Table 3a: CIFAR-10", lambda scale, seeds: table3("cifar10", scale, seeds)),
+    "table3b": Target("Table 3b: CIFAR-100", lambda scale, seeds: table3("cifar100", scale, seeds)),
+    "table4": Target("Table 4: ImageNet-10 and ImageNet-100", table4),
+    "table5": Target("Table 5: model augmentation for DC, DM and IDC", table5),
+    "table6": Target("Table 6: random selection against weight average", table6),
+}
+
+
+def cells_of(target: str, scale: str, seeds: range = range(1), only: Mapping[str, str] | None = None) -> list[Cell]:
+    """The runs of a target, restricted to those whose labels are as in ``only``.
+
+    Raises:
+        UserError: unknown target, scale or label, or nothing left.
+    """
+    if target not in TARGETS:
+        raise unknown_name("table or figure", target, TARGETS)
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    cells = TARGETS[target].cells(SCALES[scale], seeds)
+    for name, value in (only or {}).items():
+        if name not in cells[0].labels:
+            raise unknown_name("label", name, cells[0].labels)
+        known = sorted({str(one.labels[name]) for one in cells})
+        cells = [one for one in cells if str(one.labels[name]) == value]
+        if not cells:
+            raise UserError(f"--only {name}={value} leaves no run of {target}; {name} takes: {', '.join(known)}")
+    return cells
