@@ -17,8 +17,17 @@ from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
 from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
 from ddistill.networks import NetworkSettings, check_known_network
-from ddistill.synthetic import SyntheticSet, artifact_folder, load_synthetic, read_description
-from ddistill.training import Source, resolve_precision
+from ddistill.synthetic import (
+    MAX_FACTOR,
+    SyntheticSet,
+    artifact_folder,
+    import_pt,
+    load_synthetic,
+    read_description,
+    save_synthetic,
+)
+from ddistill.training import Safety, Source, resolve_precision
+from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
@@ -71,6 +80,7 @@ def distill(
     extend: bool = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
+    checkpoint_every: float = KEPT_EVERY_SECONDS,
 ) -> Run:
     """Distil a labelled image set into a few synthetic images per class.
 
@@ -85,6 +95,7 @@ def distill(
         extend: go on with it under a larger budget (``budget.outer_steps``, ``budget.speedup``).
         device: "cpu", "cuda", "cuda:1".
         observer: hears of progress.
+        checkpoint_every: seconds between two checkpoints.
 
     Returns:
         The run: its recipe, the synthetic set on the CPU, the summary, the folder.
@@ -100,7 +111,16 @@ def distill(
     if out is not None:
         check_folder(out, resume=resume or extend)
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
-    return distill_data(real, complete, out=out, resume=resume, extend=extend, device=device, observer=observer)
+    return distill_data(
+        real,
+        complete,
+        out=out,
+        resume=resume,
+        extend=extend,
+        device=device,
+        observer=observer,
+        checkpoint_every=checkpoint_every,
+    )
 
 
 def evaluate(
@@ -193,7 +213,45 @@ def pretrain(
         precision=resolve_precision(complete.run.precision, place),
     )
     prepare = trajectories_for if complete.model_augmentation.networks == "trajectories" else pool_for
-    return prepare(complete, real, factory, observer)
+    return prepare(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))
+
+
+def import_set(
+    path: str | os.PathLike[str],
+    data: DataLike,
+    out: str | os.PathLike[str],
+    *,
+    factor: int = 1,
+    normalised: bool | None = None,
+    observer: Observer | None = None,
+) -> SyntheticSet:
+    """Make an artifact of a ``.pt`` file that another program has written; see `synthetic.import_pt`.
+
+    Args:
+        path: of the file.
+        data: the real data that the set was distilled from.
+        out: folder of the artifact, new or empty.
+        factor: multi-formation factor of the images.
+        normalised: whether the images are normalised; told by their range if None.
+        observer: hears of progress.
+
+    Raises:
+        UserError: a file that cannot be read safely, or does not fit the data.
+    """
+    folder = check_folder(out)
+    if not 1 <= factor <= MAX_FACTOR:
+        raise UserError(f"factor must be from 1 to {MAX_FACTOR}, got {factor}")
+    real = load_for(data, Recipe(), observer)
+    synthetic = import_pt(path, real, factor=factor, normalised=normalised)
+    changes = {"data.source": real.source, "synthetic.factor": factor, "name": "imported"}
+    recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(changes)
+    about = {
+        "imported_from": os.path.basename(path),  # noqa: PTH119
+        "data": {"name": real.name, "fingerprint": real.fingerprint},
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    save_synthetic(synthetic, folder, about)
+    return synthetic
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:

@@ -5,9 +5,13 @@ Exit codes: 0 done; 2 the user can mend it; 1 a failure at run time, state saved
 
 from __future__ import annotations
 
+import _thread
+import os
+import re
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +25,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ddistill.engine.observer import Observer, Phase
-from ddistill.errors import RunError, UserError
+from ddistill.errors import RunError, UserError, in_words
+from ddistill.observer import Observer, Phase
 
 if TYPE_CHECKING:
     from ddistill.config import Recipe
@@ -87,6 +91,9 @@ def distill(
     run: Annotated[Path | None, typer.Option("--out", help="Folder of the run. (default runs/RECIPE-ipcN)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start one.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Go on with it under a larger budget.")] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints.")
+    ] = 120.0,
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
@@ -108,7 +115,7 @@ def distill(
         chosen = _recipe(recipe)
         usual = 1 if isinstance(chosen, str) else chosen.synthetic.ipc
         images = settings["synthetic.ipc"] if isinstance(settings.get("synthetic.ipc"), int) else usual
-        folder = run or Path("runs") / f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}"
+        folder = run or Path("runs") / _slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
         place = _device(device)
         with _Screen() as screen:
             finished = api.distill(
@@ -121,6 +128,7 @@ def distill(
                 extend=extend,
                 device=place,
                 observer=screen,
+                checkpoint_every=checkpoint_every,
             )
         _show_run(finished, folder)
 
@@ -176,6 +184,28 @@ def pretrain(
             pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=place, observer=screen)
         verb = "found" if pool.reused else "trained"
         out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="Images and labels, as torch.save wrote them.")],
+    data: Annotated[str, typer.Option(help="The real data that the set was distilled from.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the artifact; new or empty.")],
+    factor: Annotated[int, typer.Option(help="Multi-formation factor of the images (2 for IDC on CIFAR).")] = 1,
+    normalised: Annotated[
+        bool | None,
+        typer.Option("--normalised/--pixels", help="Normalised by mean and spread, or in [0, 1]; by range if unsaid."),
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Make an artifact of a .pt file that another program has written; nothing in the file is run."""
+    with _reported(debug):
+        from ddistill import api
+
+        with _Screen() as screen:
+            made = api.import_set(file, data, folder, factor=factor, normalised=normalised, observer=screen)
+        out.print(f"{len(made.images)} images of {made.num_classes} classes in {escape(str(folder))}")
+        out.print(f"judge it:  ddistill evaluate {escape(shlex.quote(str(folder)))}")
 
 
 @app.command()
@@ -304,12 +334,40 @@ def _show_cells(cells: list[Any], known: list[Any]) -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _STOP.hear)
+    signal.signal(signal.SIGINT, _STOP.hear)
     app()
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+class _Stop:
+    """What a signal does: the first lets a run come to a safe point, for some seconds at most; the second ends it."""
+
+    grace_seconds = 8.0
+
+    def __init__(self) -> None:
+        self.patient = False
+        self.asked = False
+        self.timer: threading.Timer | None = None
+
+    def hear(self, _signal: int, _frame: object) -> None:
+        """Handle a signal."""
+        if self.asked or not self.patient:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.timer = threading.Timer(self.grace_seconds, _thread.interrupt_main)
+        self.timer.daemon = True
+        self.timer.start()
+        # no console here: the signal may have come in the middle of its printing
+        os.write(2, b"\nstopping at the next safe point; once more to stop at once\n")
+
+    def rest(self) -> None:
+        """The run has ended."""
+        self.patient = False
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+_STOP = _Stop()
 
 
 @contextmanager
@@ -328,7 +386,8 @@ def _reported(debug: bool) -> Iterator[None]:
     except RunError as error:
         _fail(str(error), FAILED, debug)
     except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), FAILED, debug)
+        resumable = sys.argv[1:2] == ["distill"]
+        _fail(in_words(error) + ("; mend it and go on with --resume" if resumable else ""), FAILED, debug)
     except Exception as error:  # whatever else happens must not show a traceback unasked
         _fail(f"{type(error).__name__}: {error}; --debug shows where", FAILED, debug)
 
@@ -336,8 +395,18 @@ def _reported(debug: bool) -> Iterator[None]:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         err.print_exception()
-    err.print(f"[red]ddistill:[/] {escape(' '.join(message.split()))}")
+    err.print(f"[red]ddistill:[/] {escape(_plain(' '.join(message.split())))}")
     raise typer.Exit(code)
+
+
+def _plain(text: str) -> str:
+    """Text from data or files as it may be shown on a terminal: control characters are spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _slug(name: str) -> str:
+    """A name as one folder's name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"
 
 
 def _assignments(pairs: list[str] | None) -> dict[str, Any]:
@@ -412,12 +481,17 @@ class _Screen(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        _STOP.rest()
         self.bars.stop()
 
+    def stopping(self) -> bool:
+        return _STOP.asked
+
     def note(self, text: str) -> None:
-        err.print(f"note: {escape(text)}")
+        err.print(f"note: {escape(_plain(text))}")
 
     def progress(self, phase: Phase, done: int, total: int, **figures: float) -> None:
+        _STOP.patient = phase != "data"  # reading images has no state to keep
         text = "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
         if not err.is_terminal:
             if time.monotonic() - self.spoken > self.plain_seconds:

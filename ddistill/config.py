@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ Model = TypeVar("Model", bound=Settings)
 
 OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None"}
 """Whole settings that a change may clear with None."""
+SIGNATURE = "# sha256"
 SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
 
@@ -192,9 +194,29 @@ class Recipe(Settings):
             values = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
             raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+        check_signature(path, text)
         if not isinstance(values, dict):
             raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
         return build(Recipe, values)
+
+
+def signed(text: str) -> str:
+    """A recipe file's text with a first line that tells whether it was changed since."""
+    return f"{SIGNATURE} {hashlib.sha256(text.encode()).hexdigest()}; delete this line after an edit\n{text}"
+
+
+def check_signature(path: Path, text: str) -> None:
+    """Refuse a recipe whose first line carries the checksum of another text; one without such a line is fine.
+
+    Raises:
+        UserError: it was changed or damaged.
+    """
+    first, _, rest = text.partition("\n")
+    if first.startswith(SIGNATURE) and text != signed(rest):
+        raise UserError(
+            f"{path} was changed since it was written (its checksum differs); after an edit of yours delete its first "
+            "line, else take the recipe from another copy"
+        )
 
 
 def build(model: type[Model], values: Mapping[str, Any]) -> Model:

@@ -18,6 +18,17 @@ class RunError(RuntimeError):
     """A run that failed on the way (a loss that is not finite, say); the command exits with code 1."""
 
 
+def in_words(error: OSError) -> str:
+    """What the operating system said, and of which file.
+
+    >>> in_words(OSError(28, "No space left on device", "runs/log.jsonl"))
+    "no space left on device: 'runs/log.jsonl'"
+    """
+    reason = error.strerror or str(error)
+    reason = reason[:1].lower() + reason[1:]
+    return f"{reason}: {error.filename!r}" if error.filename else reason
+
+
 MANY_CHOICES = 24
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKSUM = "sha256"
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def cache_folder() -> Path:
@@ -38,16 +46,27 @@ def file_checksum(path: Path) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path beside ``path`` that takes its name when the block ends without an error.
+
+    Raises:
+        OSError: it cannot be written; names ``path``, not the temporary file.
+    """
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # where the disk fails, the first error is the one to hear of
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -64,3 +83,84 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object that carries the checksum of its own contents."""
+    contents = json.loads(json.dumps(value, allow_nan=False))  # as they will be read: tuples are lists
+    write_json(path, {**contents, CHECKSUM: fingerprint(contents)})
+
+
+def read_checked_json(path: Path, most_bytes: int = 64 * 1024 * 1024) -> dict[str, Any]:
+    """Read what `write_checked_json` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: too large, no JSON object, or changed since it was written.
+    """
+    if path.stat().st_size > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"expected an object, got {type(contents).__name__}")
+    if contents.pop(CHECKSUM, None) != fingerprint(contents):
+        raise ValueError("it was changed since it was written (its checksum differs)")
+    return contents
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write named tensors, from any device, as safetensors, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(ready, temporary, metadata=dict(about) if about else None)
+        except SafetensorError as error:  # it wraps the operating system's error into text
+            number = _OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+    write_atomically(path, write)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed process left; only its owner may ask for that."""
+    for path in folder.rglob(".*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line; one that was cut off before it (a full disk, a killed process) does not swallow it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as lines:
+        if lines.tell():
+            lines.seek(-1, os.SEEK_END)
+            if lines.read(1) != b"\n":
+                line = "\n" + line
+        lines.write((line + "\n").encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows opens no folders
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddistill.data.real_data import Split, content_fingerprint
-from ddistill.storage import cache_folder, fingerprint, write_atomically
+from ddistill.storage import cache_folder, fingerprint, write_tensors
 
 VERSION = 1
 """Raised when decoding changes, so that older files are not used."""
@@ -36,9 +36,6 @@ def cache_file(contents: dict[str, Any]) -> Path:
 
 def write_decoded(path: Path, decoded: DecodedSet) -> None:
     """Write atomically; OSError when the folder cannot be written or is full."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {
         "train.images": decoded.train.images,
         "train.labels": decoded.train.labels,
@@ -52,10 +49,7 @@ def write_decoded(path: Path, decoded: DecodedSet) -> None:
         "std": decoded.std,
         "fingerprint": decoded.fingerprint,
     }
-    try:
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, {"ddistill": json.dumps(facts)}))
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    write_tensors(path, tensors, {"ddistill": json.dumps(facts)})
 
 
 def read_decoded(path: Path) -> DecodedSet | None:

@@ -1,7 +1,7 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
-from ddistill.engine.observer import Observer
 from ddistill.engine.run import Run, check_folder, distill_data, pool_for, trajectories_for
+from ddistill.observer import Observer
 
 __all__ = [
     "Observer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ddistill.storage import fingerprint
+from ddistill.storage import append_line, fingerprint
 
 Key = tuple[str, int, int]
 
@@ -35,9 +35,7 @@ class Accuracies:
         if self.path is None:
             return
         row = {"what": what, "step": step, "repeat": repeat, "accuracy": accuracy, "seconds": seconds}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({**row, "sha256": fingerprint(row)}) + "\n")
+        append_line(self.path, json.dumps({**row, "sha256": fingerprint(row)}))
 
     def _take(self, line: str) -> None:
         """Take a line back; one that was cut off or changed is measured again."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ddistill.storage import file_checksum, write_atomically, write_text
+from ddistill.storage import file_checksum, write_tensors, write_text
 
 KEPT = 2
 
@@ -32,12 +32,9 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, state: Checkpoint) -> None:
     """Write a state and its checksum, then drop all but the last two."""
-    from safetensors.torch import save_file
-
     path = folder / f"step-{state.step:08d}.safetensors"
     about = {"step": str(state.step), "seconds": repr(state.seconds), "loss": json.dumps(state.loss)}
-    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+    write_tensors(path, state.tensors, about)
     write_text(_checksum_path(path), file_checksum(path) + "\n")
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()

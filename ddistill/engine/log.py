@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ddistill.storage import append_line
+
 
 class RunLog:
     """Appends events to ``log.jsonl``; without a folder it keeps nothing.
@@ -24,5 +26,4 @@ class RunLog:
             return
         seconds = round(time.perf_counter() - self.started, 3)
         line = json.dumps({"event": name, "seconds": seconds, **fields}, default=str)
-        with self.path.open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+        append_line(self.path, line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -14,17 +13,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddistill.config import Recipe
+from ddistill.config import Recipe, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.lock import LOCK_FILES, locked
 from ddistill.engine.log import RunLog
-from ddistill.engine.observer import Observer, Phase
-from ddistill.errors import RunError, UserError
+from ddistill.errors import RunError, UserError, in_words
 from ddistill.evaluation import Evaluation, evaluate_set
-from ddistill.methods import Context, CountsItsWork, Method, TrajectoryMatchingSettings, build_method
+from ddistill.methods import (
+    Context,
+    CountsItsWork,
+    MatchesInChunks,
+    Method,
+    OnInner,
+    TrajectoryMatchingSettings,
+    build_method,
+)
 from ddistill.model_augmentation import (
     FreshSource,
     NetworkFactory,
@@ -40,14 +46,15 @@ from ddistill.model_augmentation import (
     train_trajectories,
 )
 from ddistill.networks import runs_on_kernels
+from ddistill.observer import Observer, Phase
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
-from ddistill.storage import write_json, write_text
+from ddistill.storage import read_checked_json, remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
-from ddistill.training import Source, Trainer, resolve_precision
+from ddistill.training import Safety, Source, Trainer, Unfinished, resolve_precision
 from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, REPAYING_FLOPS, worth_compiling
+from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
-CHECKPOINT_SECONDS = 120.0
-RECIPE, DATA = "recipe.yaml", "data.json"
+RECIPE, DATA, SUMMARY = "recipe.yaml", "data.json", "summary.json"
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 
@@ -86,6 +93,11 @@ def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {str(folder)!r} is a file; give a folder that is new or empty")
+    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--out {str(folder)!r} cannot be written: {str(there)!r} is no folder that this user may write"
+        )
     if (folder / RECIPE).exists():
         if not resume:
             raise UserError(
@@ -124,11 +136,10 @@ def check_same_data(folder: Path, data: RealData) -> None:
     Raises:
         UserError: the images, labels or class names are not those that the run was started with.
     """
-    path = folder / "checkpoint" / DATA
     try:
-        started_with = json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return  # damaged: the recipe still names the source
+        started_with = read_checked_json(folder / "checkpoint" / DATA)["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return  # none yet, or damaged: the recipe still names the source
     if started_with not in (None, data.fingerprint):
         raise UserError(
             f"the run in {str(folder)!r} was started on other data: fingerprint {str(started_with)[:12]}, now "
@@ -145,6 +156,7 @@ def distill_data(
     extend: bool = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
+    checkpoint_every: float = KEPT_EVERY_SECONDS,
 ) -> Run:
     """Distil ``data`` by ``recipe``, judge the result beside its baselines, and write the run.
 
@@ -156,42 +168,62 @@ def distill_data(
         extend: go on with it under a larger budget.
         device: to compute on.
         observer: hears of progress.
+        checkpoint_every: seconds between two checkpoints; 0 for one at each outer step and epoch.
 
     Raises:
         UserError: recipe and data do not fit, or ``out`` cannot be used or is being written by another process.
-        RunError: a value that is not finite; the last good images are kept in the checkpoint.
+        RunError: a value that is not finite, or files that cannot be written any more; the last good images are kept
+            in the checkpoint.
+        KeyboardInterrupt: the observer asked to stop; the state is kept.
     """
     recipe = recipe.changed({"data.source": recipe.data.source or data.source})
     recipe.check(data)
     place, observer = torch.device(device), observer or Observer()
     if out is None:
-        return _Session(data, recipe, None, place, observer).run()
+        return _Session(data, recipe, None, place, observer, checkpoint_every).run()
     folder = check_folder(out, resume=resume or extend)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {str(folder)!r} cannot be made: {error.strerror}") from error
     with locked(folder):
         check_same_recipe(folder, recipe, extend=extend)
         check_same_data(folder, data)
-        return _Session(data, recipe, folder, place, observer).run()
+        remove_leftovers(folder)
+        return _Session(data, recipe, folder, place, observer, checkpoint_every).run()
 
 
 class _Session:
     """One run in progress."""
 
     def __init__(
-        self, data: RealData, recipe: Recipe, folder: Path | None, device: torch.device, observer: Observer
+        self,
+        data: RealData,
+        recipe: Recipe,
+        folder: Path | None,
+        device: torch.device,
+        observer: Observer,
+        checkpoint_every: float,
     ) -> None:
         self.data, self.recipe, self.folder, self.device, self.observer = data, recipe, folder, device, observer
         self.costs = Costs()
         self.source_flops_per_step = 0.0
         self.target: Callable[[int], Weights] | None = None
-        if folder is not None:
-            about = {"name": data.name, "fingerprint": data.fingerprint}
-            write_json(folder / "checkpoint" / DATA, about)
-            write_text(folder / RECIPE, recipe.to_yaml())
+        self.safety = Safety(checkpoint_every, observer.stopping, observer.note)
+        self._describe()
+        in_progress = folder / "checkpoint" / "evaluation.safetensors" if folder else None
+        self.unfinished = Unfinished(in_progress, self.safety)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.precision = resolve_precision(recipe.run.precision, device)
         self.real = Source(data.train.images.to(device), data.train.labels.to(device), data.mean, data.std)
+
+    def _describe(self) -> None:
+        """Write what the run is, before anything that belongs to it."""
+        if self.folder is not None:
+            about = {"name": self.data.name, "fingerprint": self.data.fingerprint}
+            write_checked_json(self.folder / "checkpoint" / DATA, about)
+            write_text(self.folder / RECIPE, signed(self.recipe.to_yaml()))
 
     def run(self) -> Run:
         recipe, data = self.recipe, self.data
@@ -260,12 +292,12 @@ class _Session:
         )
         source: NetworkSource
         if settings.networks == "pool":
-            pool = pool_for(recipe, self.data, factory, self.observer)
+            pool = pool_for(recipe, self.data, factory, self.observer, self.safety)
             self._count_pool(pool, factory)
             source = PoolSource(pool.members, settings.selection, recipe.run.seed)
         elif settings.networks == "trajectories":
             assert isinstance(recipe.method, TrajectoryMatchingSettings)
-            experts = trajectories_for(recipe, self.data, factory, self.observer)
+            experts = trajectories_for(recipe, self.data, factory, self.observer, self.safety)
             self._count_pool(experts, factory)
             start, ahead = recipe.method.max_start_epoch, recipe.method.expert_epochs
             source = TrajectorySource(experts, start, ahead, recipe.run.seed)
@@ -291,18 +323,17 @@ class _Session:
         started, before, saved = time.perf_counter(), state.seconds, time.perf_counter()
         try:
             for step in range(state.step + 1, total + 1):
-                load_into(network, source.weights(step))
 
                 def on_inner(done: int, of: int, step: int = step, loss: list[float] = state.loss) -> None:
                     figures = {"loss": loss[-1]} if loss else {}
                     self.observer.progress("distill", (step - 1) * of + done, total * of, step=step, **figures)
 
-                loss = float(method.outer_step(step, on_inner))
+                loss = self._outer_step(method, source, network, synthetic, state, on_inner)
                 self._check_sound(step, loss, synthetic)
                 seconds = before + time.perf_counter() - started
                 state = Checkpoint(step, _state_of(method, synthetic), seconds, [*state.loss, loss])
                 self.log.event("outer step", step=step, loss=loss, distill_seconds=seconds)
-                if time.perf_counter() - saved >= CHECKPOINT_SECONDS or step == total:
+                if time.perf_counter() - saved >= self.safety.every or step == total:
                     self._save(state)
                     saved = time.perf_counter()
                 if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < total:
@@ -310,12 +341,58 @@ class _Session:
                     self._picture(synthetic, step)
                     self._judge(synthetic.snapshot(), "distilled", step)
                     before -= time.perf_counter() - pause
+                if step < total:
+                    self.safety.check()
+        except OSError as error:
+            raise RunError(f"{in_words(error)}; {self._rescue(state)}; mend it and go on with --resume") from error
         except BaseException:
             self._save(state)
             raise
         self.costs.seconds["distill"] = state.seconds
         done = method.flops_done() if isinstance(method, CountsItsWork) else self.flops_per_step * total
         self.costs.flops["distill"] = done + self.source_flops_per_step * total
+
+    def _outer_step(
+        self,
+        method: Method,
+        source: NetworkSource,
+        network: nn.Module,
+        synthetic: SyntheticSet,
+        state: Checkpoint,
+        on_inner: OnInner,
+    ) -> float:
+        """The loss of the step after ``state``; out of memory, it is made again with fewer classes at once."""
+        step = state.step + 1
+        while True:
+            load_into(network, source.weights(step))
+            try:
+                return float(method.outer_step(step, on_inner))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                chunk = method.smaller_chunk() if isinstance(method, MatchesInChunks) else None
+                if chunk is None:
+                    raise RunError(
+                        f"outer step {step}: out of memory on {self.device}, and fewer classes at once do not help; "
+                        f"use a smaller method.real_batch or network; the images of step {state.step} are kept"
+                    ) from error
+            # outside of the handler: its traceback holds on to the tensors
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._load(state, method, synthetic)
+            self.observer.note(f"out of memory: {chunk} classes are matched at once from here on (run.class_chunk)")
+            self.log.event("out of memory", step=step, class_chunk=chunk)
+
+    def _rescue(self, state: Checkpoint) -> str:
+        """Keep the state after a file could not be written; in words, what is kept."""
+        assert self.folder is not None
+        try:
+            if not (self.folder / RECIPE).exists():
+                self._describe()  # the folder was removed under us
+            self._save(state)
+        except OSError:
+            return "the last checkpoint is kept"
+        return f"the state after outer step {state.step} is kept"
 
     def _check_sound(self, step: int, loss: float, synthetic: SyntheticSet) -> None:
         """Stop at values that are not finite, and at pixels far outside of [0, 1]."""
@@ -341,12 +418,15 @@ class _Session:
                 "give a larger budget"
             )
         if state is not None:
-            synthetic.images.copy_(state.tensors["images"])
-            own = {name.removeprefix("method."): t for name, t in state.tensors.items() if name.startswith("method.")}
-            method.load_state(own)
+            self._load(state, method, synthetic)
             self.observer.note(f"resumed after outer step {state.step}")
             self.log.event("resumed", step=state.step)
         return state
+
+    def _load(self, state: Checkpoint, method: Method, synthetic: SyntheticSet) -> None:
+        synthetic.images.copy_(state.tensors["images"])
+        own = {name.removeprefix("method."): t for name, t in state.tensors.items() if name.startswith("method.")}
+        method.load_state(own)
 
     def _save(self, state: Checkpoint) -> None:
         if self.folder is not None:
@@ -379,6 +459,8 @@ class _Session:
             finished=self.accuracies.of(what, step),
             on_run=on_run,
             on_epoch=lambda done, total: self.observer.progress(phase, done, total),
+            unfinished=self.unfinished,
+            name=f"{what} {step}",
         )
         self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
         self.log.event("accuracy", what=what, step=step, **evaluation.as_dict())
@@ -421,20 +503,29 @@ class _Session:
                 **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine")},
             }
             save_synthetic(synthetic, self.folder / "distilled", about)
-            write_json(self.folder / "summary.json", summary)
+            write_checked_json(self.folder / SUMMARY, summary)
             write_page([self.folder], self.folder / PAGE)
         self.log.event("end", **{key: summary[key] for key in ("accuracy", "seconds", "flops", "peak_memory_bytes")})
         return Run(recipe, synthetic, summary, self.folder)
 
 
-def pool_for(recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer) -> Pool:
+def pool_for(
+    recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety | None = None
+) -> Pool:
     """The pool of a recipe on these data: from the cache, else trained."""
-    return train_pool(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer))
+    return train_pool(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer), safety=safety)
 
 
-def trajectories_for(recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer) -> Trajectories:
+def trajectories_for(
+    recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety | None = None
+) -> Trajectories:
     """The expert trajectories of a recipe on these data: from the cache, else trained."""
-    return train_trajectories(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer))
+    return train_trajectories(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer), safety=safety)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the CPU's allocator, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _data_identity(recipe: Recipe, data: RealData) -> str:

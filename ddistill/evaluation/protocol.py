@@ -25,6 +25,7 @@ from ddistill.training import (
     Source,
     Trainer,
     TrainingSettings,
+    Unfinished,
     predict_accuracy,
     resolve_precision,
     step_decay,
@@ -107,6 +108,8 @@ def evaluate_set(
     finished: Mapping[int, float] | None = None,
     on_run: OnRun | None = None,
     on_epoch: OnEpoch | None = None,
+    unfinished: Unfinished | None = None,
+    name: str = "",
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
 
@@ -122,6 +125,8 @@ def evaluate_set(
         finished: accuracies in percent by repeat that were measured before and are taken as they are.
         on_run: called with (repeat, accuracy in percent) when a network has been trained and tested.
         on_epoch: called with (epochs done, epochs in all), over all repeats.
+        unfinished: keeps the training in progress.
+        name: of this evaluation in what ``unfinished`` keeps.
     """
     device = torch.device(device)
     network = settings.network or network
@@ -145,7 +150,9 @@ def evaluate_set(
         module.load_state_dict(build_network(network, *shape, seed, "evaluation", repeat).state_dict())
         trainer.source = sources[repeat % len(sources)]
         trainer.restart()
-        for epoch in range(epochs):
+        training = f"{name} {repeat}"
+        first = unfinished.resume(training, trainer) if unfinished else 0
+        for epoch in range(first, epochs):
             draws = generator(seed, "evaluation epoch", repeat, epoch)
             order = torch.randperm(len(trainer.source.labels), generator=draws).to(device)
             batches = order.split(settings.training.batch)
@@ -153,9 +160,13 @@ def evaluate_set(
             trainer.run(batches, draws, [rate] * len(batches))
             if on_epoch:
                 on_epoch(repeat * epochs + epoch + 1, settings.repeats * epochs)
+            if unfinished:
+                unfinished.keep(training, epoch + 1, trainer)
         runs[repeat] = predict_accuracy(module, test)
         if on_run:
             on_run(repeat, runs[repeat])
+        if unfinished:
+            unfinished.finish()
     protocol = {
         "network": network.model_dump(mode="json"),
         "epochs": epochs,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ddistill.methods.base import Context, CountsItsWork, Method, Needs
+from ddistill.methods.base import Context, CountsItsWork, MatchesInChunks, Method, Needs, OnInner
 from ddistill.methods.cafe import CAFE, CAFESettings
 from ddistill.methods.coresets import Coreset, HerdingSettings, KCenterSettings, RandomSettings
 from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
@@ -35,9 +35,11 @@ __all__ = [
     "HerdingSettings",
     "IDCSettings",
     "KCenterSettings",
+    "MatchesInChunks",
     "Method",
     "MethodSettings",
     "Needs",
+    "OnInner",
     "RandomSettings",
     "TrajectoryMatching",
     "TrajectoryMatchingSettings",

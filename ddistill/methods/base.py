@@ -117,6 +117,15 @@ class CountsItsWork(Protocol):
         ...
 
 
+@runtime_checkable
+class MatchesInChunks(Protocol):
+    """A method that matches several classes in one launch, and can do with fewer."""
+
+    def smaller_chunk(self) -> int | None:
+        """Halve the classes per launch; how many there are now, None where it is one already."""
+        ...
+
+
 class ImageSGD:
     """SGD with momentum on the stored images.
 

@@ -289,6 +289,14 @@ class GradientMatching:
             return self.context.class_chunk
         return 1 if self.labels.device.type == "cpu" else CLASSES_AT_ONCE
 
+    def smaller_chunk(self) -> int | None:
+        """Halve the classes per launch, after the device ran out of memory."""
+        most = max(map(len, self.chunks))
+        if most == 1:
+            return None
+        self.chunks = class_chunks(self.context.synthetic.counts, most // 2)
+        return most // 2
+
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """M image updates per class, each followed by training the network on real data or on the synthetic set."""
         settings, context = self.settings, self.context

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,20 @@ from filelock import FileLock
 
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.training import NetworkFactory
-from ddistill.storage import cache_folder, file_checksum, fingerprint, make_parent, write_atomically, write_json
+from ddistill.storage import (
+    cache_folder,
+    file_checksum,
+    fingerprint,
+    make_parent,
+    read_checked_json,
+    remove_leftovers,
+    write_checked_json,
+    write_tensors,
+)
+from ddistill.training import Safety, Unfinished
 
-FORMAT = 1
-DESCRIPTION, UNFINISHED = "pool.json", "unfinished.json"
+FORMAT = 2
+DESCRIPTION, UNFINISHED, IN_PROGRESS = "pool.json", "unfinished.json", "in-progress.safetensors"
 
 OnMember = Callable[[int, int], None]
 
@@ -68,6 +76,7 @@ def train_pool(
     seed: int,
     folder: Path | None = None,
     on_member: OnMember | None = None,
+    safety: Safety | None = None,
 ) -> Pool:
     """The pool of these settings: read where it was stored before, else trained and stored member by member.
 
@@ -79,21 +88,37 @@ def train_pool(
         seed: of the pool.
         folder: where pools are kept; the cache folder by default.
         on_member: called with (epochs done, epochs in all).
+        safety: how training in progress is kept; a pool that cannot be stored is used all the same.
     """
+    safety = safety or Safety()
     identity = pool_identity(factory, data_fingerprint, size, epochs, seed)
     home = (folder or cache_folder() / "pools") / fingerprint(identity)[:20]
     stored = _read_pool(home, identity)
     if stored is not None:
         return stored
-    with FileLock(make_parent(home.with_suffix(".lock"))):  # another process may be at it: then its pool is used
-        stored = _read_pool(home, identity)
-        return stored or _train(factory, home, identity, on_member)
+    try:
+        lock = FileLock(make_parent(home.with_suffix(".lock"))).acquire()
+    except OSError as error:
+        safety.note(f"the pool cannot be stored for other runs: {error.strerror}: {home}")
+        return _train(factory, home, identity, on_member, safety, stored=False)
+    with lock:  # another process may have been at it: then its pool is used
+        if home.is_dir():
+            remove_leftovers(home)
+        return _read_pool(home, identity) or _train(factory, home, identity, on_member, safety)
 
 
-def _train(factory: NetworkFactory, home: Path, identity: dict[str, Any], on_member: OnMember | None) -> Pool:
-    """Train what is missing; each finished member is kept, so that an interrupted pool goes on."""
+def _train(
+    factory: NetworkFactory,
+    home: Path,
+    identity: dict[str, Any],
+    on_member: OnMember | None,
+    safety: Safety,
+    stored: bool = True,
+) -> Pool:
+    """Train what is missing; finished members and epochs are kept, so that an interrupted pool goes on."""
     size, epochs, seed = identity["size"], identity["epochs"], identity["seed"]
     members, seconds, checksums = _finished(home, identity)
+    unfinished = Unfinished(home / IN_PROGRESS if stored else None, safety)
     for index in range(len(members), size):
         started = time.perf_counter()
 
@@ -101,21 +126,24 @@ def _train(factory: NetworkFactory, home: Path, identity: dict[str, Any], on_mem
             if on_member:
                 on_member(index * epochs + done, size * epochs)
 
-        weights = factory.early_stage(epochs, seed, "pool", index, on_epoch)
+        weights = factory.early_stage(epochs, seed, "pool", index, on_epoch, unfinished=unfinished)
         members.append({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
-        write_atomically(_member_path(home, index), partial(_save, members[-1]))
         seconds += time.perf_counter() - started
-        checksums.append(file_checksum(_member_path(home, index)))
-        name = DESCRIPTION if index + 1 == size else UNFINISHED
-        write_json(home / name, {**identity, "seconds": seconds, "sha256": checksums})
+        if not stored:
+            continue
+        try:
+            write_tensors(_member_path(home, index), members[-1])
+            checksums.append(file_checksum(_member_path(home, index)))
+            name = DESCRIPTION if index + 1 == size else UNFINISHED
+            write_checked_json(home / name, {**identity, "seconds": seconds, "members": checksums})
+            unfinished.finish()
+        except OSError as error:
+            safety.note(f"the pool cannot be stored for other runs: {error.strerror}: {home}")
+            stored, unfinished.path = False, None
+        if index + 1 < size:
+            safety.check()
     (home / UNFINISHED).unlink(missing_ok=True)
     return Pool(members, seconds, home, reused=False)
-
-
-def _save(weights: Weights, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(weights, path)
 
 
 def _read_pool(home: Path, identity: dict[str, Any]) -> Pool | None:
@@ -137,8 +165,8 @@ def _read_members(home: Path, name: str, identity: dict[str, Any]) -> tuple[list
     if not (home / name).is_file():
         return nothing
     try:
-        about = json.loads((home / name).read_text(encoding="utf-8"))
-        seconds, checksums = float(about.pop("seconds")), list(about.pop("sha256"))
+        about = read_checked_json(home / name)
+        seconds, checksums = float(about.pop("seconds")), list(about.pop("members"))
         paths = [_member_path(home, index) for index in range(len(checksums))]
         if about != identity or [file_checksum(path) for path in paths] != checksums:
             return nothing

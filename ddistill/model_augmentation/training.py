@@ -12,7 +12,7 @@ from ddistill.data import epoch_batches
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings, step_decay
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, step_decay
 
 OnEpoch = Callable[[int, int], None]
 
@@ -65,10 +65,11 @@ class NetworkFactory:
         on_epoch: OnEpoch | None = None,
         *,
         decay: bool = True,
+        unfinished: Unfinished | None = None,
     ) -> Weights:
         """Weights after ``epochs`` on the real data, a function of (seed, purpose, step).
 
-        With ``decay`` the rate falls x0.2 at 2/3 and 5/6 of the epochs.
+        With ``decay`` the rate falls x0.2 at 2/3 and 5/6 of the epochs. ``unfinished`` keeps the epochs done.
         """
         fresh = self.build(seed, purpose, step).state_dict()
         if not epochs:
@@ -77,13 +78,17 @@ class NetworkFactory:
         trainer.module.load_state_dict(fresh)
         trainer.restart()
         batch, device = min(self.training.batch, len(self.source.labels)), self.source.images.device
-        for epoch in range(epochs):
+        training = f"{purpose} {step}"
+        first = unfinished.resume(training, trainer) if unfinished else 0
+        for epoch in range(first, epochs):
             draws = generator(seed, f"{purpose} epoch", step, epoch)
             order = epoch_batches(len(self.source.labels), batch, self.steps_per_epoch(), draws).to(device)
             rate = step_decay(self.training.lr, epochs, epoch) if decay else self.training.lr
             trainer.run(list(order), draws, [rate] * len(order))
             if on_epoch:
                 on_epoch(epoch + 1, epochs)
+            if unfinished and epoch + 1 < epochs:
+                unfinished.keep(training, epoch + 1, trainer)
         return copy_of(trainer.module.state_dict())
 
 

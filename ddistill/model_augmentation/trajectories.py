@@ -8,10 +8,8 @@ One file per expert is read when it is asked for, tensor by tensor, so that many
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,19 @@ from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.pool import OnMember, pool_identity
 from ddistill.model_augmentation.training import NetworkFactory, copy_of
 from ddistill.randomness import generator
-from ddistill.storage import cache_folder, file_checksum, fingerprint, make_parent, write_atomically, write_json
+from ddistill.storage import (
+    cache_folder,
+    file_checksum,
+    fingerprint,
+    make_parent,
+    read_checked_json,
+    remove_leftovers,
+    write_checked_json,
+    write_tensors,
+)
+from ddistill.training import Safety, Unfinished
 
-DESCRIPTION = "trajectories.json"
+DESCRIPTION, IN_PROGRESS = "trajectories.json", "in-progress.safetensors"
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ def train_trajectories(
     seed: int,
     folder: Path | None = None,
     on_member: OnMember | None = None,
+    safety: Safety | None = None,
 ) -> Trajectories:
     """The experts of these settings: found where they were trained before, else trained and stored one by one.
 
@@ -106,23 +115,35 @@ def train_trajectories(
     if len(checksums) == size:
         return Trajectories(home, size, epochs, seconds, reused=True)
     with FileLock(make_parent(home.with_suffix(".lock"))):  # another process may be at it: then its experts are used
+        if home.is_dir():
+            remove_leftovers(home)
+        unfinished = Unfinished(home / IN_PROGRESS, safety or Safety())
         seconds, checksums = _stored(home, identity)
         reused = len(checksums) == size
         for expert in range(len(checksums), size):
             started = time.perf_counter()
-            write_atomically(_path(home, expert), partial(_train_one, factory, epochs, seed, expert, size, on_member))
+            write_tensors(_path(home, expert), _train_one(factory, epochs, seed, expert, size, on_member, unfinished))
             seconds += time.perf_counter() - started
             checksums.append(file_checksum(_path(home, expert)))
-            write_json(home / DESCRIPTION, {**identity, "seconds": seconds, "sha256": checksums})
+            write_checked_json(home / DESCRIPTION, {**identity, "seconds": seconds, "experts": checksums})
+            unfinished.finish()
+            if expert + 1 < size:
+                unfinished.safety.check()
     return Trajectories(home, size, epochs, seconds, reused)
 
 
 def _train_one(
-    factory: NetworkFactory, epochs: int, seed: int, expert: int, size: int, on_member: OnMember | None, path: Path
-) -> None:
-    from safetensors.torch import save_file
-
+    factory: NetworkFactory,
+    epochs: int,
+    seed: int,
+    expert: int,
+    size: int,
+    on_member: OnMember | None,
+    unfinished: Unfinished,
+) -> Weights:
+    """The expert's weights at all epochs, as its file holds them."""
     states: Weights = {}
+    unfinished.extra = states
 
     def keep(epoch: int, weights: Weights) -> None:
         states.update({f"{epoch}/{name}": tensor.cpu().contiguous() for name, tensor in copy_of(weights).items()})
@@ -133,15 +154,15 @@ def _train_one(
             on_member(expert * epochs + done, size * epochs)
 
     keep(0, factory.build(seed, "expert", expert).state_dict())
-    factory.early_stage(epochs, seed, "expert", expert, on_epoch, decay=False)
-    save_file(states, path)
+    factory.early_stage(epochs, seed, "expert", expert, on_epoch, decay=False, unfinished=unfinished)
+    return states
 
 
 def _stored(home: Path, identity: dict[str, Any]) -> tuple[float, list[str]]:
     """Seconds and checksums of the experts that are there and whole; none where anything is damaged."""
     try:
-        about = json.loads((home / DESCRIPTION).read_text(encoding="utf-8"))
-        seconds, checksums = float(about.pop("seconds")), list(about.pop("sha256"))
+        about = read_checked_json(home / DESCRIPTION)
+        seconds, checksums = float(about.pop("seconds")), list(about.pop("experts"))
         whole = [file_checksum(_path(home, expert)) for expert in range(len(checksums))] == checksums
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return 0.0, []

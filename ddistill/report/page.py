@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import yaml
 
-from ddistill.errors import UserError
+from ddistill.errors import UserError, in_words
 from ddistill.report.curves import Curve, chart
 from ddistill.report.snapshots import load_snapshots
-from ddistill.storage import write_text
+from ddistill.storage import read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
 
 PAGE = "report.html"
@@ -87,12 +87,13 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
 
 def _summary(folder: Path) -> dict[str, Any]:
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_checked_json(folder / "summary.json")
         if not isinstance(summary["accuracy"]["mean"], float):
             raise ValueError("no accuracy")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{str(folder)!r} holds no finished run ({type(error).__name__} in summary.json)") from error
-    return dict(summary)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = in_words(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"{str(folder)!r} holds no finished run: summary.json: {reason}") from error
+    return summary
 
 
 def _events(folder: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ddistill.storage import write_atomically
+from ddistill.storage import write_tensors
 from ddistill.synthetic import SyntheticSet
 
 FOLDER = "pictures"
@@ -14,10 +14,8 @@ FOLDER = "pictures"
 
 def save_snapshot(synthetic: SyntheticSet, run: Path, step: int) -> None:
     """Write the stored images after an outer step, uint8 (n, channels, side, side)."""
-    from safetensors.torch import save_file
-
-    images = synthetic.images.detach().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).cpu().contiguous()
-    write_atomically(run / FOLDER / f"step-{step:06d}.safetensors", lambda path: save_file({"images": images}, path))
+    images = synthetic.images.detach().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+    write_tensors(run / FOLDER / f"step-{step:06d}.safetensors", {"images": images})
 
 
 def load_snapshots(run: Path) -> dict[int, torch.Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ddistill.data import RealData, load_data
 from ddistill.engine import Observer, Run, distill_data
-from ddistill.engine.environment import machine, versions
+from ddistill.engine.environment import versions
 from ddistill.reproduce.store import Result, Store, recipe_key
 from ddistill.reproduce.targets import Cell
 
@@ -104,7 +104,7 @@ def _result(key: str, run: Run, data: RealData) -> Result:
         tuple(summary["accuracy"]["runs"]),
         summary["seconds"],
         summary["flops"],
-        tuple([*_judged(run.folder), *steps]),
+        (*_judged(run.folder), *steps),
         about,
     )
 

@@ -11,11 +11,11 @@ from typing import Any
 from filelock import FileLock
 
 from ddistill.config import Recipe
-from ddistill.storage import fingerprint, make_parent
+from ddistill.storage import append_line, fingerprint, make_parent
 
 
 def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
-    """Hex key of everything that decides a result: equal for equal work, whatever the recipe and its data are called."""
+    """Hex key of everything that decides a result, so not of the names of the recipe and of its data."""
     values = recipe.model_dump(mode="json")
     del values["name"], values["data"]["source"]
     return fingerprint({"recipe": values, "data": data_fingerprint})
@@ -56,9 +56,7 @@ class Store:
         row = {name: getattr(result, name) for name in Result.__dataclass_fields__}
         line = json.dumps({**row, "sha256": fingerprint(row)}, allow_nan=False)
         with FileLock(make_parent(self.path).with_suffix(".lock")):
-            cut_off = self.path.is_file() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write("\n" * bool(cut_off) + line + "\n")
+            append_line(self.path, line)
 
     def __iter__(self) -> Iterator[Result]:
         """All whole results, in the order in which they came."""

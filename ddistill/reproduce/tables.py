@@ -72,7 +72,10 @@ def render(target: str, scale: str, cells: Sequence[Cell], results: Sequence[Res
 
 def put_into(path: Path, section: str, text: str) -> None:
     """Replace a section of a Markdown file, between two comments that name it; append it where it is not there yet."""
-    start, end = f"<!-- {section}: made by `ddistill reproduce {section_command(section)}` -->", f"<!-- end {section} -->"
+    start, end = (
+        f"<!-- {section}: made by `ddistill reproduce {section_command(section)}` -->",
+        f"<!-- end {section} -->",
+    )
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     block = f"{start}\n\n{text}\n\n{end}"
     if start in old and end in old:
@@ -172,7 +175,9 @@ def _table5(rows: Sequence[Row]) -> str:
                 continue
             speedup, ours = int(row.cell.labels["speedup"]), row.cell.labels["networks"] == AUGMENTED
             title = TITLES[method]
-            name = f"{title} + model augmentation" if ours else f"{title}, a fifth of the steps" if speedup > 1 else title
+            name = (
+                f"{title} + model augmentation" if ours else f"{title}, a fifth of the steps" if speedup > 1 else title
+            )
             reference = published("5", "CIFAR-10", 10, name, speedup)
             theirs = f"{reference.accuracy:.1f} / {reference.hours} h" if reference else "-"
             cells = [name, row.shown(), "", "", "", "", theirs]

@@ -59,8 +59,8 @@ SCALES: dict[str, Scale] = {
         "digits",
         {"network.width": 16, "evaluation.epochs": 100},
         {
-            **dict.fromkeys(("idc", "dc", "dsa"), {"budget.outer_steps": 20}),
-            **dict.fromkeys(("dm", "tm"), {"budget.outer_steps": 50}),
+            **{name: {"budget.outer_steps": 20} for name in ("idc", "dc", "dsa")},
+            **{name: {"budget.outer_steps": 50} for name in ("dm", "tm")},
             "cafe": {"budget.outer_steps": 5, "method.max_inner_steps": 10},
         },
     ),
@@ -79,7 +79,7 @@ SCALES: dict[str, Scale] = {
                 "method.max_network_epochs": 5,
                 "budget.outer_steps": 20,
             },
-            **dict.fromkeys(("herding", "k-center"), {"model_augmentation.fresh_epochs": 2}),
+            **{name: {"model_augmentation.fresh_epochs": 2} for name in ("herding", "k-center")},
             "tm": {
                 "method.student_steps": 10,
                 "method.max_start_epoch": 2,

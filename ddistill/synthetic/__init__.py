@@ -7,13 +7,16 @@ import torch
 from ddistill.data import RealData
 from ddistill.randomness import generator
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
+from ddistill.synthetic.import_pt import import_pt
 from ddistill.synthetic.initialise import initial_images
-from ddistill.synthetic.synthetic_set import SyntheticSet, SyntheticSettings
+from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet, SyntheticSettings
 
 __all__ = [
+    "MAX_FACTOR",
     "SyntheticSet",
     "SyntheticSettings",
     "artifact_folder",
+    "import_pt",
     "initial_set",
     "load_synthetic",
     "random_set",

@@ -23,8 +23,8 @@ import torch
 import yaml
 
 from ddistill.errors import UserError
-from ddistill.storage import file_checksum, fingerprint, write_atomically, write_json, write_text
-from ddistill.synthetic.synthetic_set import SyntheticSet
+from ddistill.storage import file_checksum, fingerprint, write_atomically, write_checked_json, write_tensors, write_text
+from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
 
 FORMAT = 2
 STORED = "stored.safetensors"
@@ -45,18 +45,16 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     Returns:
         The folder.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     synthetic = synthetic.snapshot()
-    tensors = {"images": synthetic.images.contiguous(), "labels": synthetic.labels.contiguous()}
-    write_atomically(folder / STORED, lambda path: save_file(tensors, path))
+    tensors = {"images": synthetic.images, "labels": synthetic.labels}
+    write_tensors(folder / STORED, tensors)
     write_atomically(folder / PARQUET, lambda path: _write_parquet(synthetic, path))
     write_text(folder / CARD, dataset_card(synthetic, about))
     files = {name: file_checksum(folder / name) for name in (STORED, PARQUET)}
     contents = {**description(synthetic, about), "files": files}
-    write_json(folder / DESCRIPTION, {**contents, "sha256": fingerprint(contents)})
+    write_checked_json(folder / DESCRIPTION, contents)
     return folder
 
 
@@ -74,8 +72,24 @@ def artifact_folder(path: str | os.PathLike[str]) -> Path:
     """The folder that holds the artifact: ``path`` itself, or ``path/distilled`` of a run."""
     for folder in (Path(path), Path(path) / "distilled"):
         if (folder / DESCRIPTION).is_file():
+            check_inside(folder, DESCRIPTION)
             return folder
     raise UserError(f"no distilled set in {os.fspath(path)!r}; give a run folder, or one that holds {DESCRIPTION}")
+
+
+def check_inside(folder: Path, name: str) -> None:
+    """Refuse a file of an artifact that is a link to somewhere else, a device or a pipe.
+
+    The cache of a hub links from ``snapshots/REVISION`` to ``blobs``; that is not somewhere else.
+
+    Raises:
+        UserError: not a regular file of this folder.
+    """
+    path, home = folder / name, folder.resolve()
+    target = path.resolve()
+    hub = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    if path.exists() and (not target.is_file() or not (target.is_relative_to(home) or hub)):
+        raise UserError(f"{path} is no plain file of its folder but leads to {target}; damaged, or not safe to read")
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -169,6 +183,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
     from safetensors.torch import load_file
 
     path = folder / STORED
+    check_inside(folder, STORED)
     try:
         if file_checksum(path) != about["files"][STORED]:
             raise ValueError(f"the checksum of {STORED} is not the one in {DESCRIPTION}")
@@ -190,7 +205,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         and min(std) > 0
         and all(isinstance(name, str) for name in names)
         and isinstance(factor, int)
-        and 1 <= factor <= images.shape[2]
+        and 1 <= factor <= min(MAX_FACTOR, images.shape[2])
         and decoder in ("single", "multi", "bound")
         and set(labels.tolist()) == set(range(len(names)))
         and bool((labels.diff() >= 0).all())

@@ -18,6 +18,7 @@ from ddistill.settings import Settings
 from ddistill.synthetic.decode import Decoder, decode, decode_single, decoded_count
 from ddistill.synthetic.initialise import Initialisation
 
+MAX_FACTOR = 16
 MIN_CELL = 2
 """Smallest side of a cell in pixels."""
 
@@ -29,7 +30,7 @@ class SyntheticSettings(Settings):
     """Stored images per class."""
     ipc_by_class: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Other numbers of stored images, by class name; each at least 1."""
-    factor: int = Field(default=2, ge=1, le=16)
+    factor: int = Field(default=2, ge=1, le=MAX_FACTOR)
     """Multi-formation factor F: a stored image holds F x F cells; 1 stores plain images."""
     decode: Decoder = "single"
     """Decoder during matching: single, multi or bound; evaluation always decodes with single."""

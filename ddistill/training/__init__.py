@@ -4,16 +4,19 @@ from ddistill.training.compilation import CompileMode, compiler_available, maybe
 from ddistill.training.loop import Source, Trainer, TrainingDraws, TrainingSettings, predict_accuracy, step_decay
 from ddistill.training.memory import keep_freed_memory
 from ddistill.training.precision import Forward, Precision, Resolved, resolve_precision
+from ddistill.training.unfinished import Safety, Unfinished
 
 __all__ = [
     "CompileMode",
     "Forward",
     "Precision",
     "Resolved",
+    "Safety",
     "Source",
     "Trainer",
     "TrainingDraws",
     "TrainingSettings",
+    "Unfinished",
     "compiler_available",
     "keep_freed_memory",
     "maybe_compile",

@@ -6,7 +6,7 @@ Shapes: B batch, N images of the source, C classes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,6 +120,25 @@ class Trainer:
     def restart(self) -> None:
         """Forget the momentum, as a new optimiser would."""
         self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights and momentum: all that decides how the training goes on."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        return {**weights, **{f"momentum.{name}": tensor for name, tensor in self.momenta.items()}}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave, into the tensors that compiled code knows.
+
+        Raises:
+            KeyError, RuntimeError: it is of another network.
+        """
+        prefix = "weights."
+        weights = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+        momenta = {name: state[f"momentum.{name}"] for name in self.momenta}
+        with torch.no_grad():
+            self.module.load_state_dict(weights)
+            for name, tensor in momenta.items():
+                self.momenta[name].copy_(tensor)
 
     def draw(self, steps: int, images: int, generator: torch.Generator) -> TrainingDraws:
         """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the device."""

@@ -64,9 +64,9 @@ def assert_same(run, whole) -> None:
     assert run.summary["baselines"] == whole.summary["baselines"]
 
 
-def interrupted(digits, folder, phase: str, at: int) -> None:
+def interrupted(digits, folder, phase: str, at: int, **options) -> None:
     with pytest.raises(KeyboardInterrupt):
-        distill_data(digits, Recipe().changed(TINY), out=folder, observer=Interrupt(phase, at))
+        distill_data(digits, Recipe().changed(TINY), out=folder, observer=Interrupt(phase, at), **options)
 
 
 def test_an_interrupted_evaluation_trains_only_the_networks_that_are_missing(digits, whole, tmp_path):
@@ -89,9 +89,8 @@ def test_resuming_a_finished_run_computes_nothing_and_gives_the_same(digits, who
     assert run.summary["seconds"]["evaluate"] > 0
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(digits, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("ddistill.engine.run.CHECKPOINT_SECONDS", 0.0)
-    interrupted(digits, tmp_path / "run", "evaluate", 1)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(digits, whole, tmp_path):
+    interrupted(digits, tmp_path / "run", "evaluate", 1, checkpoint_every=0.0)
     newest = tmp_path / "run" / "checkpoint" / "step-00000003.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1

@@ -16,5 +16,9 @@ class Observer:
     def progress(self, phase: Phase, done: int, total: int, **figures: float) -> None:
         """``done`` of ``total`` units of a phase; figures such as the loss, by name."""
 
+    def stopping(self) -> bool:
+        """Whether the run should stop at the next safe point; asked there, so it must be quick."""
+        return False
+
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         """A measured test accuracy in percent: of the "distilled" set, of a baseline, after an outer step."""

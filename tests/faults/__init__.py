@@ -1,0 +1,1 @@
+"""Fault campaigns: kills, damaged files, nonsense arguments, races, a full disk."""
