@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ddistill.data import DataSettings, RealData
 from ddistill.errors import UserError, unknown_name
@@ -54,6 +54,12 @@ class RunSettings(Settings):
     """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
     class_chunk: int | None = Field(default=None, ge=1)
     """Classes matched in one launch; not set: one after the other on a CPU, ten at once on a GPU."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        """YAML reads a bare on or off as a truth value."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Recipe(Settings):

@@ -134,16 +134,24 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     write_atomically(path, write)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether it is a temporary file of a process that writes it, or was killed while it did."""
+    return _LEFTOVER.fullmatch(path.name) is not None and path.is_file()
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed process left; only its owner may ask for that."""
+    """Remove temporary files that a killed process left; only who holds the folder may ask for that."""
     for path in folder.rglob(".*"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_file():
+        if is_leftover(path):
             path.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line; one that was cut off before it (a full disk, a killed process) does not swallow it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Append a line; one that was cut off before it (a full disk, a killed process) does not swallow it.
+
+    Raises:
+        OSError: it cannot be written; a folder that is gone is not made again.
+    """
     with path.open("ab+") as lines:
         if lines.tell():
             lines.seek(-1, os.SEEK_END)

@@ -48,7 +48,7 @@ from ddistill.model_augmentation import (
 from ddistill.networks import runs_on_kernels
 from ddistill.observer import Observer, Phase
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
-from ddistill.storage import read_checked_json, remove_leftovers, write_checked_json, write_text
+from ddistill.storage import is_leftover, read_checked_json, remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import Safety, Source, Trainer, Unfinished, resolve_precision
 from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, REPAYING_FLOPS, worth_compiling
@@ -103,7 +103,7 @@ def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
             raise UserError(
                 f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
             )
-    elif folder.exists() and any(entry.name not in LOCK_FILES for entry in folder.iterdir()):
+    elif folder.exists() and any(not (e.name in LOCK_FILES or is_leftover(e)) for e in folder.iterdir()):
         raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
     return folder
 
@@ -221,9 +221,9 @@ class _Session:
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
         if self.folder is not None:
+            write_text(self.folder / RECIPE, signed(self.recipe.to_yaml()))  # first: it makes the folder that of a run
             about = {"name": self.data.name, "fingerprint": self.data.fingerprint}
             write_checked_json(self.folder / "checkpoint" / DATA, about)
-            write_text(self.folder / RECIPE, signed(self.recipe.to_yaml()))
 
     def run(self) -> Run:
         recipe, data = self.recipe, self.data

@@ -142,7 +142,8 @@ def _train(
             stored, unfinished.path = False, None
         if index + 1 < size:
             safety.check()
-    (home / UNFINISHED).unlink(missing_ok=True)
+    if stored:
+        (home / UNFINISHED).unlink(missing_ok=True)
     return Pool(members, seconds, home, reused=False)
 
 

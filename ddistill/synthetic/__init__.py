@@ -7,9 +7,9 @@ import torch
 from ddistill.data import RealData
 from ddistill.randomness import generator
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
-from ddistill.synthetic.import_pt import import_pt
 from ddistill.synthetic.initialise import initial_images
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet, SyntheticSettings
+from ddistill.synthetic.torch_files import import_pt
 
 __all__ = [
     "MAX_FACTOR",

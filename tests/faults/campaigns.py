@@ -362,7 +362,7 @@ def full_disk(trials: int, folder: Path) -> Count:
             raise PermissionError("a tmpfs cannot be mounted here")
         try:
             (place / "cache").symlink_to(folder / "whole" / "cache")
-            (place / "ballast").write_bytes(b"x" * (4 * 2**20 - draws.randrange(12, 400) * 1024))
+            (place / "ballast").write_bytes(b"x" * (4 * 2**20 - draws.randrange(8, 140) * 1024))
             first = start(DISTILL, place)
             code, errors = first.wait(), first.errors()
             (place / "ballast").unlink()

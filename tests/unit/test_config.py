@@ -415,3 +415,8 @@ def test_where_there_are_many_names_only_the_near_ones_are_given_and_where_to_lo
     text = str(unknown_name("field", "name00", many, "see the list"))
     assert text.endswith("? see the list")
     assert text.count("name0") <= 4
+
+
+@pytest.mark.parametrize(("value", "meant"), [(False, "off"), (True, "on"), ("auto", "auto")])
+def test_a_bare_on_or_off_of_yaml_is_taken_as_written(value, meant):
+    assert Recipe().changed({"run.compile": value}).run.compile == meant
