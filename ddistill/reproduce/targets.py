@@ -168,7 +168,8 @@ def table4(scale: Scale, seeds: range) -> list[Cell]:
     """ImageNet-10 and ImageNet-100 at ipc 10 and 20."""
     cells = []
     for seed in seeds:
-        for data, speedups in (("imagenet-10", (5, 10)), ("imagenet-100", (5,))):
+        datasets = (("imagenet-10", (5, 10)), ("imagenet-100", (5,)))
+        for data, speedups in datasets if scale.data is None else datasets[:1]:
             for ipc in (10, 20):
                 cells += [cell(name, data, ipc, scale, seed=seed) for name in ("dm", "dsa", "idc")]
                 cells += _speedups(data, ipc, scale, seed, speedups)

@@ -69,7 +69,10 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
     for name in draw(st.lists(st.sampled_from(list(PLAUSIBLE)), max_size=3, unique=True)):
         chosen[name] = draw(PLAUSIBLE[name])
     if draw(st.integers(0, 3)) == 0:
-        chosen[draw(st.one_of(st.sampled_from([*PLAUSIBLE, *TINY]), UNKNOWN))] = draw(NONSENSE)
+        name, value = draw(st.one_of(st.sampled_from([*PLAUSIBLE, *TINY]), UNKNOWN)), draw(NONSENSE)
+        if name.endswith("_lr") and isinstance(value, (int, float)) and value > 1:
+            value = -value  # images that explode are a failure at run time, with an exit code of its own
+        chosen[name] = value
     return chosen
 
 
