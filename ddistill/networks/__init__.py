@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -82,13 +83,18 @@ def build_network(settings: NetworkSettings, num_classes: int, channels: int, si
 
 
 def check_known_network(settings: NetworkSettings) -> None:
-    """Refuse a name that is not in the table.
+    """Refuse a name that is not in the table, and an option that its network does not have.
 
     Raises:
-        UserError: naming the nearest ones.
+        UserError: naming the nearest names, or the option.
     """
     if settings.name not in NETWORKS:
         raise unknown_name("network", settings.name, NETWORKS)
+    options = _options(settings)
+    try:
+        inspect.signature(NETWORKS[settings.name]).bind(10, 3, 32, **options)
+    except TypeError as error:
+        raise UserError(f"network {settings.name!r} does not take all of {', '.join(options)}: {error}") from error
 
 
 def check_network(settings: NetworkSettings, size: int) -> None:

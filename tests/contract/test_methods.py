@@ -162,6 +162,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(changes, digits)
     assert bits(first.synthetic.images) != bits(other.synthetic.images)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_class_chunk_changes_nothing_but_rounding(method, digits):
+    experts = SOURCES["trajectories"] if method == "tm" else {}
+    one, four = (
+        distill_data(digits, make_recipe(METHODS[method], **experts, **{"run.class_chunk": chunk})).synthetic.images
+        for chunk in (1, 4)
+    )
+    assert torch.allclose(one, four, atol=1e-4)
+
+
 @pytest.mark.parametrize("changes", EVERY)
 def test_recipe_and_artifact_come_back_from_disk(changes, digits, tmp_path):
     run = distill_data(digits, make_recipe(changes), out=tmp_path / "run")

@@ -420,3 +420,10 @@ def test_where_there_are_many_names_only_the_near_ones_are_given_and_where_to_lo
 @pytest.mark.parametrize(("value", "meant"), [(False, "off"), (True, "on"), ("auto", "auto")])
 def test_a_bare_on_or_off_of_yaml_is_taken_as_written(value, meant):
     assert Recipe().changed({"run.compile": value}).run.compile == meant
+
+
+def test_an_option_that_the_network_does_not_have_is_refused_with_the_recipe():
+    with pytest.raises(UserError, match="'resnet_ap' does not take all of depth: got an unexpected keyword"):
+        Recipe().changed({"network.name": "resnet_ap", "network.depth": 2})
+    with pytest.raises(UserError, match="'resnet_ap' does not take"):
+        Recipe().changed({"evaluation.network": {"name": "resnet_ap", "depth": 2}})
