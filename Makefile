@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench bench-digits bench-gpu clean
+.PHONY: setup demo test test-slow lint bench bench-digits bench-gpu reliability clean
 
 setup: $(READY)
 
@@ -39,6 +39,9 @@ bench-digits: setup
 
 bench-gpu: setup
 	$(BIN)/python benchmarks/hot_path.py --device cuda --growth --save
+
+reliability: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reliability.py runs/reliability
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
