@@ -12,7 +12,16 @@ from torch.utils.data import Dataset
 from ddistill import recipes
 from ddistill.config import Recipe, build
 from ddistill.data import RealData, load_data
-from ddistill.engine import Observer, Run, check_folder, distill_data, pool_for, trajectories_for
+from ddistill.engine import (
+    Observer,
+    Plan,
+    Run,
+    check_folder,
+    distill_data,
+    plan_run,
+    pool_for,
+    trajectories_for,
+)
 from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
 from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
@@ -214,6 +223,24 @@ def pretrain(
     )
     prepare = trajectories_for if complete.model_augmentation.networks == "trajectories" else pool_for
     return prepare(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))
+
+
+def plan(
+    data: DataLike | None,
+    recipe: Recipe | str = DEFAULT_RECIPE,
+    *,
+    ipc: int = 1,
+    changes: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    observer: Observer | None = None,
+) -> Plan:
+    """Predict time, FLOPs and memory of a run from a few measured steps; arguments as for `distill`.
+
+    Raises:
+        UserError: anything that the user can mend.
+    """
+    real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
+    return plan_run(real, complete, device)
 
 
 def import_set(

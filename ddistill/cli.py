@@ -186,6 +186,45 @@ def pretrain(
         out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
 
 
+@app.command()
+def plan(
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
+    recipe: RecipeOption = "idc-ma",
+    ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
+    speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
+    changes: SetOption = None,
+    device: DeviceOption = "auto",
+    debug: DebugOption = False,
+) -> None:
+    """Predict time, FLOPs and memory of a run on this machine, from a few measured steps; nothing is written."""
+    with _reported(debug):
+        from ddistill import api
+
+        chosen = _recipe(recipe)
+        named = {"synthetic.ipc": ipc, "budget.speedup": speedup}
+        settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(changes)}
+        images = ipc if ipc is not None else 1 if isinstance(chosen, str) else chosen.synthetic.ipc
+        place = _device(device)
+        with _Screen() as screen:
+            costs = api.plan(data, chosen, ipc=images, changes=settings, device=place, observer=screen)
+        table = Table("phase", "time", "TFLOP")
+        for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):
+            flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
+            table.add_row(title, _duration(costs.seconds[phase]), flops)
+        table.add_row("[bold]all[/]", f"[bold]{_duration(sum(costs.seconds.values()))}[/]", "")
+        out.print(table)
+        out.print(
+            f"{costs.outer_steps} outer steps on {escape(place)}; memory of the measured steps, data included: "
+            f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="Images and labels, as torch.save wrote them.")],

@@ -1,13 +1,16 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
+from ddistill.engine.plan import Plan, plan_run
 from ddistill.engine.run import Run, check_folder, distill_data, pool_for, trajectories_for
 from ddistill.observer import Observer
 
 __all__ = [
     "Observer",
+    "Plan",
     "Run",
     "check_folder",
     "distill_data",
+    "plan_run",
     "pool_for",
     "trajectories_for",
 ]

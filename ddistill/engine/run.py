@@ -180,7 +180,7 @@ def distill_data(
     recipe.check(data)
     place, observer = torch.device(device), observer or Observer()
     if out is None:
-        return _Session(data, recipe, None, place, observer, checkpoint_every).run()
+        return Session(data, recipe, None, place, observer, checkpoint_every).run()
     folder = check_folder(out, resume=resume or extend)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,10 +190,10 @@ def distill_data(
         check_same_recipe(folder, recipe, extend=extend)
         check_same_data(folder, data)
         remove_leftovers(folder)
-        return _Session(data, recipe, folder, place, observer, checkpoint_every).run()
+        return Session(data, recipe, folder, place, observer, checkpoint_every).run()
 
 
-class _Session:
+class Session:
     """One run in progress."""
 
     def __init__(
@@ -226,25 +226,28 @@ class _Session:
             write_checked_json(self.folder / "checkpoint" / DATA, about)
 
     def run(self) -> Run:
+        """All of it: networks, outer steps, evaluation, files."""
         recipe, data = self.recipe, self.data
         self.log.event("start", recipe=recipe.name, data=data.name, versions=versions(), machine=machine(self.device))
         for note in data.notes:
             self.observer.note(note)
             self.log.event("note", text=note)
-        network = self._network()
+        network = self.network()
         compiled = self._compile(network, Trainer(network, self.real, recipe.training))
         trainer = Trainer(network, self.real, recipe.training, compiled=compiled, precision=self.precision)
-        synthetic = _on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
+        synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         source = self._source(compiled)
-        method = self._method(network, trainer, synthetic, compiled)
+        method = self.method(network, trainer, synthetic, compiled)
         self._distill(method, source, network, synthetic)
         return self._finish(synthetic.snapshot())
 
-    def _network(self) -> nn.Module:
+    def network(self) -> nn.Module:
+        """The module that all outer steps load their weights into."""
         factory = NetworkFactory(self.recipe.network, self.recipe.training, self.real, self.data.num_classes)
         return factory.build("workspace")
 
-    def _method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
+    def method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
+        """The recipe's method, at work on ``synthetic``."""
         offsets = self.data.class_offsets.tolist()
         run = self.recipe.run
         context = Context(
@@ -266,7 +269,7 @@ class _Session:
         """Whether the work ahead repays compilation; a function of recipe and data, never of a clock."""
         recipe, data = self.recipe, self.data
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
-        method = self._method(network, trainer, _on_device(probe, self.device), False)
+        method = self.method(network, trainer, on_device(probe, self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps
         served = self.precision == "fp32" and runs_on_kernels(network, self.device)
@@ -550,7 +553,8 @@ def _state_of(method: Method, synthetic: SyntheticSet) -> dict[str, torch.Tensor
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def _on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:
+def on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:
+    """The set with its images and labels on a device."""
     return SyntheticSet(
         synthetic.images.to(device),
         synthetic.labels.to(device),

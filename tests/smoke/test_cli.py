@@ -232,3 +232,32 @@ def test_importing_the_package_reads_no_arguments_and_touches_no_device():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("recipe", ["idc-ma", "dc", "dm", "cafe", "tm", "herding"])
+def test_a_plan_predicts_the_work_of_a_run_and_writes_nothing(recipe, tmp_path, monkeypatch):
+    from ddistill import api
+
+    monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path / "cache"))
+    changes = {"network.width": 8, "evaluation.epochs": 4, "evaluation.repeats": 1}
+    changes |= {"model_augmentation.pool_size": 2} if recipe in ("idc-ma", "tm") else {}
+    changes |= {"method.real_batch": 8, "budget.outer_steps": 2} if recipe in ("idc-ma", "dc", "dm", "cafe") else {}
+    changes |= {"method.max_inner_steps": 3} if recipe == "cafe" else {}
+    changes |= {"budget.speedup": 1, "method.inner_steps": 6} if recipe == "idc-ma" else {}
+    plan = api.plan("digits", recipe, changes=changes)
+    run = api.distill("digits", recipe, changes=changes)
+    assert plan.outer_steps == run.summary["outer_steps"]
+    for phase, flops in run.summary["flops"].items():
+        # the outer steps of CAFE differ in length
+        assert plan.flops[phase] == (pytest.approx(flops) if recipe != "cafe" else pytest.approx(flops, rel=0.5))
+    assert all((plan.seconds[phase] > 0) == (seconds > 0) for phase, seconds in run.summary["seconds"].items())
+    assert plan.peak_memory_bytes > 0
+
+
+def test_the_plan_is_shown(tmp_path):
+    words = ["plan", "digits", *TINY, "--ipc", "2"]
+    result = ddistill(*words, cwd=tmp_path, DDISTILL_CACHE=str(tmp_path / "cache"))
+    assert result.returncode == 0, result.stderr
+    for part in ("pool or experts", "distillation", "evaluation", "2 outer steps on cpu", "GiB"):
+        assert part in result.stdout
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,171 @@
+"""What a recipe costs on this machine, from a few measured steps of each kind of work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ddistill.config import Recipe
+from ddistill.data import RealData
+from ddistill.engine.environment import peak_memory_bytes
+from ddistill.engine.run import Session, on_device
+from ddistill.evaluation.protocol import evaluation_epochs
+from ddistill.methods import CountsItsWork
+from ddistill.model_augmentation import FreshSource, NetworkFactory, load_into
+from ddistill.networks import build_network
+from ddistill.observer import Observer
+from ddistill.synthetic import initial_set, random_set
+from ddistill.training import Source, Trainer, predict_accuracy, resolve_precision
+
+TRAINING_STEPS = 8
+FEW, MORE = 1, 3
+"""Inner steps of the measured outer steps."""
+TRIALS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Predicted costs of a run.
+
+    Attributes:
+        seconds: by phase: pool (0 where none is trained), distill, evaluate.
+        flops: by phase: pool, distill.
+        peak_memory_bytes: that the measured steps have needed, data included.
+        outer_steps: of the run.
+    """
+
+    seconds: dict[str, float]
+    flops: dict[str, float]
+    peak_memory_bytes: int
+    outer_steps: int
+
+
+def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> Plan:
+    """Predict time, FLOPs and memory of a run from a few steps of it, eager; nothing is written.
+
+    A pool is counted whether or not it is in the cache. A method whose outer steps differ in length (CAFE) is measured
+    on its first one, which is longer than the later ones.
+
+    Args:
+        data: real images.
+        recipe: complete settings.
+        device: to compute on.
+
+    Raises:
+        UserError: recipe and data do not fit.
+    """
+    recipe.check(data)
+    place = torch.device(device)
+    seconds, flops = _distillation(data, recipe, place)
+    source = Source(data.train.images.to(place), data.train.labels.to(place), data.mean, data.std)
+    factory = NetworkFactory(
+        recipe.network,
+        recipe.training,
+        source,
+        data.num_classes,
+        precision=resolve_precision(recipe.run.precision, place),
+    )
+    settings = recipe.model_augmentation
+    steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
+    pool_steps = 0 if settings.networks == "fresh" else steps
+    fresh_steps = settings.fresh_epochs * factory.steps_per_epoch() if settings.networks == "fresh" else 0
+    per_step = _training_seconds(factory.trainer(), place) if pool_steps or fresh_steps else 0.0
+    step_flops = factory.trainer().flops_per_step() if pool_steps or fresh_steps else 0.0
+    outer = recipe.budget.steps
+    return Plan(
+        {
+            "pool": per_step * pool_steps,
+            "distill": (seconds + per_step * fresh_steps) * outer,
+            "evaluate": _evaluation_seconds(data, recipe, place),
+        },
+        {"pool": step_flops * pool_steps, "distill": (flops + step_flops * fresh_steps) * outer},
+        peak_memory_bytes(place),
+        outer,
+    )
+
+
+def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+    """Seconds and FLOPs of an outer step; that of many inner steps follows from one of few and one of more."""
+    inner = getattr(recipe.method, "inner_steps", 0)
+    if inner <= MORE:
+        return _outer_step(data, recipe, device)
+    (few_s, few_f), (more_s, more_f) = (
+        _outer_step(data, recipe.changed({"method.inner_steps": steps}), device) for steps in (FEW, MORE)
+    )
+    further = (inner - MORE) / (MORE - FEW)
+    return more_s + further * max(0.0, more_s - few_s), more_f + further * (more_f - few_f)
+
+
+def _outer_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+    session = Session(data, recipe, None, device, Observer(), 0.0)
+    factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes)
+    weights = FreshSource(factory, 0, recipe.run.seed).weights
+    session.target = lambda step: weights(step + 1)
+    network = session.network()
+    synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), device)
+    trainer = Trainer(network, session.real, recipe.training, precision=session.precision)
+    method = session.method(network, trainer, synthetic, False)
+
+    def one(step: int) -> None:
+        load_into(network, weights(step))
+        method.outer_step(step, lambda done, of: None)
+
+    needs = recipe.method.needs
+    once = needs.fixed_length or needs.one_step  # long ones
+    seconds = _seconds(one, 1 if once else TRIALS, device, warm=not once)
+    return seconds, method.flops_done() if isinstance(method, CountsItsWork) else method.flops_per_outer_step()
+
+
+def _training_seconds(trainer: Trainer, device: torch.device) -> float:
+    """Seconds of one training step on a full batch."""
+    count = len(trainer.source.labels)
+    batch = min(trainer.settings.batch, count)
+
+    def some(trial: int) -> None:
+        draws = torch.Generator().manual_seed(trial)
+        batches = [torch.randint(count, (batch,), generator=draws).to(device) for _ in range(TRAINING_STEPS)]
+        trainer.run(batches, draws)
+
+    return _seconds(some, TRIALS, device) / TRAINING_STEPS
+
+
+def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) -> float:
+    """Seconds of training and testing all networks, those of the baselines included."""
+    settings, total = recipe.evaluation, 0.0
+    synthetic = initial_set(recipe.synthetic, data, recipe.run.seed)
+    sets = [(synthetic, 1 + (recipe.budget.steps - 1) // settings.every if settings.every else 1)]
+    for name in settings.baselines:
+        sets.append((random_set(recipe.synthetic, data, 0, decoded=name == "random_decoded"), 1))
+    network = settings.network or recipe.network
+    for one, times in sets:
+        images, labels = one.decoded()
+        source = Source(images.to(device), labels.to(device), one.mean, one.std)
+        module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
+        precision = resolve_precision(recipe.run.precision, device)
+        trainer = Trainer(module, source, settings.training, precision=precision)
+        epochs = evaluation_epochs(settings, len(labels) // data.num_classes, data.num_classes)
+        draws = torch.Generator().manual_seed(0)
+
+        def epoch(_: int, trainer: Trainer = trainer, count: int = len(labels), draws: torch.Generator = draws) -> None:
+            order = torch.randperm(count, generator=draws).to(device)
+            trainer.run(order.split(trainer.settings.batch), draws)
+
+        test = Source(data.test.images.to(device), data.test.labels.to(device), one.mean, one.std)
+        testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
+        total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) + testing)
+    return total
+
+
+def _seconds(work: Callable[[int], object], trials: int, device: torch.device, *, warm: bool = True) -> float:
+    """Median seconds of some work, after one warm-up."""
+    taken = []
+    for trial in range(trials + warm):
+        began = time.perf_counter()
+        work(trial + 1)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return sorted(taken[warm:])[(len(taken) - warm) // 2]
