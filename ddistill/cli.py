@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ddistill.engine import Run
 
 DONE, FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
+PIPED_WIDTH = 200
 
 app = typer.Typer(
     name="ddistill",
@@ -163,7 +164,7 @@ def evaluate(
         for name, result in results:
             epochs = str(result.protocol["epochs"])
             table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", str(len(result.runs)), epochs)
-        out.print(table)
+        _print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
 
 
@@ -212,11 +213,16 @@ def plan(
             flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
             table.add_row(title, _duration(costs.seconds[phase]), flops)
         table.add_row("[bold]all[/]", f"[bold]{_duration(sum(costs.seconds.values()))}[/]", "")
-        out.print(table)
+        _print_table(table)
         out.print(
             f"{costs.outer_steps} outer steps on {escape(place)}; memory of the measured steps, data included: "
             f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
         )
+
+
+def _print_table(table: Table) -> None:
+    """On a terminal in its width; into a file or a pipe whole, as no width is known there."""
+    (out if out.is_terminal else Console(width=PIPED_WIDTH)).print(table)
 
 
 def _duration(seconds: float) -> str:
@@ -279,7 +285,7 @@ def recipes(
             table = Table("recipe", "about", "expected")
             for full, entry in known.RECIPES.items():
                 table.add_row(full, entry.about, entry.expected)
-            out.print(table)
+            _print_table(table)
             out.print("A family name takes its settings from the data; `ddistill recipes NAME` shows all fields.")
             return
         chosen = known.find(name, ipc, "cifar10")
@@ -321,7 +327,7 @@ def reproduce(
             table = Table("table or figure", "about")
             for name, entry in book.TARGETS.items():
                 table.add_row(name, entry.about)
-            out.print(table)
+            _print_table(table)
             for name, size in book.SCALES.items():
                 out.print(f"--scale {name}: {escape(size.about)}")
             return
@@ -368,7 +374,7 @@ def _show_cells(cells: list[Any], known: list[Any]) -> None:
         shown = "not run" if result is None else f"{sum(result.accuracy) / len(result.accuracy):.1f} %"
         marks = [str(cell.labels.get(label, "")) for label in labels]
         table.add_row(*map(escape, marks), str(cell.recipe.budget.steps), shown)
-    out.print(table)
+    _print_table(table)
 
 
 def main() -> None:
@@ -563,7 +569,7 @@ def _show_run(run: Run, folder: Path) -> None:
     titles = {"random": "random real images, equal storage", "random_decoded": "random real images, equal count"}
     for name, result in summary["baselines"].items():
         table.add_row(titles[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
-    out.print(table)
+    _print_table(table)
     seconds = summary["seconds"]
     out.print(
         f"pool {seconds['pool']:.0f} s, distillation {seconds['distill']:.0f} s, "

@@ -187,7 +187,7 @@ def in_process(words: list[str], folder: Path) -> tuple[int, str, str]:
     sys.argv = ["ddistill", *words]
     try:
         result = CliRunner(
-            env={"COLUMNS": "200", "DDISTILL_CACHE": str(folder / "cache"), "DDISTILL_KERNELS": "off"}
+            env={"DDISTILL_CACHE": str(folder / "cache"), "DDISTILL_KERNELS": "off"}
         ).invoke(app, words)
     finally:
         os.chdir(before)

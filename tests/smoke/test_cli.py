@@ -23,7 +23,7 @@ def ddistill(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "ddistill", *words],
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -151,7 +151,7 @@ MISTAKES = {
 def test_mistakes_get_a_clear_line_and_exit_code_2(mistake, tmp_path, monkeypatch):
     words, expected = MISTAKES[mistake]
     monkeypatch.chdir(tmp_path)
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 2, result.stderr
     assert "Traceback" not in result.stderr
     for part in expected:

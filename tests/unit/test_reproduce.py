@@ -134,7 +134,7 @@ def test_the_command_runs_a_table_and_does_not_run_it_again(tmp_path, monkeypatc
     tiny = reproduce.targets.Scale("in no time", "digits", shrunk, {"idc": few})
     monkeypatch.setitem(SCALES, "tiny", tiny)
     words = ["reproduce", "table6", "--scale", "tiny", "--only", "ipc=1", "--out", "book", "--device", "cpu"]
-    runner = CliRunner(env={"COLUMNS": "200", "DDISTILL_CACHE": str(tmp_path / "cache"), "DDISTILL_KERNELS": "off"})
+    runner = CliRunner(env={"DDISTILL_CACHE": str(tmp_path / "cache"), "DDISTILL_KERNELS": "off"})
     listed = runner.invoke(app, [*words, "--list"])
     assert listed.exit_code == 0, listed.stderr
     assert listed.stdout.count("not run") == 2
