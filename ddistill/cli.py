@@ -87,6 +87,10 @@ def distill(
     speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
     networks: Annotated[str | None, typer.Option(help="fresh: new networks; pool: early-stage networks.")] = None,
     perturb: Annotated[bool | None, typer.Option("--perturb/--no-perturb", help="Perturb network weights.")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="best: give the images that do best on a tenth of the training set, held out for it."),
+    ] = None,
     changes: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same images. (default 0)")] = None,
     run: Annotated[Path | None, typer.Option("--out", help="Folder of the run. (default runs/RECIPE-ipcN)")] = None,
@@ -110,6 +114,8 @@ def distill(
             "budget.speedup": speedup,
             "model_augmentation.networks": networks,
             "model_augmentation.perturb": perturb,
+            "evaluation.select": select,
+            "data.validation_fraction": 0.1 if select == "best" else None,
             "run.seed": seed,
         }
         settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(changes)}
@@ -571,6 +577,14 @@ def _show_run(run: Run, folder: Path) -> None:
         table.add_row(titles[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
     _print_table(table)
     seconds = summary["seconds"]
+    if "selected" in summary:
+        chosen = summary["selected"]
+        out.print(
+            f"the images of outer step {chosen['step']} of {summary['outer_steps']}: "
+            f"{chosen['validation_accuracy']:.1f} % on the validation part, the best of all that were judged"
+        )
+    if summary["ended_by"] != "outer_steps":
+        out.print(f"ended after {summary['outer_steps']} outer steps by budget.{summary['ended_by']}")
     out.print(
         f"pool {seconds['pool']:.0f} s, distillation {seconds['distill']:.0f} s, "
         f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, {len(distilled['runs'])} networks"

@@ -30,17 +30,32 @@ MAX_RECIPE_BYTES = 1024 * 1024
 
 
 class BudgetSettings(Settings):
-    """How long a run is."""
+    """How long a run is: whichever bound is reached first, and one outer step at least."""
 
     outer_steps: int = Field(default=2000, ge=1)
     """Outer steps at speed-up 1 (T_base)."""
     speedup: int = Field(default=1, ge=1)
     """The outer steps are divided by this (5, 10, 20 in the paper)."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Wall-clock seconds of the training of the pool (also of one from the cache) and of distillation together."""
+    flops: float | None = Field(default=None, gt=0)
+    """Floating-point operations of pool and distillation together."""
 
     @property
     def steps(self) -> int:
-        """Outer steps of the run (T), at least 1."""
+        """Outer steps of the run (T), at least 1; other bounds may end it before."""
         return max(1, self.outer_steps // self.speedup)
+
+    def reached(self, step: int, seconds: float, flops: float) -> str | None:
+        """The bound that ends a run after ``step`` outer steps; None if it goes on.
+
+        Args:
+            step: outer steps done.
+            seconds: of pool and distillation so far.
+            flops: of pool and distillation so far.
+        """
+        bounds = (("outer_steps", step, self.steps), ("seconds", seconds, self.seconds), ("flops", flops, self.flops))
+        return next((name for name, spent, most in bounds if most is not None and spent >= most), None)
 
 
 class RunSettings(Settings):
@@ -101,6 +116,11 @@ class Recipe(Settings):
             check_known_network(self.evaluation.network)
         if self.data.size is not None:
             self._check_size(self.data.size)
+        if self.evaluation.select == "best" and not self.data.validation_fraction:
+            raise ValueError(
+                "evaluation.select=best chooses on images held out of the training set: set data.validation_fraction, "
+                "for example to 0.1"
+            )
         return self
 
     def check(self, data: RealData) -> None:

@@ -11,6 +11,7 @@ import torch
 from ddistill.storage import file_checksum, write_tensors, write_text
 
 KEPT = 2
+BEST = "best images"
 
 
 @dataclass
@@ -22,19 +23,23 @@ class Checkpoint:
         tensors: stored images and the method's own state, on the CPU.
         seconds: wall time spent in distillation so far.
         loss: mean matching loss of each outer step.
+        due: an evaluation belongs to this step; it may not have been made yet.
+        best: step and validation accuracy in percent of the best images so far (the tensor `BEST`).
     """
 
     step: int
     tensors: dict[str, torch.Tensor]
     seconds: float = 0.0
     loss: list[float] = field(default_factory=list)
+    due: bool = False
+    best: tuple[int, float] | None = None
 
 
 def save_checkpoint(folder: Path, state: Checkpoint) -> None:
     """Write a state and its checksum, then drop all but the last two."""
     path = folder / f"step-{state.step:08d}.safetensors"
-    about = {"step": str(state.step), "seconds": repr(state.seconds), "loss": json.dumps(state.loss)}
-    write_tensors(path, state.tensors, about)
+    names = ("step", "seconds", "loss", "due", "best")
+    write_tensors(path, state.tensors, {name: json.dumps(getattr(state, name)) for name in names})
     write_text(_checksum_path(path), file_checksum(path) + "\n")
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
@@ -54,8 +59,9 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
             with safe_open(path, framework="pt") as stored:
                 about = stored.metadata()
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            state = Checkpoint(int(about["step"]), tensors, float(about["seconds"]), json.loads(about["loss"]))
-            return state, damaged
+            values = {name: json.loads(about[name]) for name in ("step", "seconds", "loss", "due", "best")}
+            values["best"] = tuple(values["best"]) if values["best"] else None
+            return Checkpoint(tensors=tensors, **values), damaged
         except (OSError, ValueError, KeyError, SafetensorError):
             damaged.append(path)
     return None, damaged

@@ -16,10 +16,11 @@ from torch import nn
 from ddistill.config import Recipe, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
-from ddistill.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.lock import LOCK_FILES, locked
 from ddistill.engine.log import RunLog
+from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.errors import RunError, UserError, in_words
 from ddistill.evaluation import Evaluation, evaluate_set
 from ddistill.methods import (
@@ -238,8 +239,8 @@ class Session:
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         source = self._source(compiled)
         method = self.method(network, trainer, synthetic, compiled)
-        self._distill(method, source, network, synthetic)
-        return self._finish(synthetic.snapshot())
+        state, spent = self._distill(method, source, network, synthetic)
+        return self._finish(synthetic, state, spent)
 
     def network(self) -> nn.Module:
         """The module that all outer steps load their weights into."""
@@ -318,42 +319,79 @@ class Session:
         self.costs.flops["pool"] = factory.trainer().flops_per_step() * steps
         self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
 
-    def _distill(self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet) -> None:
+    def _distill(
+        self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet
+    ) -> tuple[Checkpoint, Spent]:
+        """The state at the end, and its costs."""
         recipe, total = self.recipe, self.recipe.budget.steps
-        state = self._restore(method, synthetic) or Checkpoint(0, _state_of(method, synthetic))
+        state = self._restore(method, synthetic) or Checkpoint(0, self._tensors(method, synthetic))
+        spent = self._spend(state, method)
         if state.step == 0:
             self._picture(synthetic, 0)
-        started, before, saved = time.perf_counter(), state.seconds, time.perf_counter()
+        began, saved = time.perf_counter() - state.seconds, time.perf_counter()
         try:
-            for step in range(state.step + 1, total + 1):
+            if state.due:
+                began += self._judge_on_the_way(state, spent, synthetic)
+            while self._ended_by(spent) is None:
 
-                def on_inner(done: int, of: int, step: int = step, loss: list[float] = state.loss) -> None:
+                def on_inner(done: int, of: int, step: int = state.step + 1, loss: list[float] = state.loss) -> None:
                     figures = {"loss": loss[-1]} if loss else {}
                     self.observer.progress("distill", (step - 1) * of + done, total * of, step=step, **figures)
 
                 loss = self._outer_step(method, source, network, synthetic, state, on_inner)
+                step = state.step + 1
                 self._check_sound(step, loss, synthetic)
-                seconds = before + time.perf_counter() - started
-                state = Checkpoint(step, _state_of(method, synthetic), seconds, [*state.loss, loss])
-                self.log.event("outer step", step=step, loss=loss, distill_seconds=seconds)
-                if time.perf_counter() - saved >= self.safety.every or step == total:
+                seconds, before = time.perf_counter() - began, spent
+                tensors = self._tensors(method, synthetic, state)
+                state = Checkpoint(step, tensors, seconds, [*state.loss, loss], best=state.best)
+                spent = self._spend(state, method)
+                ended = self._ended_by(spent)
+                choosing = recipe.evaluation.select == "best"
+                state.due = choosing if ended else evaluation_due(recipe, before, spent)
+                self.log.event("outer step", step=step, loss=loss, distill_seconds=seconds, flops=spent.flops)
+                if time.perf_counter() - saved >= self.safety.every or ended:
                     self._save(state)
                     saved = time.perf_counter()
-                if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < total:
-                    pause = time.perf_counter()
-                    self._picture(synthetic, step)
-                    self._judge(synthetic.snapshot(), "distilled", step)
-                    before -= time.perf_counter() - pause
-                if step < total:
+                if state.due:
+                    began += self._judge_on_the_way(state, spent, synthetic)
+                if not ended:
                     self.safety.check()
         except OSError as error:
             raise RunError(f"{in_words(error)}; {self._rescue(state)}; mend it and go on with --resume") from error
         except BaseException:
             self._save(state)
             raise
+        return state, spent
+
+    def _spend(self, state: Checkpoint, method: Method) -> Spent:
+        """Book the costs of the run up to a state."""
+        done = method.flops_done() if isinstance(method, CountsItsWork) else self.flops_per_step * state.step
         self.costs.seconds["distill"] = state.seconds
-        done = method.flops_done() if isinstance(method, CountsItsWork) else self.flops_per_step * total
-        self.costs.flops["distill"] = done + self.source_flops_per_step * total
+        self.costs.flops["distill"] = done + self.source_flops_per_step * state.step
+        seconds = self.costs.seconds["pool"] + state.seconds
+        return Spent(state.step, seconds, self.costs.flops["pool"] + self.costs.flops["distill"])
+
+    def _ended_by(self, spent: Spent) -> str | None:
+        """The bound that the run has reached."""
+        return self.recipe.budget.reached(spent.step, spent.seconds, spent.flops) if spent.step else None
+
+    def _judge_on_the_way(self, state: Checkpoint, spent: Spent, synthetic: SyntheticSet) -> float:
+        """Evaluate, and remember the images if they are the best of all that were judged; the seconds that it took."""
+        began = time.perf_counter()
+        self._picture(synthetic, state.step)
+        choosing = self.recipe.evaluation.select == "best"
+        accuracy = self._judge(synthetic.snapshot(), "validation" if choosing else "distilled", state.step, spent).mean
+        if choosing and (state.best is None or accuracy > state.best[1]):
+            state.best = (state.step, accuracy)
+            state.tensors[BEST] = synthetic.images.detach().to("cpu", copy=True)
+        return time.perf_counter() - began
+
+    def _tensors(
+        self, method: Method, synthetic: SyntheticSet, before: Checkpoint | None = None
+    ) -> dict[str, torch.Tensor]:
+        tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
+        kept = {BEST: before.tensors[BEST]} if before and BEST in before.tensors else {}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()} | kept
 
     def _outer_step(
         self,
@@ -440,8 +478,11 @@ class Session:
             save_grid(synthetic, self.folder / "pictures" / f"step-{step:06d}.png")
             save_snapshot(synthetic, self.folder, step)
 
-    def _judge(self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int) -> Evaluation:
-        phase: Phase = "evaluate" if what == "distilled" else "baseline"
+    def _judge(
+        self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int, spent: Spent | None = None
+    ) -> Evaluation:
+        """Train networks on a set and test them: on the validation part if that is ``what``, else on the test part."""
+        phase: Phase = "evaluate" if what in ("distilled", "validation") else "baseline"
         started = time.perf_counter()
 
         def on_run(repeat: int, accuracy: float) -> None:
@@ -464,15 +505,22 @@ class Session:
             on_epoch=lambda done, total: self.observer.progress(phase, done, total),
             unfinished=self.unfinished,
             name=f"{what} {step}",
+            part="validation" if what == "validation" else "test",
         )
         self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
-        self.log.event("accuracy", what=what, step=step, **evaluation.as_dict())
+        costs = {"seconds": spent.seconds, "flops": spent.flops} if spent else {}
+        self.log.event("accuracy", what=what, step=step, **evaluation.as_dict(), **costs)
         return evaluation
 
-    def _finish(self, synthetic: SyntheticSet) -> Run:
-        recipe, steps = self.recipe, self.recipe.budget.steps
+    def _finish(self, synthetic: SyntheticSet, state: Checkpoint, spent: Spent) -> Run:
+        recipe, steps = self.recipe, state.step
         self._picture(synthetic, steps)
-        evaluation = self._judge(synthetic, "distilled", steps)
+        selected = {}
+        if state.best is not None:
+            synthetic.images.copy_(state.tensors[BEST])
+            selected = {"selected": {"step": state.best[0], "validation_accuracy": round(state.best[1], 2)}}
+        synthetic = synthetic.snapshot()
+        evaluation = self._judge(synthetic, "distilled", state.best[0] if state.best else steps, spent)
         baselines = {}
         for name in recipe.evaluation.baselines:
             real = [
@@ -490,7 +538,9 @@ class Session:
             "decoded_images": len(synthetic.decoded()[0]),
             "accuracy": evaluation.as_dict(),
             "baselines": baselines,
+            **selected,
             "outer_steps": steps,
+            "ended_by": self._ended_by(spent),
             "seconds": {phase: round(seconds, 2) for phase, seconds in self.costs.seconds.items()},
             "flops": self.costs.flops,
             "peak_memory_bytes": peak_memory_bytes(self.device),
@@ -546,11 +596,6 @@ def _pool_settings(recipe: Recipe, observer: Observer) -> dict[str, Any]:
         "seed": settings.pool_seed,
         "on_member": lambda done, total: observer.progress("pool", done, total),
     }
-
-
-def _state_of(method: Method, synthetic: SyntheticSet) -> dict[str, torch.Tensor]:
-    tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:

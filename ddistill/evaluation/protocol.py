@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 
 from ddistill.augment import AugmentSettings
-from ddistill.data import RealData
+from ddistill.data import RealData, Split
+from ddistill.errors import UserError
 from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
 from ddistill.settings import Settings
@@ -34,6 +35,7 @@ from ddistill.training.compilation import CompileMode, worth_compiling
 
 OnEpoch = Callable[[int, int], None]
 OnRun = Callable[[int, float], None]
+Part = Literal["test", "validation"]
 
 EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale", "rotate"))
 IMAGENET_EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500), (math.inf, 300))
@@ -51,7 +53,14 @@ class EvaluationSettings(Settings):
     repeats: int = Field(default=3, ge=1)
     """Networks trained; mean and standard deviation are over them."""
     every: int = Field(default=0, ge=0)
-    """Outer steps between evaluations during a run; 0: only at the end."""
+    """Outer steps between evaluations during a run; 0: none by steps."""
+    every_seconds: float | None = Field(default=None, gt=0)
+    """Seconds of pool and distillation between evaluations, each at the first outer step past its time."""
+    every_flops: float | None = Field(default=None, gt=0)
+    """Floating-point operations of pool and distillation between evaluations."""
+    select: Literal["last", "best"] = "last"
+    """Which images a run gives: the last, or those of the evaluation with the best accuracy on the validation part of
+    the training set; the test set is read once, at the end. Without a schedule ten evaluations choose."""
     baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
     """random: as many real images as are stored; random_decoded: as many as are decoded; drawn anew per repeat."""
 
@@ -110,6 +119,7 @@ def evaluate_set(
     on_epoch: OnEpoch | None = None,
     unfinished: Unfinished | None = None,
     name: str = "",
+    part: Part = "test",
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
 
@@ -127,13 +137,18 @@ def evaluate_set(
         on_epoch: called with (epochs done, epochs in all), over all repeats.
         unfinished: keeps the training in progress.
         name: of this evaluation in what ``unfinished`` keeps.
+        part: real images to test on.
+
+    Raises:
+        UserError: the data have no validation part.
     """
     device = torch.device(device)
     network = settings.network or network
     sets = [synthetic] if isinstance(synthetic, SyntheticSet) else list(synthetic)
     sources = [_decoded_source(one, device) for one in sets]
     train, classes = sources[0], sets[0].num_classes
-    test = Source(data.test.images.to(device), data.test.labels.to(device), train.mean, train.std)
+    real = _part(data, part)
+    test = Source(real.images.to(device), real.labels.to(device), train.mean, train.std)
     epochs = evaluation_epochs(settings, len(train.labels) // classes, classes)
     shape = (classes, train.images.shape[1], train.images.shape[-1])
     module = build_network(network, *shape, "evaluation").to(device)
@@ -179,6 +194,14 @@ def evaluate_set(
         "reported": "last epoch",
     }
     return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol)
+
+
+def _part(data: RealData, part: Part) -> Split:
+    if part == "test":
+        return data.test
+    if data.validation is None:
+        raise UserError("the data have no validation part; set data.validation_fraction")
+    return data.validation
 
 
 def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> Source:

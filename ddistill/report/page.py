@@ -116,20 +116,17 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 def _curves(events: list[dict[str, Any]], summary: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Accuracy over outer steps, seconds and FLOPs (pool included), and the loss over outer steps."""
     losses = {event["step"]: event for event in events if event.get("event") == "outer step"}
-    accuracies = {
-        event["step"]: event["mean"]
+    what = "validation" if summary.get("selected") else "distilled"
+    judged = {
+        event["step"]: event
         for event in events
-        if event.get("event") == "accuracy" and event.get("what") == "distilled"
+        if event.get("event") == "accuracy" and event.get("what") == what and "seconds" in event
     }
-    pool, total = summary["seconds"]["pool"], max(1, summary["outer_steps"])
-    flops = summary["flops"]
-    steps = sorted(accuracies)
-    seconds = {step: pool + losses[step]["distill_seconds"] for step in steps if step in losses}
-    seconds |= {step: pool for step in steps if step == 0}
+    points = [judged[step] for step in sorted(judged)]
     return {
-        "steps": [(step, accuracies[step]) for step in steps],
-        "seconds": [(seconds[step], accuracies[step]) for step in steps if step in seconds],
-        "FLOPs": [(flops["pool"] + flops["distill"] * step / total, accuracies[step]) for step in steps],
+        "steps": [(event["step"], event["mean"]) for event in points],
+        "seconds": [(event["seconds"], event["mean"]) for event in points],
+        "FLOPs": [(event["flops"], event["mean"]) for event in points],
         "loss": [(step, losses[step]["loss"]) for step in sorted(losses)],
     }
 

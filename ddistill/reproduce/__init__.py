@@ -1,7 +1,7 @@
 """The paper's tables and figures as lists of runs, a store of results, and tables beside the published figures."""
 
 from ddistill.reproduce.runs import Sources, look_up, run_cells
-from ddistill.reproduce.store import Result, Store, recipe_key
+from ddistill.reproduce.store import Judged, Result, Store, recipe_key
 from ddistill.reproduce.tables import put_into, render
 from ddistill.reproduce.targets import SCALES, TARGETS, Cell, cells_of
 
@@ -9,6 +9,7 @@ __all__ = [
     "SCALES",
     "TARGETS",
     "Cell",
+    "Judged",
     "Result",
     "Sources",
     "Store",

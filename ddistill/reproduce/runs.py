@@ -10,7 +10,7 @@ from pathlib import Path
 from ddistill.data import RealData, load_data
 from ddistill.engine import Observer, Run, distill_data
 from ddistill.engine.environment import versions
-from ddistill.reproduce.store import Result, Store, recipe_key
+from ddistill.reproduce.store import Judged, Result, Store, recipe_key
 from ddistill.reproduce.targets import Cell
 
 OnCell = Callable[[int, int, Cell, Result], None]
@@ -89,7 +89,6 @@ def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result |
 
 def _result(key: str, run: Run, data: RealData) -> Result:
     summary = run.summary
-    steps = [(summary["outer_steps"], summary["accuracy"]["mean"])]
     about = {
         "recipe": run.recipe.model_dump(mode="json"),
         "data": {"name": data.name, "fingerprint": data.fingerprint},
@@ -104,21 +103,21 @@ def _result(key: str, run: Run, data: RealData) -> Result:
         tuple(summary["accuracy"]["runs"]),
         summary["seconds"],
         summary["flops"],
-        (*_judged(run.folder), *steps),
+        _judged(run.folder),
         about,
     )
 
 
-def _judged(folder: Path | None) -> list[tuple[int, float]]:
-    """Accuracies during the run, from its log."""
+def _judged(folder: Path | None) -> tuple[Judged, ...]:
+    """Accuracies of a run at its evaluations, from its log."""
     if folder is None:
-        return []
-    found: dict[int, float] = {}
+        return ()
+    found: dict[int, Judged] = {}
     for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue
         if event.get("event") == "accuracy" and event.get("what") == "distilled":
-            found[int(event["step"])] = float(event["mean"])
-    return sorted(found.items())[:-1]
+            found[event["step"]] = Judged(event["step"], event["mean"], event["seconds"], event["flops"])
+    return tuple(found[step] for step in sorted(found))

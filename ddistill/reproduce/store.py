@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -15,10 +15,23 @@ from ddistill.storage import append_line, fingerprint, make_parent
 
 
 def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
-    """Hex key of everything that decides a result, so not of the names of the recipe and of its data."""
-    values = recipe.model_dump(mode="json")
-    del values["name"], values["data"]["source"]
+    """Hex key of everything that decides a result, so not of the names of the recipe and of its data.
+
+    Fields that are not set do not count, so that results outlive new optional fields.
+    """
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    del values["name"]
+    values["data"].pop("source", None)
     return fingerprint({"recipe": values, "data": data_fingerprint})
+
+
+class Judged(NamedTuple):
+    """An evaluation in the course of a run: mean accuracy in percent, and the costs so far, pool included."""
+
+    step: int
+    accuracy: float
+    seconds: float
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Result:
         key: of recipe and data.
         accuracy: percent on the test set, of each trained network.
         seconds, flops: by phase.
-        accuracies: (outer step, percent) at each evaluation of the run, the last one included.
+        accuracies: at each evaluation of the run, the last one included.
         about: recipe, data, machine, versions, date.
     """
 
@@ -37,7 +50,7 @@ class Result:
     accuracy: tuple[float, ...]
     seconds: dict[str, float]
     flops: dict[str, float]
-    accuracies: tuple[tuple[int, float], ...]
+    accuracies: tuple[Judged, ...]
     about: dict[str, Any]
 
 
@@ -68,7 +81,7 @@ class Store:
                 checksum = row.pop("sha256")
                 if checksum == fingerprint(row):
                     row["accuracy"] = tuple(row["accuracy"])
-                    row["accuracies"] = tuple((int(step), float(value)) for step, value in row["accuracies"])
+                    row["accuracies"] = tuple(Judged(*judged) for judged in row["accuracies"])
                     yield Result(**row)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue

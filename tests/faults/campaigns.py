@@ -186,9 +186,7 @@ def in_process(words: list[str], folder: Path) -> tuple[int, str, str]:
     os.chdir(folder)
     sys.argv = ["ddistill", *words]
     try:
-        result = CliRunner(
-            env={"DDISTILL_CACHE": str(folder / "cache"), "DDISTILL_KERNELS": "off"}
-        ).invoke(app, words)
+        result = CliRunner(env={"DDISTILL_CACHE": str(folder / "cache"), "DDISTILL_KERNELS": "off"}).invoke(app, words)
     finally:
         os.chdir(before)
         sys.argv = argv

@@ -21,8 +21,9 @@ def result(key: str = "k", accuracy: tuple[float, ...] = (50.0, 52.0), seconds: 
         "data": {"name": "cifar10", "fingerprint": "f" * 64},
         "date": "2026-01-01",
     }
+    judged = tuple(reproduce.Judged(step, 50.0 + step, 5.0 + seconds * step / 4, 1e12 + 5e11 * step) for step in (2, 4))
     costs = {"pool": 5.0, "distill": seconds, "evaluate": 1.0}
-    return reproduce.Result(key, accuracy, costs, {"pool": 1e12, "distill": 2e12}, ((4, 51.0),), about)
+    return reproduce.Result(key, accuracy, costs, {"pool": 1e12, "distill": 2e12}, judged, about)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import Interrupt
 
 from ddistill.config import Recipe
 from ddistill.data import load_data
-from ddistill.engine import Observer, distill_data
+from ddistill.engine import distill_data
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.lock import locked
 from ddistill.errors import UserError
@@ -41,21 +42,6 @@ def digits():
 @pytest.fixture(scope="module")
 def whole(digits):
     return distill_data(digits, Recipe().changed(TINY))
-
-
-class Interrupt(Observer):
-    """Raises when a phase has got so far; remembers what it was told."""
-
-    def __init__(self, phase: str = "", at: int = 0) -> None:
-        self.phase, self.at, self.notes, self.seen = phase, at, [], []
-
-    def progress(self, phase, done, total, **figures):
-        self.seen.append((phase, done))
-        if phase == self.phase and done == self.at:
-            raise KeyboardInterrupt
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def assert_same(run, whole) -> None:
