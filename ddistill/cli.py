@@ -340,21 +340,36 @@ def reproduce(
         cells = book.cells_of(target, scale, range(seeds), _pairs("--only", (only or "").split(",") if only else []))
         places = _pairs("--data", data or [], cells)
         place = _device(device)
+        runs: list[Path] = []
         with _Screen() as screen:
             sources = book.Sources(places, screen)
             if listing:
                 known = book.look_up(cells, folder, sources)
+                plans = book.estimate(cells, known, sources, device=place, on_estimate=screen.estimated)
             else:
-                known = list(
-                    book.run_cells(cells, folder, sources, device=place, observer=screen, on_cell=screen.cell_done)
-                )
+                done = book.run_cells(cells, folder, sources, device=place, observer=screen, on_cell=screen.cell_done)
+                known = list(done)
+                if book.shows_images(target):
+                    runs = [
+                        book.with_pictures(cell, result, folder, sources, device=place, observer=screen)
+                        for cell, result in zip(cells, done, strict=True)
+                    ]
         if listing:
-            _show_cells(cells, known)
+            out.print(f"scale {scale}: {escape(book.SCALES[scale].about)}")
+            _show_cells(cells, known, plans)
             return
         text = book.render(target, scale, cells, known)
+        save = book.draw(target, scale, cells, known, runs)
+        if save:
+            picture = f"{target}-{scale}.png"
+            drawn = (into.parent if into else folder) / "figures" / picture
+            save(drawn)
+            text = f"![{target}](figures/{picture})\n\n{text}" if into else text
         out.print(text, markup=False)
         if into:
             book.put_into(into, f"{target} {scale}", text)
+        if save:
+            out.print(f"figure     {escape(str(drawn))}")
 
 
 def _pairs(option: str, words: list[str], cells: Any = None) -> dict[str, str]:
@@ -373,14 +388,21 @@ def _pairs(option: str, words: list[str], cells: Any = None) -> dict[str, str]:
     return found
 
 
-def _show_cells(cells: list[Any], known: list[Any]) -> None:
+def _show_cells(cells: list[Any], known: list[Any], plans: list[Any]) -> None:
     labels = list(cells[0].labels)
-    table = Table(*labels, "outer steps", "result")
-    for cell, result in zip(cells, known, strict=True):
+    table = Table(*labels, "outer steps", "result", "about")
+    for cell, result, costs in zip(cells, known, plans, strict=True):
         shown = "not run" if result is None else f"{sum(result.accuracy) / len(result.accuracy):.1f} %"
         marks = [str(cell.labels.get(label, "")) for label in labels]
-        table.add_row(*map(escape, marks), str(cell.recipe.budget.steps), shown)
+        about = "" if costs is None else _duration(sum(costs.seconds.values()))
+        table.add_row(*map(escape, marks), "" if cell.ages else str(cell.recipe.budget.steps), shown, about)
     _print_table(table)
+    ahead = sum(sum(costs.seconds.values()) for costs in plans if costs)
+    if ahead:
+        out.print(
+            f"about {_duration(ahead)} in all on this machine, from a few measured steps of each kind; runs share "
+            "pools, which are counted for each"
+        )
 
 
 def main() -> None:
@@ -505,6 +527,7 @@ class _Screen(Observer):
 
     titles: dict[Phase, str] = {  # noqa: RUF012
         "data": "reading images",
+        "estimate": "measuring a few steps",
         "pool": "early-stage networks",
         "distill": "distilling",
         "evaluate": "training on the distilled set",
@@ -542,7 +565,7 @@ class _Screen(Observer):
         err.print(f"note: {escape(_plain(text))}")
 
     def progress(self, phase: Phase, done: int, total: int, **figures: float) -> None:
-        _STOP.patient = phase != "data"  # reading images has no state to keep
+        _STOP.patient = phase not in ("data", "estimate")  # these have no state to keep
         text = "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
         if not err.is_terminal:
             if time.monotonic() - self.spoken > self.plain_seconds:
@@ -557,6 +580,10 @@ class _Screen(Observer):
 
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
+
+    def estimated(self, done: int, total: int) -> None:
+        """The costs of a run of a table are known."""
+        self.progress("estimate", done, total)
 
     def cell_done(self, number: int, total: int, cell: Any, result: Any) -> None:
         """A run of a table is known."""

@@ -1,6 +1,6 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
-from ddistill.engine.plan import Plan, plan_run
+from ddistill.engine.plan import Plan, plan_run, training_costs
 from ddistill.engine.run import Run, check_folder, distill_data, pool_for, trajectories_for
 from ddistill.observer import Observer
 
@@ -12,5 +12,6 @@ __all__ = [
     "distill_data",
     "plan_run",
     "pool_for",
+    "training_costs",
     "trajectories_for",
 ]

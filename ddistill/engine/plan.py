@@ -60,31 +60,31 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     recipe.check(data)
     place = torch.device(device)
     seconds, flops = _distillation(data, recipe, place)
-    source = Source(data.train.images.to(place), data.train.labels.to(place), data.mean, data.std)
-    factory = NetworkFactory(
-        recipe.network,
-        recipe.training,
-        source,
-        data.num_classes,
-        precision=resolve_precision(recipe.run.precision, place),
-    )
     settings = recipe.model_augmentation
-    steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
-    pool_steps = 0 if settings.networks == "fresh" else steps
-    fresh_steps = settings.fresh_epochs * factory.steps_per_epoch() if settings.networks == "fresh" else 0
-    per_step = _training_seconds(factory.trainer(), place) if pool_steps or fresh_steps else 0.0
-    step_flops = factory.trainer().flops_per_step() if pool_steps or fresh_steps else 0.0
+    pool_epochs = 0 if settings.networks == "fresh" else settings.pool_size * settings.pool_epochs
+    fresh_epochs = settings.fresh_epochs if settings.networks == "fresh" else 0
+    epoch_s, epoch_f = training_costs(data, recipe, place) if pool_epochs or fresh_epochs else (0.0, 0.0)
     outer = recipe.budget.steps
     return Plan(
         {
-            "pool": per_step * pool_steps,
-            "distill": (seconds + per_step * fresh_steps) * outer,
+            "pool": epoch_s * pool_epochs,
+            "distill": (seconds + epoch_s * fresh_epochs) * outer,
             "evaluate": _evaluation_seconds(data, recipe, place),
         },
-        {"pool": step_flops * pool_steps, "distill": (flops + step_flops * fresh_steps) * outer},
+        {"pool": epoch_f * pool_epochs, "distill": (flops + epoch_f * fresh_epochs) * outer},
         peak_memory_bytes(place),
         outer,
     )
+
+
+def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
+    """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
+    place = torch.device(device)
+    source = Source(data.train.images.to(place), data.train.labels.to(place), data.mean, data.std)
+    precision = resolve_precision(recipe.run.precision, place)
+    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
+    steps = factory.steps_per_epoch()
+    return _training_seconds(factory.trainer(), place) * steps, factory.trainer().flops_per_step() * steps
 
 
 def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import yaml
 
 from ddistill.errors import UserError, in_words
 from ddistill.report.curves import Curve, chart
+from ddistill.report.pictures import class_sheet
 from ddistill.report.snapshots import load_snapshots
 from ddistill.storage import read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
@@ -162,14 +163,6 @@ def _sprites(snapshots: dict[int, torch.Tensor], counts: list[int]) -> list[dict
 def _sprite(images: torch.Tensor, counts: list[int]) -> str:
     from PIL import Image
 
-    side, channels = images.shape[-1], images.shape[1]
-    sheet = np.zeros((len(counts) * side, max(counts) * side, channels), dtype=np.uint8)
-    position = 0
-    for row, count in enumerate(counts):
-        for column in range(count):
-            tile = images[position].permute(1, 2, 0).numpy()
-            sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
-            position += 1
     buffer = io.BytesIO()
-    Image.fromarray(sheet.squeeze(2) if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
+    Image.fromarray(class_sheet(images, counts)).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

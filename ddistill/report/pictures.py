@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ddistill.storage import write_atomically
@@ -12,6 +15,28 @@ from ddistill.synthetic import SyntheticSet
 SHOWN_PER_CLASS = 20
 SMALLEST_SIDE = 64
 GAP = 2
+
+
+def class_sheet(images: torch.Tensor, counts: Sequence[int], most: int | None = None, gap: int = 0) -> np.ndarray:
+    """All images on one sheet, a row per class; black where a class has fewer.
+
+    Args:
+        images: uint8 (n, channels, side, side), sorted by class.
+        counts: images of each class.
+        most: images per class that are shown; all if None.
+        gap: white pixels below and to the right of each image.
+
+    Returns:
+        uint8 (height, width, 3), or (height, width) for one channel.
+    """
+    side, channels, columns = images.shape[-1], images.shape[1], min(max(counts), most or max(counts))
+    step = side + gap
+    sheet = np.full((len(counts) * step, columns * step, channels), 255, dtype=np.uint8)
+    for row, (first, count) in enumerate(zip(accumulate(counts, initial=0), counts, strict=False)):
+        for column in range(columns):
+            tile = images[first + column].permute(1, 2, 0).numpy() if column < count else 0
+            sheet[row * step :, column * step :][:side, :side] = tile
+    return sheet.squeeze(2) if channels == 1 else sheet
 
 
 def save_grid(synthetic: SyntheticSet, path: Path, per_class: int = SHOWN_PER_CLASS) -> None:

@@ -1,6 +1,9 @@
 """The paper's tables and figures as lists of runs, a store of results, and tables beside the published figures."""
 
-from ddistill.reproduce.runs import Sources, look_up, run_cells
+from ddistill.analysis import GradientsAtAge
+from ddistill.reproduce.estimates import estimate
+from ddistill.reproduce.figures import draw, shows_images
+from ddistill.reproduce.runs import Sources, look_up, run_cells, with_pictures
 from ddistill.reproduce.store import Judged, Result, Store, recipe_key
 from ddistill.reproduce.tables import put_into, render
 from ddistill.reproduce.targets import SCALES, TARGETS, Cell, cells_of
@@ -9,14 +12,19 @@ __all__ = [
     "SCALES",
     "TARGETS",
     "Cell",
+    "GradientsAtAge",
     "Judged",
     "Result",
     "Sources",
     "Store",
     "cells_of",
+    "draw",
+    "estimate",
     "look_up",
     "put_into",
     "recipe_key",
     "render",
     "run_cells",
+    "shows_images",
+    "with_pictures",
 ]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from ddistill.analysis import gradients_by_age
+from ddistill.config import Recipe
 from ddistill.data import RealData, load_data
 from ddistill.engine import Observer, Run, distill_data
-from ddistill.engine.environment import versions
+from ddistill.engine.environment import machine, versions
 from ddistill.reproduce.store import Judged, Result, Store, recipe_key
 from ddistill.reproduce.targets import Cell
+from ddistill.storage import fingerprint
 
 OnCell = Callable[[int, int, Cell, Result], None]
 
@@ -68,12 +75,16 @@ def run_cells(
     store = Store(out / "results.jsonl")
     for number, cell in enumerate(cells, 1):
         data = sources.load(cell)
-        key = recipe_key(cell.recipe, data.fingerprint)
+        key = _key(cell, data)
         result = store.get(key)
         if result is None:
-            folder = out / "runs" / key[:16]
-            run = distill_data(data, cell.recipe, out=folder, resume=True, device=device, observer=observer)
-            result = _result(key, run, data)
+            if cell.ages:
+                result = _gradients(key, cell, data, device, sources.observer)
+            else:
+                run = distill_data(
+                    data, cell.recipe, out=run_folder(out, key), resume=True, device=device, observer=observer
+                )
+                result = _result(key, run, data)
             store.add(result)
         results.append(result)
         if on_cell:
@@ -84,19 +95,54 @@ def run_cells(
 def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result | None]:
     """What the store knows of the cells; nothing is run."""
     known = {result.key: result for result in Store(out / "results.jsonl")}
-    return [known.get(recipe_key(cell.recipe, sources.load(cell).fingerprint)) for cell in cells]
+    return [known.get(_key(cell, sources.load(cell))) for cell in cells]
+
+
+def run_folder(out: Path, key: str) -> Path:
+    """Where the run of a result is, if it was made here."""
+    return out / "runs" / key[:16]
+
+
+def with_pictures(
+    cell: Cell, result: Result, out: Path, sources: Sources, *, device: str = "cpu", observer: Observer | None = None
+) -> Path:
+    """The folder of a run with its stored images; a result that came without them is computed again, to the same bits.
+
+    Args:
+        cell: of the run.
+        result: its result.
+        out, sources, device, observer: as in `run_cells`.
+    """
+    folder = run_folder(out, result.key)
+    if not (folder / "summary.json").is_file():
+        distill_data(sources.load(cell), cell.recipe, out=folder, resume=True, device=device, observer=observer)
+    return folder
+
+
+def _key(cell: Cell, data: RealData) -> str:
+    key = recipe_key(cell.recipe, data.fingerprint)
+    return fingerprint({"gradients at ages": cell.ages, "recipe and data": key}) if cell.ages else key
+
+
+def _gradients(key: str, cell: Cell, data: RealData, device: str, observer: Observer) -> Result:
+    began = time.perf_counter()
+    found = gradients_by_age(
+        data,
+        cell.recipe,
+        cell.ages,
+        device=device,
+        on_epoch=lambda done, total: observer.progress("pool", done, total),
+    )
+    about = {"gradients": [one.as_dict() for one in found], **_about(cell.recipe, data, machine(torch.device(device)))}
+    return Result(key, (found[-1].accuracy,), {"train": time.perf_counter() - began}, {}, (), about)
 
 
 def _result(key: str, run: Run, data: RealData) -> Result:
     summary = run.summary
     about = {
-        "recipe": run.recipe.model_dump(mode="json"),
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
         "stored_images": summary["stored_images"],
         "outer_steps": summary["outer_steps"],
-        "versions": versions(),
-        "machine": summary["machine"],
-        "date": datetime.now(UTC).date().isoformat(),
+        **_about(run.recipe, data, summary["machine"]),
     }
     return Result(
         key,
@@ -106,6 +152,16 @@ def _result(key: str, run: Run, data: RealData) -> Result:
         _judged(run.folder),
         about,
     )
+
+
+def _about(recipe: Recipe, data: RealData, where: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "versions": versions(),
+        "machine": where,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
 
 
 def _judged(folder: Path | None) -> tuple[Judged, ...]:

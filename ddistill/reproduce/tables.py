@@ -195,6 +195,58 @@ def _table5(rows: Sequence[Row]) -> str:
     )
 
 
+def _curves(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in rows:
+        name = "IDC + model augmentation" if row.cell.labels["networks"] == AUGMENTED else "IDC"
+        if not row.results:
+            lines.append([name, str(row.cell.recipe.budget.steps), NOT_RUN, "", ""])
+        for point in zip(*(result.accuracies for result in row.results), strict=False):
+            accuracies = [one.accuracy for one in point]
+            costs = [statistics.fmean(one.seconds for one in point), statistics.fmean(one.flops for one in point)]
+            shown = f"{statistics.fmean(accuracies):.1f} ({statistics.pstdev(accuracies):.1f})"
+            lines.append([name, str(point[0].step), shown, f"{costs[0]:.0f}", f"{costs[1] / 1e12:.3g}"])
+    headers = ["method", "outer steps", "accuracy (over seeds)", "seconds, pool included", "TFLOP, pool included"]
+    return markdown(headers, lines)
+
+
+def _images(rows: Sequence[Row]) -> str:
+    lines = [
+        [DATA_TITLES[str(r.cell.labels["data"])], str(r.cell.labels["ipc"]), str(r.cell.recipe.budget.steps), r.shown()]
+        for r in rows
+    ]
+    return markdown(["data", "ipc", "outer steps", "accuracy"], lines)
+
+
+def mean_gradients(row: Row) -> list[dict[str, float]]:
+    """Class gradients by age, means over the seeds."""
+    by_age = zip(*(result.about["gradients"] for result in row.results), strict=True)
+    return [{name: statistics.fmean(one[name] for one in same) for name in same[0]} for same in by_age]
+
+
+def _gradients(rows: Sequence[Row]) -> str:
+    headers = [
+        "network",
+        "epochs",
+        "test accuracy",
+        "gradient norm",
+        "cosine of successive classes",
+        "cosine of one class, successive batches",
+        "effective rank",
+    ]
+    lines = []
+    for row in rows:
+        name = str(row.cell.labels["network"])
+        if not row.results:
+            lines.append([name, NOT_RUN, *[""] * 5])
+            continue
+        for one in mean_gradients(row):
+            figures = [f"{one['norm']:.3g}", f"{one['cosine']:.3f}", f"{one['cosine_same_class']:.3f}"]
+            rank = f"{one['effective_rank']:.1f} of {one['samples']:.0f}"
+            lines.append([name, f"{one['epochs']:.0f}", f"{one['accuracy']:.1f}", *figures, rank])
+    return markdown(headers, lines)
+
+
 def _table6(rows: Sequence[Row]) -> str:
     lines: dict[tuple[str, int], dict[str, str]] = {}
     for row in rows:
@@ -219,5 +271,8 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "table4": _comparison("4", {}),
     "table5": _table5,
     "table6": _table6,
+    **dict.fromkeys(("figure1", "figure2", "figure3"), _curves),
+    **dict.fromkeys(("figure4", "figure5", "figure6", "figure7"), _images),
+    "section1": _gradients,
 }
 assert TABLES.keys() == TARGETS.keys()

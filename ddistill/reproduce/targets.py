@@ -7,7 +7,8 @@ cores; `tiny` is digits, minutes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ddistill import recipes
@@ -24,10 +25,12 @@ class Cell:
     Attributes:
         labels: what tells it from the others: data, method, ipc, speedup, networks, seed.
         recipe: complete, but for the place of the data.
+        ages: if any, nothing is distilled: the gradients of a network are looked at after so many epochs of training.
     """
 
     labels: Labels
     recipe: Recipe
+    ages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,16 @@ class Scale:
         data: the data set that stands in for every one of the paper's; as in the paper if None.
         settings: recipe fields of all runs.
         methods: further recipe fields, by method.
+        curves: further recipe fields of runs that are evaluated again and again.
+        ages: epochs of training at which the gradients of a network are looked at.
     """
 
     about: str
     data: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    ages: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
 
 
 _SMALL_CONDENSATION = {
@@ -88,6 +95,8 @@ SCALES: dict[str, Scale] = {
                 "budget.outer_steps": 100,
             },
         },
+        {"budget.outer_steps": 10, "evaluation.epochs": 100, "evaluation.repeats": 1},
+        (0, 1, 2, 4, 8),
     ),
     "full": Scale("as published: ConvNet-3 of width 128 and ResNetAP-10, hundreds of GPU hours in all"),
 }
@@ -200,6 +209,39 @@ def table6(scale: Scale, seeds: range) -> list[Cell]:
     return cells
 
 
+CURVE_POINTS = 5
+"""Evaluations of a run of figures 1 to 3; the first is at the steps of speed-up 5."""
+
+
+def curves(scale: Scale, seeds: range) -> list[Cell]:
+    """IDC, plain and with model augmentation, evaluated again and again; CIFAR-10, ipc 10.
+
+    Nothing in IDC depends on the length of a run, so that one run shows every speed-up.
+    """
+    cells = []
+    for seed in seeds:
+        for augmented in (False, True):
+            made = cell("idc", "cifar10", 10, scale, seed=seed, augmented=augmented, changes=scale.curves)
+            every = max(1, made.recipe.budget.steps // CURVE_POINTS)
+            cells.append(replace(made, recipe=made.recipe.changed({"evaluation.every": every})))
+    return cells
+
+
+def pictures(data: str, scale: Scale, seeds: range) -> list[Cell]:
+    """IDC with model augmentation at speed-up 5, ipc 10: a run of Table 3 or 4."""
+    return [cell("idc", data, 10, scale, seed=seed, speedup=5, augmented=True) for seed in seeds]
+
+
+def gradients(scale: Scale, seeds: range) -> list[Cell]:
+    """Networks as the pool trains them, at constant rate."""
+    cells = []
+    for seed in seeds:
+        made = cell("idc", "cifar10", 10, scale, seed=seed)
+        labels: Labels = {"data": made.labels["data"], "network": made.recipe.network.name, "seed": seed}
+        cells.append(Cell(labels, made.recipe, scale.ages))
+    return cells
+
+
 def _speedups(data: str, ipc: int, scale: Scale, seed: int, speedups: tuple[int, ...]) -> list[Cell]:
     return [
         cell("idc", data, ipc, scale, seed=seed, speedup=speedup, augmented=augmented)
@@ -228,6 +270,14 @@ TARGETS: dict[str, Target] = {
     "table4": Target("Table 4: ImageNet-10 and ImageNet-100", table4),
     "table5": Target("Table 5: model augmentation for DC, DM and IDC", table5),
     "table6": Target("Table 6: random selection against weight average", table6),
+    "figure1": Target("Figure 1: accuracy over outer steps, IDC and IDC + model augmentation", curves),
+    "figure2": Target("Figure 2: accuracy over time", curves),
+    "figure3": Target("Figure 3: accuracy over FLOPs", curves),
+    "figure4": Target("Figure 4: real beside distilled images, CIFAR-10", partial(pictures, "cifar10")),
+    "figure5": Target("Figure 5: real beside distilled images, ImageNet-10", partial(pictures, "imagenet-10")),
+    "figure6": Target("Figure 6: the full distilled set, CIFAR-10, ipc 10", partial(pictures, "cifar10")),
+    "figure7": Target("Figure 7: the full distilled set, ImageNet-10, ipc 10", partial(pictures, "imagenet-10")),
+    "section1": Target("Section 1: gradients of a network by its epochs of training", gradients),
 }
 
 

@@ -1,6 +1,7 @@
 """Tables of the paper: their runs, the store of results, and what is printed beside the published figures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,18 @@ from ddistill.reproduce.targets import AUGMENTED, SCALES, TARGETS
 
 
 def result(key: str = "k", accuracy: tuple[float, ...] = (50.0, 52.0), seconds: float = 10.0) -> reproduce.Result:
+    ages = [
+        reproduce.GradientsAtAge(age, 3.0 / (1 + age), 0.1 * age, 0.9, 5.0, 40, 60.0).as_dict() for age in (0, 1, 4)
+    ]
     about = {
         "machine": {"processor": "a processor", "threads": 1},
         "versions": {"torch": "2"},
         "data": {"name": "cifar10", "fingerprint": "f" * 64},
         "date": "2026-01-01",
+        "gradients": ages,
     }
-    judged = tuple(reproduce.Judged(step, 50.0 + step, 5.0 + seconds * step / 4, 1e12 + 5e11 * step) for step in (2, 4))
     costs = {"pool": 5.0, "distill": seconds, "evaluate": 1.0}
+    judged = tuple(reproduce.Judged(step, 50.0 + step, 5.0 + seconds * step / 4, 1e12 + 5e11 * step) for step in (2, 4))
     return reproduce.Result(key, accuracy, costs, {"pool": 1e12, "distill": 2e12}, judged, about)
 
 
@@ -34,6 +39,8 @@ def test_every_cell_of_every_scale_is_a_complete_recipe(target, scale):
     assert len({json.dumps(cell.labels, sort_keys=True) for cell in cells}) == len(cells)
     for cell in cells:
         assert cell.recipe.run.seed == cell.labels["seed"]
+        if cell.ages:
+            continue
         assert cell.recipe.synthetic.ipc == cell.labels["ipc"]
         assert cell.recipe.budget.speedup == cell.labels["speedup"]
         pool = cell.recipe.model_augmentation.networks == "pool"
@@ -103,8 +110,9 @@ def test_tables_say_what_was_not_run(target):
     assert "not run" in nothing
     assert "Nothing of it has been run" in nothing
     some = reproduce.render(target, "small", cells, [result(), *[None] * (len(cells) - 1)])
-    assert "51.0 (1.0)" in some
-    assert "not run" in some
+    shown = {"figure1": "54.0 (0.0)", "section1": "0.6"}
+    assert shown.get("figure1" if target in ("figure2", "figure3") else target, "51.0 (1.0)") in some
+    assert ("not run" in some) == (len(reproduce.cells_of(target, "small")) > 1)
 
 
 def test_table_5_gives_speed_up_and_gain():
@@ -128,26 +136,101 @@ def test_a_section_of_a_page_is_replaced(tmp_path):
     assert "first" not in text
 
 
-def test_the_command_runs_a_table_and_does_not_run_it_again(tmp_path, monkeypatch):
+def test_curves_are_evaluated_at_the_steps_of_speed_up_5(tmp_path):
+    plain, augmented = reproduce.cells_of("figure1", "full")
+    assert (plain.recipe.budget.steps, plain.recipe.evaluation.every) == (2000, 400)
+    assert augmented.recipe.model_augmentation.networks == "pool"
+    assert reproduce.cells_of("figure3", "full") == [plain, augmented]
+
+
+@pytest.mark.parametrize("target", ["figure1", "figure2", "figure3", "section1"])
+def test_a_figure_shows_its_results(target, tmp_path):
+    from PIL import Image
+
+    cells = reproduce.cells_of(target, "small", range(2))
+    nothing = [None] * len(cells)
+    assert reproduce.draw(target, "small", cells, nothing, nothing) is None
+    pictures = []
+    for number, results in enumerate(([result(), *nothing[1:]], [result(seconds=20.0 + n) for n in range(len(cells))])):
+        save = reproduce.draw(target, "small", cells, results, nothing)
+        save(tmp_path / "figures" / f"{number}.png")
+        with Image.open(tmp_path / "figures" / f"{number}.png") as picture:
+            assert min(picture.size) > 200
+            pictures.append(picture.tobytes())
+    assert pictures[0] != pictures[1] or target == "section1"
+
+
+def test_tables_have_no_figure():
+    cells = reproduce.cells_of("table6", "small")
+    assert reproduce.draw("table6", "small", cells, [result() for _ in cells], []) is None
+
+
+SHRUNK = {**SCALES["tiny"].settings, "network.width": 8, "evaluation.epochs": 2, "evaluation.repeats": 1}
+FEW = {"budget.outer_steps": 5, "method.inner_steps": 1, "method.network_samples": 16, "method.real_batch": 8}
+IN_NO_TIME = reproduce.targets.Scale("in no time", "digits", SHRUNK, {"idc": FEW}, {}, (0, 1))
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """Runs `ddistill reproduce` at a scale of no time; what it printed."""
     monkeypatch.chdir(tmp_path)
-    shrunk = {**SCALES["tiny"].settings, "network.width": 8, "evaluation.epochs": 2, "evaluation.repeats": 1}
-    few = {"budget.outer_steps": 5, "method.inner_steps": 1, "method.network_samples": 16, "method.real_batch": 8}
-    tiny = reproduce.targets.Scale("in no time", "digits", shrunk, {"idc": few})
-    monkeypatch.setitem(SCALES, "tiny", tiny)
-    words = ["reproduce", "table6", "--scale", "tiny", "--only", "ipc=1", "--out", "book", "--device", "cpu"]
+    monkeypatch.setitem(SCALES, "tiny", IN_NO_TIME)
     runner = CliRunner(env={"DDISTILL_CACHE": str(tmp_path / "cache"), "DDISTILL_KERNELS": "off"})
-    listed = runner.invoke(app, [*words, "--list"])
-    assert listed.exit_code == 0, listed.stderr
-    assert listed.stdout.count("not run") == 2
-    first = runner.invoke(app, [*words, "--into", "results.md"])
-    assert first.exit_code == 0, first.stderr
-    assert "| digits | 1 |" in first.stdout
-    assert first.stdout.strip() in (tmp_path / "results.md").read_text()
-    assert "in no time" in first.stdout
+
+    def run(target: str, *words: str) -> str:
+        done = runner.invoke(app, ["reproduce", target, "--scale", "tiny", "--out", "book", "--device", "cpu", *words])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_estimates_come_before_runs_and_go_with_them(book):
+    before = book("table6", "--list")
+    assert "about" in before
+    assert "in all on this machine" in before
+    book("table6", "--only", "ipc=1")
+    after = book("table6", "--list")
+    assert after.count("not run") == before.count("not run") - 2 == 2
+    assert "epochs" not in book("section1", "--list")
+
+
+def test_figures_are_drawn_beside_the_page_and_pictures_are_made_again_where_they_are_gone(book, tmp_path):
+    text = book("figure4", "--into", "docs/results.md")
+    picture = tmp_path / "docs" / "figures" / "figure4-tiny.png"
+    assert "![figure4](figures/figure4-tiny.png)" in (tmp_path / "docs" / "results.md").read_text()
+    assert str(picture.relative_to(tmp_path)) in text
+    first = picture.read_bytes()
+    picture.unlink()
+    shutil.rmtree(tmp_path / "book" / "runs")
+    book("figure4", "--into", "docs/results.md")
+    assert picture.read_bytes() == first
+    book("figure6")
+    assert (tmp_path / "book" / "figures" / "figure6-tiny.png").is_file()
+    assert len((tmp_path / "book" / "results.jsonl").read_text().splitlines()) == 1
+
+
+def test_section_1_is_measured_once(book, tmp_path):
+    first = book("section1")
+    store = (tmp_path / "book" / "results.jsonl").read_text()
+    assert len(json.loads(store)["about"]["gradients"]) == 2
+    assert book("section1") == first
+    assert (tmp_path / "book" / "results.jsonl").read_text() == store
+
+
+def test_the_command_runs_a_table_and_does_not_run_it_again(book, tmp_path):
+    words = ["--only", "ipc=1"]
+    assert book("table6", *words, "--list").count("not run") == 2
+    first = book("table6", *words, "--into", "results.md")
+    assert "| digits | 1 |" in first
+    assert first.strip() in (tmp_path / "results.md").read_text()
+    assert "in no time" in first
     before = (tmp_path / "book" / "results.jsonl").read_bytes()
-    again = runner.invoke(app, words)
-    assert again.stdout == first.stdout
+    assert book("table6", *words) == first
     assert (tmp_path / "book" / "results.jsonl").read_bytes() == before
-    wrong = runner.invoke(app, ["reproduce", "table4", "--scale", "full", "--data", "x"])
+
+
+def test_the_place_of_data_is_asked_for_by_the_names_of_the_table():
+    wrong = CliRunner().invoke(app, ["reproduce", "table4", "--scale", "full", "--data", "x"])
     assert wrong.exit_code == 2
     assert "imagenet-10, imagenet-100" in wrong.stderr

@@ -1,0 +1,145 @@
+"""Why early-stage networks: the gradients of a network by its age (section 1 of the paper's supplement).
+
+At each age, in epochs of training on the real images, class gradients are taken: of the mean cross-entropy of a batch
+of one class, with respect to the weights that gradient matching compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ddistill.config import Recipe
+from ddistill.data import RealData, epoch_batches
+from ddistill.errors import UserError
+from ddistill.model_augmentation import NetworkFactory, load_into
+from ddistill.randomness import generator
+from ddistill.training import Source, predict_accuracy, resolve_precision
+
+DEFAULT_EPOCHS = (0, 1, 2, 4, 8)
+OnEpoch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GradientsAtAge:
+    """The class gradients of a network after some epochs of training.
+
+    Attributes:
+        epochs: passes over the real images.
+        norm: mean Euclidean norm of a class gradient.
+        cosine: mean cosine between successive class gradients (class c and c + 1, in one round over the classes).
+        cosine_same_class: mean cosine between those of one class in successive rounds.
+        effective_rank: exp of the entropy of the normalised singular values of all class gradients, in units of their
+            number: 1 where they all point the same way, ``samples`` where they are orthogonal and of one length.
+        samples: class gradients that were taken.
+        accuracy: percent on the test set.
+    """
+
+    epochs: int
+    norm: float
+    cosine: float
+    cosine_same_class: float
+    effective_rank: float
+    samples: int
+    accuracy: float
+
+    def as_dict(self) -> dict[str, float]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def gradients_by_age(
+    data: RealData,
+    recipe: Recipe,
+    epochs: Sequence[int] = DEFAULT_EPOCHS,
+    *,
+    rounds: int = 4,
+    device: torch.device | str = "cpu",
+    on_epoch: OnEpoch | None = None,
+) -> list[GradientsAtAge]:
+    """Train a network of the recipe on the real images and look at its class gradients on the way.
+
+    The rate is constant, as in the inner loop, so that an age does not depend on the ages that follow.
+
+    Args:
+        data: real images.
+        recipe: gives network, training, ``method.real_batch`` and the seed.
+        epochs: ages, ascending, from 0.
+        rounds: batches per class at each age, at least 2.
+        device: to compute on.
+        on_epoch: called with (epochs done, epochs in all).
+
+    Raises:
+        UserError: ages that do not ascend.
+    """
+    ages = list(epochs)
+    if not ages or ages[0] < 0 or ages != sorted(set(ages)):
+        raise UserError(f"epochs must ascend from 0 or more, got {', '.join(map(str, ages)) or 'none'}")
+    place, seed = torch.device(device), recipe.run.seed
+    source = Source(data.train.images.to(place), data.train.labels.to(place), data.mean, data.std)
+    test = Source(data.test.images.to(place), data.test.labels.to(place), data.mean, data.std)
+    precision = resolve_precision(recipe.run.precision, place)
+    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
+    trainer = factory.trainer()
+    load_into(trainer.module, factory.build("gradients by age", seed).state_dict())
+    batch, count = getattr(recipe.method, "real_batch", 64), len(source.labels)
+    found = []
+    for epoch in range(ages[-1] + 1):
+        if epoch:
+            draws = generator(seed, "gradients by age", epoch)
+            order = epoch_batches(count, min(recipe.training.batch, count), factory.steps_per_epoch(), draws)
+            trainer.run(list(order.to(place)), draws)
+            if on_epoch:
+                on_epoch(epoch, ages[-1])
+        if epoch in ages:
+            gradients = class_gradients(trainer.module, source, data, batch, rounds, seed)
+            found.append(_look(gradients, epoch, predict_accuracy(trainer.module, test)))
+    return found
+
+
+def class_gradients(
+    network: nn.Module, source: Source, data: RealData, batch: int, rounds: int, seed: int
+) -> torch.Tensor:
+    """Class gradients with respect to the convolution weights, (rounds, classes, weights), float32."""
+    weights = [p for p in network.parameters() if p.dim() == 4] or [p for p in network.parameters() if p.dim() > 1]
+    mean, std = (torch.tensor(v, device=source.images.device).view(1, -1, 1, 1) for v in (data.mean, data.std))
+    offsets, rows = data.class_offsets.tolist(), []
+    was_training = network.training
+    network.eval()
+    for number in range(rounds):
+        for label in range(data.num_classes):
+            first, end = offsets[label : label + 2]
+            draws = generator(seed, "class gradients", number, label)
+            index = (torch.randperm(end - first, generator=draws)[:batch] + first).to(source.images.device)
+            loss = F.cross_entropy(network((source.fetch(index) - mean) / std), source.labels[index])
+            rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
+    network.train(was_training)
+    return torch.stack(rows).view(rounds, data.num_classes, -1)
+
+
+def effective_rank(gradients: torch.Tensor) -> float:
+    """exp of the entropy of the normalised singular values of the rows of (n, d).
+
+    >>> round(effective_rank(torch.eye(5)), 3), round(effective_rank(torch.ones(5, 3)), 3)
+    (5.0, 1.0)
+    """
+    singular = torch.linalg.eigvalsh(gradients.double() @ gradients.double().T).clamp(min=0).sqrt()
+    share = singular / singular.sum()
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+
+
+def _look(gradients: torch.Tensor, epochs: int, accuracy: float) -> GradientsAtAge:
+    rows = gradients.flatten(0, 1)
+    return GradientsAtAge(
+        epochs,
+        norm=float(rows.norm(dim=1).mean()),
+        cosine=float(F.cosine_similarity(gradients[:, :-1], gradients[:, 1:], dim=-1).mean()),
+        cosine_same_class=float(F.cosine_similarity(gradients[:-1], gradients[1:], dim=-1).mean()),
+        effective_rank=effective_rank(rows),
+        samples=len(rows),
+        accuracy=accuracy,
+    )

@@ -1,0 +1,70 @@
+"""What the runs of a table or figure cost on this machine, before they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ddistill.config import Recipe
+from ddistill.engine import Plan, plan_run, training_costs
+from ddistill.reproduce.runs import Sources
+from ddistill.reproduce.store import Result, recipe_key
+from ddistill.reproduce.targets import Cell
+
+OnEstimate = Callable[[int, int], None]
+
+
+def estimate(
+    cells: Sequence[Cell],
+    known: Sequence[Result | None],
+    sources: Sources,
+    *,
+    device: str = "cpu",
+    on_estimate: OnEstimate | None = None,
+) -> list[Plan | None]:
+    """Predicted costs of the cells that are not known yet; None for those that are.
+
+    A few steps are measured of each kind of work; cells that differ in seed and number of outer steps share them.
+
+    Args:
+        cells: of the table.
+        known: one result or None per cell.
+        sources: of the real images.
+        device: to compute on.
+        on_estimate: called with (cells done, cells in all).
+    """
+    measured: dict[str, Plan] = {}
+    plans: list[Plan | None] = []
+    for cell, result in zip(cells, known, strict=True):
+        plans.append(None if result else _plan(cell, sources, device, measured))
+        if on_estimate:
+            on_estimate(len(plans), len(cells))
+    return plans
+
+
+def _plan(cell: Cell, sources: Sources, device: str, measured: dict[str, Plan]) -> Plan:
+    data, recipe = sources.load(cell), cell.recipe
+    usual = _usual(recipe)
+    key = recipe_key(usual, data.fingerprint) + str(cell.ages)
+    if key not in measured:
+        if cell.ages:
+            seconds, flops = training_costs(data, usual, device)
+            epochs = cell.ages[-1]
+            measured[key] = Plan({"train": seconds * epochs}, {"train": flops * epochs}, 0, 0)
+        else:
+            measured[key] = plan_run(data, usual, device)
+    plan = measured[key]
+    if cell.ages:
+        return plan
+    share = recipe.budget.steps / plan.outer_steps
+    return replace(
+        plan,
+        seconds={**plan.seconds, "distill": plan.seconds["distill"] * share},
+        flops={**plan.flops, "distill": plan.flops["distill"] * share},
+        outer_steps=recipe.budget.steps,
+    )
+
+
+def _usual(recipe: Recipe) -> Recipe:
+    """The recipe at speed-up 1 and seed 0; what differs in nothing else costs the same per outer step."""
+    return recipe.changed({"budget.speedup": 1, "run.seed": 0, "model_augmentation.selection": "random"})
