@@ -25,7 +25,7 @@ from ddistill.engine import (
 from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
 from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
-from ddistill.networks import NetworkSettings, check_known_network
+from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.synthetic import (
     MAX_FACTOR,
     SyntheticSet,
@@ -149,7 +149,8 @@ def evaluate(
         synthetic: a set, a run folder or an artifact folder; a folder brings its own protocol, network and data.
         data: gives the test images; needed for a set, or where the folder's own source is not at hand.
         settings: the protocol; that of the folder, else the published one of CIFAR.
-        network: architecture, as settings or by name; that of the protocol or the recipe, else ConvNet-3.
+        network: architecture, as settings, or as text such as "resnet18,norm=batch"; that of the protocol or the
+            recipe, else ConvNet-3.
         repeats: networks to train; overrides the protocol.
         seed: of first weights, batches and augmentation.
         device: to train on.
@@ -166,14 +167,15 @@ def evaluate(
     settings = settings or recipe.evaluation
     if repeats is not None:
         settings = build(EvaluationSettings, {**settings.model_dump(), "repeats": repeats})
-    chosen = _network(network, settings.network or recipe.network)
-    check_known_network(chosen)
+    usual = recipe.model_copy(update={"evaluation": settings})
+    chosen = network_for(network, usual)
     real = load_for(data, recipe, observer)
     if real.class_names != synthetic.class_names:
         raise UserError(
             f"the set has the classes {_shortened(synthetic.class_names)}, data {real.name!r} has "
             f"{_shortened(real.class_names)}; give the data that the set was distilled from"
         )
+    check_trainable(chosen, real.size)
     shape, wanted = tuple(real.test.images.shape[1:]), tuple(synthetic.images.shape[1:])
     if shape != wanted:
         raise UserError(f"the set holds images of shape {wanted}, data {real.name!r} of {shape}")
@@ -294,10 +296,16 @@ def recipe_of(path: str | os.PathLike[str]) -> Recipe:
     return build(Recipe, stored)
 
 
-def _network(asked: NetworkSettings | str | None, usual: NetworkSettings) -> NetworkSettings:
+def network_for(asked: NetworkSettings | str | None, recipe: Recipe) -> NetworkSettings:
+    """The network that an evaluation trains: the one asked for, with the recipe's options where it is the recipe's.
+
+    Raises:
+        UserError: no such network, or an option that it does not have.
+    """
+    usual = recipe.evaluation.network or recipe.network
     if asked is None or asked == usual.name:
         return usual
-    return NetworkSettings(name=asked) if isinstance(asked, str) else asked
+    return network_of(asked) if isinstance(asked, str) else asked
 
 
 def _shortened(names: tuple[str, ...]) -> str:

@@ -144,7 +144,15 @@ def distill(
 def evaluate(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run folder, or its distilled/ folder.")],
     data: Annotated[str | None, typer.Option(help="Real data for the test; the run's own if left out.")] = None,
-    network: Annotated[list[str] | None, typer.Option(help="Networks to train. Repeatable.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[,OPTION=VALUE...]",
+            help="Networks to train: convnet, resnet10, resnet18,norm=batch, densenet,width=0.5, vgg11, vit, ... or "
+            "all. Repeatable.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the set. (default: as in the recipe)")] = None,
     repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
     seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
     device: DeviceOption = "auto",
@@ -153,23 +161,29 @@ def evaluate(
     """Train fresh networks on a distilled set and test them on the real test images."""
     with _reported(debug):
         from ddistill import api
+        from ddistill.networks import NETWORKS, check_trainable
 
         place = _device(device)
         recipe = api.recipe_of(path)
         asked: list[str | None] = [*network] if network else [None]
+        settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
+        results = []
         with _Screen() as screen:
             real = api.load_for(data, recipe, screen)
-            results = [
-                (
-                    name or recipe.network.name,
-                    api.evaluate(path, real, network=name, repeats=repeats, seed=seed, device=place, observer=screen),
+            if asked == ["all"]:
+                asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
+            for name in asked:  # before the first is trained
+                check_trainable(api.network_for(name, recipe), real.size)
+            for name in asked:
+                judged = api.evaluate(
+                    path, real, settings, network=name, repeats=repeats, seed=seed, device=place, observer=screen
                 )
-                for name in asked
-            ]
+                results.append((name or recipe.network.name, judged))
+                screen.accuracy(results[-1][0], judged.mean, judged.std, len(judged.runs))
         table = Table("network", "accuracy %", "std", "networks", "epochs")
         for name, result in results:
-            epochs = str(result.protocol["epochs"])
-            table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", str(len(result.runs)), epochs)
+            counts = (len(result.runs), result.protocol["epochs"])
+            table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", *map(str, counts))
         _print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
 

@@ -7,14 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import nn
 
 from ddistill.errors import UserError, unknown_name
 from ddistill.networks import kernels
+from ddistill.networks.classic import MLP, VGG11, AlexNet, LeNet
 from ddistill.networks.convnet import ConvNet, final_side
+from ddistill.networks.densenet import DenseNet
+from ddistill.networks.external import build_external, check_external, is_external
 from ddistill.networks.layers import InstanceNorm, NormName
+from ddistill.networks.resnet import ResNet, ResNet10
 from ddistill.networks.resnet_ap import ResNetAP
+from ddistill.networks.vit import ViT
 from ddistill.randomness import key_hash
 from ddistill.settings import Settings
 
@@ -25,7 +30,9 @@ __all__ = [
     "build_network",
     "check_known_network",
     "check_network",
+    "check_trainable",
     "network_gives",
+    "network_of",
     "parameter_count",
     "register",
     "runs_on_kernels",
@@ -33,20 +40,32 @@ __all__ = [
 
 NetworkConstructor = Callable[..., nn.Module]
 
-NETWORKS: dict[str, NetworkConstructor] = {"convnet": ConvNet, "resnet_ap": ResNetAP}
+NETWORKS: dict[str, NetworkConstructor] = {
+    "convnet": ConvNet,
+    "resnet_ap": ResNetAP,
+    "resnet10": ResNet10,
+    "resnet18": ResNet,
+    "densenet": DenseNet,
+    "mlp": MLP,
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg11": VGG11,
+    "vit": ViT,
+}
 
 
 class NetworkSettings(Settings):
     """Which network, and its size."""
 
     name: str = "convnet"
-    """A name in the table of networks: convnet, resnet_ap, or one that was registered."""
+    """convnet, resnet_ap, resnet10, resnet18, densenet, mlp, lenet, alexnet, vgg11, vit, one that was registered, or
+    timm/NAME or torchvision/NAME where those packages are installed."""
     width: float | None = Field(default=None, gt=0)
-    """Filters of a ConvNet (128 by default); a factor on the channels of a ResNetAP (1 by default)."""
+    """Filters of a ConvNet, units of an MLP (128 by default); a factor on the channels of others (1 by default)."""
     depth: int | None = Field(default=None, ge=1)
-    """Blocks of a ConvNet (3 by default); each halves the side of the maps."""
+    """Blocks of a ConvNet (3 by default; each halves the side of the maps), layers of a ViT (6 by default)."""
     norm: NormName | None = None
-    """instance (default), batch or none."""
+    """instance (default; none for alexnet), batch or none."""
 
 
 def register(name: str, constructor: NetworkConstructor) -> None:
@@ -76,6 +95,8 @@ def build_network(settings: NetworkSettings, num_classes: int, channels: int, si
     options = _options(settings)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key_hash("network", *key))
+        if is_external(settings.name):
+            return build_external(settings.name, num_classes, channels)
         try:
             return NETWORKS[settings.name](num_classes, channels, size, **options)
         except TypeError as error:
@@ -88,9 +109,14 @@ def check_known_network(settings: NetworkSettings) -> None:
     Raises:
         UserError: naming the nearest names, or the option.
     """
+    options = _options(settings)
+    if is_external(settings.name):
+        if options:
+            raise UserError(f"network {settings.name!r} does not take {', '.join(options)}")
+        check_external(settings.name)
+        return
     if settings.name not in NETWORKS:
         raise unknown_name("network", settings.name, NETWORKS)
-    options = _options(settings)
     try:
         inspect.signature(NETWORKS[settings.name]).bind(10, 3, 32, **options)
     except TypeError as error:
@@ -106,11 +132,7 @@ def check_network(settings: NetworkSettings, size: int) -> None:
     Raises:
         UserError: naming a depth that works.
     """
-    check_known_network(settings)
-    if settings.name == "resnet_ap" and size < ResNetAP.SMALLEST_SIDE:
-        raise UserError(
-            f"network resnet_ap needs images of at least {ResNetAP.SMALLEST_SIDE} px, got {size}; set data.size"
-        )
+    check_trainable(settings, size)
     if settings.name != "convnet":
         return
     depth = settings.depth or 3
@@ -125,9 +147,43 @@ def check_network(settings: NetworkSettings, size: int) -> None:
         )
 
 
+def check_trainable(settings: NetworkSettings, size: int) -> None:
+    """Refuse a network that does not exist or that images of ``size`` pixels are too small for.
+
+    Raises:
+        UserError: naming near names, or the least size.
+    """
+    check_known_network(settings)
+    least = getattr(NETWORKS.get(settings.name), "SMALLEST_SIDE", 1)
+    if size < least:
+        raise UserError(f"network {settings.name} needs images of at least {least} px, got {size}; set data.size")
+
+
+def network_of(text: str) -> NetworkSettings:
+    """Settings from ``NAME[,OPTION=VALUE...]``: ``resnet18``, ``resnet18,norm=batch``, ``convnet,width=64,depth=4``.
+
+    Raises:
+        UserError: not of that form, unknown, or an option that the network does not have.
+    """
+    name, *options = text.split(",")
+    values: dict[str, str] = {"name": name.strip()}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key.strip() not in NetworkSettings.model_fields:
+            raise UserError(f"network {text!r}: expected NAME[,OPTION=VALUE...] with width, depth or norm")
+        values[key.strip()] = value.strip()
+    try:
+        settings = NetworkSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"network {text!r}: {first['loc'][0]}: {first['msg']}") from error
+    check_known_network(settings)
+    return settings
+
+
 def network_gives(settings: NetworkSettings, method: str) -> bool:
     """Whether the network has a method ``features`` (the input of its classifier) or ``layers`` (all maps)."""
-    return hasattr(NETWORKS[settings.name], method)
+    return hasattr(NETWORKS.get(settings.name), method)
 
 
 def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from ddistill.networks import kernels
 
 NormName = Literal["instance", "batch", "none"]
+LEAST_SIDE = 2
+"""Pixels of the smallest maps that an instance norm leaves something of."""
 
 
 class InstanceNorm(nn.Module):
@@ -64,3 +67,11 @@ def norm_relu_pool(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
         if pooled is not None:
             return pooled
     return average_pool(torch.relu(norm(x)))
+
+
+def start_convolutions(network: nn.Module) -> None:
+    """Draw the weights of all convolutions from N(0, sqrt(2 / (k * k * out)))."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))

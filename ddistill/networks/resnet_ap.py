@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
-from ddistill.networks.layers import NormName, average_pool, make_norm
+from ddistill.networks.layers import NormName, average_pool, make_norm, start_convolutions
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)
@@ -56,13 +54,13 @@ class ResNetAP(nn.Module):
     Args:
         num_classes: outputs.
         channels: 1 or 3.
-        size: side of the square images in pixels, at least 8.
+        size: side of the square images in pixels, at least 16.
         width: factor on the channels of every stage (1 is the paper's).
         norm: "instance", "batch" or "none".
     """
 
-    SMALLEST_SIDE = 8
-    """Pixels at which the last maps still hold one."""
+    SMALLEST_SIDE = 16
+    """Pixels at which the last maps have 2 x 2: an instance norm over one leaves nothing."""
 
     def __init__(
         self, num_classes: int, channels: int = 3, size: int = 224, *, width: float = 1.0, norm: NormName = "instance"
@@ -76,10 +74,7 @@ class ResNetAP(nn.Module):
             *(BasicBlockAP(i, o, s, norm) for i, o, s in zip(inputs, widths, STAGE_STRIDES, strict=True))
         )
         self.classifier = nn.Linear(widths[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        start_convolutions(self)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """The input of the classifier, (N, 512 * width)."""

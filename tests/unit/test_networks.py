@@ -6,6 +6,8 @@ Forward passes are compared in float64, absolute tolerance 1e-9.
 from __future__ import annotations
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +22,8 @@ from ddistill.networks import (
     ResNetAP,
     build_network,
     check_network,
+    check_trainable,
+    network_of,
     parameter_count,
     register,
 )
@@ -245,3 +249,110 @@ def test_batch_norm_networks_have_buffers_and_run():
     network = build_network(NetworkSettings(width=4, norm="batch"), 3, 1, 16, 0)
     assert len([m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]) == 3
     assert network(torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))).shape == (4, 3)
+
+
+PUBLISHED_COUNTS = {
+    # parameters of the well-known versions for 10 classes and 32 px: body as published, 3x3 stem, one linear layer
+    "resnet18": 11_173_962,
+    "resnet10": 4_903_242,
+    "vgg11": 9_231_114,  # 8 convolutions with bias 9,220,480, norms 2 x 2752, linear 5,130
+    "mlp": 411_146,
+    "lenet": 62_006,
+    "densenet": 6_956_298,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED_COUNTS.items())
+def test_networks_have_as_many_parameters_as_published(name, count):
+    assert parameter_count(build_network(NetworkSettings(name=name), 10, 3, 32, "k")) == count
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 72)])
+def test_every_network_takes_every_size_and_learns(name, channels, size):
+    settings = NetworkSettings(name=name, **({} if name == "lenet" else {"width": 16 if name == "convnet" else 0.125}))
+    if size < getattr(NETWORKS[name], "SMALLEST_SIDE", 1):
+        with pytest.raises(UserError, match="px, got 8"):
+            check_trainable(settings, size)
+        return
+    check_trainable(settings, size)
+    if name == "mlp":
+        settings = NetworkSettings(name=name)
+    network = build_network(settings, 4, channels, size, "k")
+    images = torch.randn(6, channels, size, size, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    while len(losses) < 20 and (len(losses) < 2 or losses[-1] >= 0.98 * losses[0]):
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert network(images).shape == (6, 4)
+    assert network.features(images).shape == (6, network.classifier.in_features)
+    assert losses[-1] < 0.98 * losses[0]
+    # the images reach the output: no norm over a single pixel on the way
+    assert not torch.allclose(network(images)[0], network(images)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet10", "resnet18", "densenet", "vgg11", "alexnet"])
+def test_batch_norm_is_an_option(name):
+    network = build_network(NetworkSettings(name=name, norm="batch", width=0.25), 10, 3, 32, "k")
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("resnet18", NetworkSettings(name="resnet18")),
+        ("resnet18,norm=batch", NetworkSettings(name="resnet18", norm="batch")),
+        ("convnet, width=64, depth=4", NetworkSettings(width=64, depth=4)),
+    ],
+)
+def test_a_network_is_read_from_text(text, settings):
+    assert network_of(text) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resnet19", "resnet18"),
+        ("resnet18,norm", "NAME"),
+        ("resnet18,norm=layer", "norm: "),
+        ("resnet18,wdth=2", "width, depth or norm"),
+        ("lenet,norm=batch", "lenet"),
+        ("convnet,depth=x", "depth: "),
+    ],
+)
+def test_a_mistake_in_the_text_of_a_network_is_named(text, message):
+    with pytest.raises(UserError, match=message):
+        network_of(text)
+
+
+def test_networks_of_other_libraries_are_built_where_they_are_installed(monkeypatch):
+    built = {}
+
+    def create_model(name, **options):
+        built[name] = options
+        return nn.Linear(1, 1)
+
+    timm = SimpleNamespace(list_models=lambda: ["resnet26"], create_model=create_model)
+    models = SimpleNamespace(list_models=lambda: ["resnet34"], get_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    build_network(NetworkSettings(name="timm/resnet26"), 7, 1, 32, "k")
+    build_network(NetworkSettings(name="torchvision/resnet34"), 7, 3, 32, "k")
+    assert built == {
+        "resnet26": {"pretrained": False, "num_classes": 7, "in_chans": 1},
+        "resnet34": {"weights": None, "num_classes": 7},
+    }
+    for text, message in (("timm/resnet27", "resnet26"), ("timm/resnet26,width=2", "does not take width")):
+        with pytest.raises(UserError, match=message):
+            network_of(text)
+    with pytest.raises(UserError, match="colour images"):
+        build_network(NetworkSettings(name="torchvision/resnet34"), 7, 1, 32, "k")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="need the package timm"):
+        network_of("timm/resnet26")
