@@ -92,13 +92,24 @@ def test_evaluate_repeats_the_protocol_of_the_artifact(finished):
     assert f"{summary['accuracy']['mean']:.1f}" in result.stdout
 
 
-def test_evaluate_takes_several_networks(finished):
+def test_evaluate_puts_several_networks_into_one_table(finished):
     result = ddistill(
-        *("evaluate", str(finished / "distilled"), "--network", "convnet", "--network", "resnet_ap", "--repeats", "1"),
+        *("evaluate", str(finished / "distilled"), "--network", "resnet10,norm=batch,width=0.1", "--network", "mlp"),
+        *("--repeats", "1", "--epochs", "1"),
         cwd=finished,
     )
     assert result.returncode == 0, result.stderr
-    assert "resnet_ap" in result.stdout
+    for network in ("resnet10,norm=batch,width=0.1", "mlp"):
+        assert network in result.stdout
+
+
+def test_evaluate_refuses_a_network_before_it_trains_another(finished):
+    words = ["evaluate", str(finished / "distilled"), "--network", "mlp", "--network"]
+    for network, message in (("resnet_ap", "at least 16 px, got 8"), ("resnet19", "did you mean resnet18")):
+        result = ddistill(*words, network, cwd=finished)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert "%" not in result.stderr
 
 
 def test_the_recipe_in_the_run_repeats_it_to_the_bit(finished, tmp_path):
