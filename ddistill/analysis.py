@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ddistill.augment import NO_AUGMENTATION
 from ddistill.config import Recipe
 from ddistill.data import RealData, epoch_batches
 from ddistill.errors import UserError
@@ -80,8 +81,8 @@ def gradients_by_age(
     if not ages or ages[0] < 0 or ages != sorted(set(ages)):
         raise UserError(f"epochs must ascend from 0 or more, got {', '.join(map(str, ages)) or 'none'}")
     place, seed = torch.device(device), recipe.run.seed
-    source = Source(data.train.images.to(place), data.train.labels.to(place), data.mean, data.std)
-    test = Source(data.test.images.to(place), data.test.labels.to(place), data.mean, data.std)
+    source = Source.like(data.train.images.to(place), data.train.labels.to(place), data)
+    test = Source.like(data.test.images.to(place), data.test.labels.to(place), data)
     precision = resolve_precision(recipe.run.precision, place)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
     trainer = factory.trainer()
@@ -106,7 +107,7 @@ def class_gradients(
 ) -> torch.Tensor:
     """Class gradients with respect to the convolution weights, (rounds, classes, weights), float32."""
     weights = [p for p in network.parameters() if p.dim() == 4] or [p for p in network.parameters() if p.dim() > 1]
-    mean, std = (torch.tensor(v, device=source.images.device).view(1, -1, 1, 1) for v in (data.mean, data.std))
+    pipeline = source.pipeline(NO_AUGMENTATION)
     offsets, rows = data.class_offsets.tolist(), []
     was_training = network.training
     network.eval()
@@ -115,7 +116,7 @@ def class_gradients(
             first, end = offsets[label : label + 2]
             draws = generator(seed, "class gradients", number, label)
             index = (torch.randperm(end - first, generator=draws)[:batch] + first).to(source.images.device)
-            loss = F.cross_entropy(network((source.fetch(index) - mean) / std), source.labels[index])
+            loss = F.cross_entropy(network(pipeline.normalise(source.fetch(index))), source.labels[index])
             rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
     network.train(was_training)
     return torch.stack(rows).view(rounds, data.num_classes, -1)

@@ -215,7 +215,7 @@ def pretrain(
     observer = observer or Observer()
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
     place = torch.device(device)
-    source = Source(real.train.images.to(place), real.train.labels.to(place), real.mean, real.std)
+    source = Source.like(real.train.images.to(place), real.train.labels.to(place), real)
     factory = NetworkFactory(
         complete.network,
         complete.training,

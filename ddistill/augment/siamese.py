@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ddistill.augment import imagenet
 from ddistill.settings import Settings
+from ddistill.whitening import Whitening
 
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 
@@ -113,18 +114,26 @@ class Pipeline:
         mean: of each channel of the training set, in [0, 1].
         std: of each channel of the training set, in [0, 1].
         device: where the images are.
+        whitening: applied after mean and spread, if any.
     """
 
     def __init__(
-        self, settings: AugmentSettings, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+        self,
+        settings: AugmentSettings,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+        whitening: Whitening | None = None,
     ) -> None:
         self.settings = settings
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.whitening = None if whitening is None else whitening.to(device)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """(images - mean) / std per channel."""
-        return (images - self.mean) / self.std
+        """(images - mean) / std per channel, then whitening."""
+        images = (images - self.mean) / self.std
+        return images if self.whitening is None else self.whitening(images)
 
     def __call__(self, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
         """Normalise and augment (N, C, H, H); the imagenet rule augments before it normalises."""

@@ -236,4 +236,5 @@ def _real_data(source: Source, decoded: DecodedSet, seed: int) -> RealData:
         std,
         decoded.fingerprint,
         decoded.notes,
+        source.settings.whitening is not None,
     )

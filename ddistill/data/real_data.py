@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ddistill.whitening import Whitening, zca
+
 
 @dataclass(frozen=True)
 class Split:
@@ -41,6 +43,13 @@ class RealData:
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    whitens: bool = False
+
+    @cached_property
+    def whitening(self) -> Whitening | None:
+        """The map that is applied after normalisation, computed once (CIFAR-10: half a minute); None where not asked
+        for. UserError for images that are too large."""
+        return zca(self.train.images, self.mean, self.std) if self.whitens else None
 
     @property
     def num_classes(self) -> int:

@@ -33,5 +33,8 @@ class DataSettings(Settings):
     the same images for every seed."""
     classes: str | tuple[str, ...] | None = None
     """Classes to keep: an ImageNet subset's short name, or class names in the order of their new labels."""
+    whitening: Literal["zca"] | None = None
+    """zca: decorrelate the pixels of the normalised images before every network (optional in TM); for images of up to
+    40 px in colour. The map travels with the artifact."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, with a note, in place of stopping."""

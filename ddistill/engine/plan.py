@@ -80,7 +80,7 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
 def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
     """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
     place = torch.device(device)
-    source = Source(data.train.images.to(place), data.train.labels.to(place), data.mean, data.std)
+    source = Source.like(data.train.images.to(place), data.train.labels.to(place), data)
     precision = resolve_precision(recipe.run.precision, place)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
     steps = factory.steps_per_epoch()
@@ -142,7 +142,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
     network = settings.network or recipe.network
     for one, times in sets:
         images, labels = one.decoded()
-        source = Source(images.to(device), labels.to(device), one.mean, one.std)
+        source = Source.like(images.to(device), labels.to(device), one)
         module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
         precision = resolve_precision(recipe.run.precision, device)
         trainer = Trainer(module, source, settings.training, precision=precision)
@@ -153,7 +153,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
             order = torch.randperm(count, generator=draws).to(device)
             trainer.run(order.split(trainer.settings.batch), draws)
 
-        test = Source(data.test.images.to(device), data.test.labels.to(device), one.mean, one.std)
+        test = Source.like(data.test.images.to(device), data.test.labels.to(device), one)
         testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
         total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) + testing)
     return total

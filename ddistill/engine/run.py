@@ -217,7 +217,7 @@ class Session:
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.precision = resolve_precision(recipe.run.precision, device)
-        self.real = Source(data.train.images.to(device), data.train.labels.to(device), data.mean, data.std)
+        self.real = Source.like(data.train.images.to(device), data.train.labels.to(device), data)
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
@@ -582,10 +582,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _data_identity(recipe: Recipe, data: RealData) -> str:
+    whitened = f"-{recipe.data.whitening}" if recipe.data.whitening else ""
     if not recipe.data.validation_fraction:
-        return data.fingerprint
+        return data.fingerprint + whitened
     # which images are held out follows from the run's seed
-    return f"{data.fingerprint}-{recipe.data.validation_fraction}-{recipe.run.seed}"
+    return f"{data.fingerprint}-{recipe.data.validation_fraction}-{recipe.run.seed}{whitened}"
 
 
 def _pool_settings(recipe: Recipe, observer: Observer) -> dict[str, Any]:
@@ -608,6 +609,7 @@ def on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:
         synthetic.decoder,
         synthetic.mean,
         synthetic.std,
+        synthetic.whitening,
     )
 
 

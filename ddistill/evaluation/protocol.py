@@ -148,7 +148,7 @@ def evaluate_set(
     sources = [_decoded_source(one, device) for one in sets]
     train, classes = sources[0], sets[0].num_classes
     real = _part(data, part)
-    test = Source(real.images.to(device), real.labels.to(device), train.mean, train.std)
+    test = Source.like(real.images.to(device), real.labels.to(device), train)
     epochs = evaluation_epochs(settings, len(train.labels) // classes, classes)
     shape = (classes, train.images.shape[1], train.images.shape[-1])
     module = build_network(network, *shape, "evaluation").to(device)
@@ -206,4 +206,4 @@ def _part(data: RealData, part: Part) -> Split:
 
 def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> Source:
     images, labels = synthetic.decoded()
-    return Source(images.to(device), labels.to(device), synthetic.mean, synthetic.std)
+    return Source.like(images.to(device), labels.to(device), synthetic)

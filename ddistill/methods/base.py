@@ -13,7 +13,7 @@ from ddistill.augment import NO_AUGMENTATION
 from ddistill.data import class_batches
 from ddistill.randomness import generator
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings
+from ddistill.training import Normalised, Resolved, Source, Trainer, TrainingSettings
 
 PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
 """How DC, DSA and CAFE train their network on the synthetic set."""
@@ -133,23 +133,29 @@ class ImageSGD:
         synthetic: the set; its image tensor is changed in place.
         lr: learning rate.
         momentum: of the velocity.
-        std: of each channel where ``lr`` is meant for normalised images, as DC, DSA and DM publish it: a step of
-            lr * g in normalised units, with g = std * (gradient in pixels), is lr * std ** 2 * that gradient in pixels.
+        space: normalisation (and whitening W) of the images that ``lr`` is meant for, as DC, DSA, DM and TM publish it;
+            None: pixels. A step of lr * g along the gradient g in that space is, in pixels,
+            lr * std * W ** -2 * std * (gradient in pixels).
     """
 
-    def __init__(
-        self, synthetic: SyntheticSet, lr: float, momentum: float, std: tuple[float, ...] | None = None
-    ) -> None:
+    def __init__(self, synthetic: SyntheticSet, lr: float, momentum: float, space: Normalised | None = None) -> None:
         self.images = synthetic.images
         self.velocity = torch.zeros_like(self.images)
         self.lr = lr
         self.momentum = momentum
-        scale = [1.0] * self.images.shape[1] if std is None else [value**2 for value in std]
-        self.scale = torch.tensor(scale, device=self.images.device).view(1, -1, 1, 1)
+        std = [1.0] * self.images.shape[1] if space is None else list(space.std)
+        self.std = torch.tensor(std, device=self.images.device).view(1, -1, 1, 1)
+        self.scale = torch.tensor([value**2 for value in std], device=self.images.device).view(1, -1, 1, 1)
+        whitening = space.whitening if space else None
+        self.metric = None if whitening is None else whitening.metric().to(self.images.device)
 
     def step(self, gradient: torch.Tensor) -> None:
         """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
-        self.velocity.mul_(self.momentum).add_(gradient * self.scale)
+        if self.metric is None:
+            gradient = gradient * self.scale
+        else:
+            gradient = ((gradient * self.std).flatten(1) @ self.metric).view_as(gradient) * self.std
+        self.velocity.mul_(self.momentum).add_(gradient)
         self.images.sub_(self.velocity, alpha=self.lr)
 
     def state(self) -> dict[str, torch.Tensor]:

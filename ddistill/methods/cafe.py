@@ -17,7 +17,7 @@ from torch.func import grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import NO_AUGMENTATION, AugmentDraws, AugmentSettings, Pipeline, draw_augment
+from ddistill.augment import NO_AUGMENTATION, AugmentDraws, AugmentSettings, draw_augment
 from ddistill.methods.base import PLAIN_SGD, Context, ImageSGD, Needs, OnInner, draw_real
 from ddistill.randomness import generator
 from ddistill.settings import Settings
@@ -205,8 +205,8 @@ class CAFE:
     def __init__(self, settings: CAFESettings, context: Context) -> None:
         self.settings = settings
         self.context = context
-        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real.std)
-        self.pipeline = Pipeline(settings.augment, context.real.mean, context.real.std, context.synthetic.images.device)
+        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real)
+        self.pipeline = context.real.pipeline(settings.augment)
         module = Layers(context.network)
         self.layers = Forward(module, context.precision)
         self.weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
@@ -295,7 +295,7 @@ class CAFE:
 
     def _trainer(self) -> tuple[Trainer, torch.Tensor]:
         images, labels = self.context.synthetic.decoded()
-        source = Source(images, labels, self.context.real.mean, self.context.real.std)
+        source = Source.like(images, labels, self.context.real)
         settings = self.settings.synthetic_training
         return Trainer(self.context.network, source, settings, precision=self.context.precision), labels
 

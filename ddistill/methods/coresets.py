@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import NO_AUGMENTATION, Pipeline
+from ddistill.augment import NO_AUGMENTATION
 from ddistill.methods.base import Context, Needs, OnInner
 from ddistill.methods.distribution_matching import Embedding
 from ddistill.randomness import generator
@@ -97,7 +97,7 @@ class Coreset:
     def __init__(self, settings: RandomSettings | HerdingSettings | KCenterSettings, context: Context) -> None:
         self.settings = settings
         self.context = context
-        self.pipeline = Pipeline(NO_AUGMENTATION, context.real.mean, context.real.std, context.synthetic.images.device)
+        self.pipeline = context.real.pipeline(NO_AUGMENTATION)
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Choose for every class; the loss is 0."""

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import grad_and_value
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import DSA_AUGMENTATION, AugmentSettings, Pipeline, draw_augment
+from ddistill.augment import DSA_AUGMENTATION, AugmentSettings, draw_augment
 from ddistill.methods.base import Context, ImageSGD, Needs, OnInner, draw_real
 from ddistill.randomness import generator
 from ddistill.settings import Settings
@@ -102,8 +102,8 @@ class DistributionMatching:
     def __init__(self, settings: DistributionMatchingSettings, context: Context) -> None:
         self.settings = settings
         self.context = context
-        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real.std)
-        self.pipeline = Pipeline(settings.augment, context.real.mean, context.real.std, context.synthetic.images.device)
+        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real)
+        self.pipeline = context.real.pipeline(settings.augment)
         embedding = Embedding(context.network)
         self.embed = Forward(embedding, context.precision)
         self.weights = {name: parameter.detach() for name, parameter in embedding.named_parameters()}

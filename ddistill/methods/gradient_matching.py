@@ -23,7 +23,6 @@ from ddistill.augment import (
     NO_AUGMENTATION,
     AugmentDraws,
     AugmentSettings,
-    Pipeline,
     draw_augment,
 )
 from ddistill.data import epoch_batches
@@ -271,9 +270,9 @@ class GradientMatching:
         self.context = context
         images = context.synthetic.images
         lr = settings.scaled_image_lr(max(context.synthetic.counts), images.shape[-1])
-        std = context.real.std if settings.image_space == "normalised" else None
-        self.optimiser = ImageSGD(context.synthetic, lr, settings.image_momentum, std)
-        self.pipeline = Pipeline(settings.augment, context.real.mean, context.real.std, images.device)
+        space = context.real if settings.image_space == "normalised" else None
+        self.optimiser = ImageSGD(context.synthetic, lr, settings.image_momentum, space)
+        self.pipeline = context.real.pipeline(settings.augment)
         compiled = context.compiled and next(context.network.buffers(), None) is None
         self.forward = Forward(context.network, context.precision)
         self.labels = torch.arange(context.synthetic.num_classes, device=images.device)
@@ -394,7 +393,7 @@ class GradientMatching:
         """``network_epochs`` epochs on the decoded set as it now is."""
         settings, context = self.settings, self.context
         images, labels = context.synthetic.decoded()
-        trainer = self._synthetic_trainer(Source(images, labels, context.real.mean, context.real.std))
+        trainer = self._synthetic_trainer(Source.like(images, labels, context.real))
         draws = generator(context.seed, "synthetic batch", step, inner)
         batch = min(settings.synthetic_training.batch, len(labels))
         for _ in range(settings.network_epochs):
@@ -431,7 +430,7 @@ class GradientMatching:
             training = self.context.trainer.flops_per_step() * plan.network.shape[1]
             return (matching + training) * self.settings.inner_steps
         images, labels = synthetic.decoded()
-        trainer = self._synthetic_trainer(Source(images, labels, self.context.real.mean, self.context.real.std))
+        trainer = self._synthetic_trainer(Source.like(images, labels, self.context.real))
         share = len(labels) / min(len(labels), self.settings.synthetic_training.batch)  # a last batch is smaller
         training = trainer.flops_per_step() * share * self.settings.network_epochs
         return matching * self.settings.inner_steps + training * (self.settings.inner_steps - 1)

@@ -26,7 +26,7 @@ from torch.func import grad, grad_and_value
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, Pipeline, draw_augment
+from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, draw_augment
 from ddistill.data import epoch_batches
 from ddistill.errors import RunError
 from ddistill.methods.base import Context, ImageSGD, Needs, OnInner
@@ -125,18 +125,18 @@ class TrajectoryMatching:
     """The loop of MTT (algorithm 1 of its paper), one student per outer step.
 
     Deviations from the authors' program: the stored images stay in [0, 1] pixels and are clamped there at each outer
-    step, so ZCA whitening is not offered; evaluation trains at the protocol's rate, not at the learned one.
-    Perturbed start weights (``model_augmentation.perturb``) are an extension of this library.
+    step (with ``data.whitening``, too: a step on pixels is the step on whitened images); evaluation trains at the
+    protocol's rate, not at the learned one. Perturbed start weights (``model_augmentation.perturb``) are an extension of this library.
     """
 
     def __init__(self, settings: TrajectoryMatchingSettings, context: Context) -> None:
         self.settings = settings
         self.context = context
         device = context.synthetic.images.device
-        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real.std)
+        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real)
         self.student_lr = torch.tensor(settings.student_lr, device=device)
         self.lr_velocity = torch.zeros((), device=device)
-        self.pipeline = Pipeline(settings.augment, context.real.mean, context.real.std, device)
+        self.pipeline = context.real.pipeline(settings.augment)
         self.forward = Forward(context.network, context.precision)
         compiled = context.compiled and next(context.network.buffers(), None) is None
         self._gradient = maybe_compile(student_gradient, True) if compiled else student_gradient_eager

@@ -43,7 +43,14 @@ def initial_set(
     ]
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     return SyntheticSet(
-        torch.cat(images), labels, data.class_names, settings.factor, settings.decode, data.mean, data.std
+        torch.cat(images),
+        labels,
+        data.class_names,
+        settings.factor,
+        settings.decode,
+        data.mean,
+        data.std,
+        data.whitening,
     )
 
 

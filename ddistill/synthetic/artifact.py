@@ -2,6 +2,7 @@
 
     stored.safetensors                       images (n, channels, side, side) float32 in [0, 1]; labels int64 (n,)
     data/train-00000-of-00001.parquet        decoded images as PNG with labels; `datasets.load_dataset(folder)`
+    whitening.safetensors                    where training was on whitened images: mean (d,), matrix (d, d) float32
     synthetic.json                           decoder, normalisation, class names, protocol, recipe, provenance
     README.md                                dataset card
 
@@ -25,10 +26,12 @@ import yaml
 from ddistill.errors import UserError
 from ddistill.storage import file_checksum, fingerprint, write_atomically, write_checked_json, write_tensors, write_text
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
+from ddistill.whitening import Whitening
 
 FORMAT = 2
 STORED = "stored.safetensors"
 DESCRIPTION = "synthetic.json"
+WHITENING = "whitening.safetensors"
 PARQUET = "data/train-00000-of-00001.parquet"
 CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 64 * 1024 * 1024
@@ -51,8 +54,13 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     tensors = {"images": synthetic.images, "labels": synthetic.labels}
     write_tensors(folder / STORED, tensors)
     write_atomically(folder / PARQUET, lambda path: _write_parquet(synthetic, path))
+    (folder / WHITENING).unlink(missing_ok=True)
+    if synthetic.whitening is not None:
+        maps = {"mean": synthetic.whitening.mean, "matrix": synthetic.whitening.matrix}
+        write_tensors(folder / WHITENING, {name: tensor.cpu() for name, tensor in maps.items()})
     write_text(folder / CARD, dataset_card(synthetic, about))
-    files = {name: file_checksum(folder / name) for name in (STORED, PARQUET)}
+    written = (STORED, PARQUET) if synthetic.whitening is None else (STORED, PARQUET, WHITENING)
+    files = {name: file_checksum(folder / name) for name in written}
     contents = {**description(synthetic, about), "files": files}
     write_checked_json(folder / DESCRIPTION, contents)
     return folder
@@ -116,7 +124,11 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
         "format": FORMAT,
         "images": {"stored": n, "channels": channels, "side": side, "range": [0.0, 1.0], "layout": "NCHW"},
         "decoder": {"kind": "single", "matching": synthetic.decoder, "factor": synthetic.factor, "padding": 0.5},
-        "normalisation": {"mean": list(synthetic.mean), "std": list(synthetic.std)},
+        "normalisation": {
+            "mean": list(synthetic.mean),
+            "std": list(synthetic.std),
+            **({"whitening": WHITENING} if synthetic.whitening is not None else {}),
+        },
         "class_names": list(synthetic.class_names),
         **about,
     }
@@ -137,6 +149,12 @@ def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
         if accuracy
         else ""
     )
+    whitened = (
+        f", then whiten: take `mean` off the flattened images and multiply by `matrix`, both of `{WHITENING}`, for\n"
+        "training and test images alike"
+        if synthetic.whitening is not None
+        else ""
+    )
     return f"""---
 {yaml.safe_dump(header, sort_keys=False)}---
 
@@ -145,7 +163,7 @@ def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
 {len(synthetic.images)} stored images of {synthetic.num_classes} classes, decoded to {decoded} training images
 (factor {synthetic.factor}). {measured}
 Normalise with mean {[round(v, 4) for v in synthetic.mean]} and standard deviation \
-{[round(v, 4) for v in synthetic.std]} (of pixels in [0, 1]) before training.
+{[round(v, 4) for v in synthetic.std]} (of pixels in [0, 1]) before training{whitened}.
 
 `data/` holds the decoded images as PNG; `stored.safetensors` the stored ones at full precision; `synthetic.json`
 the decoder, the class names, the evaluation protocol, the recipe and the versions.
@@ -192,6 +210,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         names, factor = tuple(about["class_names"]), about["decoder"]["factor"]
         decoder = about["decoder"]["matching"]
         mean, std = (tuple(map(float, about["normalisation"][key])) for key in ("mean", "std"))
+        whitening = _whitening(folder, about) if "whitening" in about["normalisation"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
     fits = (
@@ -203,6 +222,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         and len(mean) == len(std) == images.shape[1]
         and all(map(math.isfinite, mean + std))
         and min(std) > 0
+        and (whitening is None or _whitens(whitening, images[0].numel()))
         and all(isinstance(name, str) for name in names)
         and isinstance(factor, int)
         and 1 <= factor <= min(MAX_FACTOR, images.shape[2])
@@ -213,4 +233,20 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
     )
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
-    return SyntheticSet(images, labels, names, factor, decoder, mean, std)
+    return SyntheticSet(images, labels, names, factor, decoder, mean, std, whitening)
+
+
+def _whitening(folder: Path, about: Mapping[str, Any]) -> Whitening:
+    from safetensors.torch import load_file
+
+    check_inside(folder, WHITENING)
+    if file_checksum(folder / WHITENING) != about["files"][WHITENING]:
+        raise ValueError(f"the checksum of {WHITENING} is not the one in {DESCRIPTION}")
+    tensors = load_file(folder / WHITENING)
+    return Whitening(tensors["mean"], tensors["matrix"])
+
+
+def _whitens(whitening: Whitening, values: int) -> bool:
+    mean, matrix = whitening.mean, whitening.matrix
+    shapes = mean.shape == (values,) and matrix.shape == (values, values)
+    return shapes and mean.dtype == matrix.dtype == torch.float32 and bool(torch.isfinite(matrix).all())

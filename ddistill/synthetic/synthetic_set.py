@@ -17,6 +17,7 @@ from ddistill.errors import UserError
 from ddistill.settings import Settings
 from ddistill.synthetic.decode import Decoder, decode, decode_single, decoded_count
 from ddistill.synthetic.initialise import Initialisation
+from ddistill.whitening import Whitening
 
 MAX_FACTOR = 16
 MIN_CELL = 2
@@ -86,6 +87,7 @@ class SyntheticSet:
         factor: multi-formation factor F.
         decoder: how stored images are decoded during matching.
         mean, std: of each channel of the real training set, in [0, 1]; normalise by them before training.
+        whitening: to apply after that, if any.
     """
 
     images: torch.Tensor
@@ -95,6 +97,7 @@ class SyntheticSet:
     decoder: Decoder
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    whitening: Whitening | None = None
 
     @property
     def num_classes(self) -> int:
@@ -141,10 +144,15 @@ class SyntheticSet:
         return torch.cat(parts).clamp_(0.0, 1.0), labels.to(self.labels.device)
 
     def to_dataset(self) -> TensorDataset:
-        """Decoded, normalised images and labels, ready for a DataLoader."""
+        """Decoded, normalised (and whitened) images and labels, ready for a DataLoader."""
         images, labels = self.decoded()
+        return TensorDataset(self.normalise(images), labels)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """What is done to images (N, channels, side, side) in [0, 1] before training, and to test images, too."""
         mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return TensorDataset((images - mean) / std, labels)
+        images = (images - mean) / std
+        return images if self.whitening is None else self.whitening.to(images.device)(images)
 
     def snapshot(self) -> SyntheticSet:
         """A copy on the CPU, clamped to [0, 1], that later steps do not change."""
@@ -156,4 +164,5 @@ class SyntheticSet:
             self.decoder,
             self.mean,
             self.std,
+            self.whitening,
         )

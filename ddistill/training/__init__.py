@@ -1,7 +1,15 @@
 """Training a network on a fixed set: one implementation for the pool, the inner loop and the evaluation."""
 
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
-from ddistill.training.loop import Source, Trainer, TrainingDraws, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training.loop import (
+    Normalised,
+    Source,
+    Trainer,
+    TrainingDraws,
+    TrainingSettings,
+    predict_accuracy,
+    step_decay,
+)
 from ddistill.training.memory import keep_freed_memory
 from ddistill.training.precision import Forward, Precision, Resolved, resolve_precision
 from ddistill.training.unfinished import Safety, Unfinished
@@ -9,6 +17,7 @@ from ddistill.training.unfinished import Safety, Unfinished
 __all__ = [
     "CompileMode",
     "Forward",
+    "Normalised",
     "Precision",
     "Resolved",
     "Safety",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from pydantic import Field
@@ -28,6 +29,7 @@ from ddistill.augment import (
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.precision import Forward, Resolved
+from ddistill.whitening import Whitening
 
 EVALUATION_BATCH = 250
 
@@ -49,6 +51,25 @@ class TrainingSettings(Settings):
     """Probability that a batch is mixed by CutMix."""
 
 
+class Normalised(Protocol):
+    """What says how images are normalised: a source, a synthetic set, real data."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, in [0, 1]."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, in [0, 1]."""
+        ...
+
+    @property
+    def whitening(self) -> Whitening | None:
+        """Applied after mean and spread."""
+        ...
+
+
 @dataclass(frozen=True)
 class Source:
     """Images to train on.
@@ -57,12 +78,24 @@ class Source:
         images: uint8 in [0, 255] or float in [0, 1], (N, channels, H, H).
         labels: int64 (N,).
         mean, std: of each channel of the real training set, in [0, 1].
+        whitening: applied after mean and spread, if any.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    whitening: Whitening | None = None
+
+    @classmethod
+    def like(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised) -> Source:
+        """Images that are normalised as those of a source or a data set."""
+        whitening = None if other.whitening is None else other.whitening.to(images.device)
+        return cls(images, labels, other.mean, other.std, whitening)
+
+    def pipeline(self, augment: AugmentSettings) -> Pipeline:
+        """What is done to the images before they enter a network."""
+        return Pipeline(augment, self.mean, self.std, self.images.device, self.whitening)
 
     def fetch(self, index: torch.Tensor) -> torch.Tensor:
         """Float images in [0, 1] at those positions, (len(index), channels, H, H)."""
@@ -108,7 +141,7 @@ class Trainer:
         self.module = module
         self.source = source
         self.settings = settings
-        self.pipeline = Pipeline(settings.augment, source.mean, source.std, source.images.device)
+        self.pipeline = source.pipeline(settings.augment)
         self.forward = Forward(module, precision)
         compiled = compiled and next(module.buffers(), None) is None
         self._gradients = _functional_gradients if compiled else _autograd_gradients
@@ -250,7 +283,7 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def predict_accuracy(module: nn.Module, source: Source) -> float:
     """Top-1 accuracy in percent on all images of the source."""
-    pipeline = Pipeline(AugmentSettings(operations=()), source.mean, source.std, source.images.device)
+    pipeline = source.pipeline(AugmentSettings(operations=()))
     module.eval()
     correct = torch.zeros((), dtype=torch.int64, device=source.images.device)
     for images, labels in zip(

@@ -1,0 +1,117 @@
+"""ZCA whitening: the map, what it does to a step on the images, and its way through a run and an artifact."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ddistill import distill, evaluate, load_synthetic
+from ddistill.data import load_data
+from ddistill.data.settings import DataSettings
+from ddistill.engine import distill_data
+from ddistill.errors import UserError
+from ddistill.methods.base import ImageSGD
+from ddistill.recipes import find
+from ddistill.synthetic import save_synthetic
+from ddistill.whitening import EPSILON, zca
+
+TINY = {
+    "network.width": 8,
+    "budget.outer_steps": 4,
+    "model_augmentation.pool_size": 1,
+    "evaluation.epochs": 3,
+    "evaluation.repeats": 1,
+    "data.whitening": "zca",
+}
+
+
+@pytest.fixture(scope="module")
+def whitened():
+    return load_data("digits", DataSettings(whitening="zca"))
+
+
+def normalised(data) -> torch.Tensor:
+    return (data.train.images.float() / 255 - data.mean[0]) / data.std[0]
+
+
+def test_pixels_are_uncorrelated_but_for_the_epsilon(whitened):
+    rows = whitened.whitening(normalised(whitened)).flatten(1).double()
+    covariance = torch.cov(rows.T, correction=0)
+    plain = torch.cov(normalised(whitened).flatten(1).double().T, correction=0)
+    values, vectors = torch.linalg.eigh(plain)
+    expected = (vectors * (values / (values + EPSILON))) @ vectors.T
+    torch.testing.assert_close(covariance, expected, atol=1e-4, rtol=0)
+    assert rows.mean(dim=0).abs().max() < 1e-4
+    assert torch.equal(whitened.whitening.matrix, load_data("digits", DataSettings(whitening="zca")).whitening.matrix)
+
+
+def test_the_metric_is_the_inverse_square_of_the_map(whitened):
+    matrix, metric = whitened.whitening.matrix.double(), whitened.whitening.metric().double()
+    torch.testing.assert_close(metric @ matrix @ matrix, torch.eye(64).double(), atol=1e-3, rtol=0)
+
+
+def test_a_step_on_pixels_is_the_step_on_whitened_images(whitened):
+    """Against gradient descent with momentum on whitened images, as the program of TM does it."""
+    start = whitened.train.images[:5].float() / 255
+    goal = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    to_white = lambda pixels: whitened.whitening((pixels - whitened.mean[0]) / whitened.std[0])  # noqa: E731
+    white = to_white(start).requires_grad_()
+    theirs = torch.optim.SGD([white], lr=0.3, momentum=0.5)
+    synthetic = type("Set", (), {"images": start.clone()})()
+    ours = ImageSGD(synthetic, 0.3, 0.5, whitened)
+    for _ in range(4):
+        theirs.zero_grad()
+        F.mse_loss(white.sin(), goal, reduction="sum").backward()
+        theirs.step()
+        pixels = synthetic.images.clone().requires_grad_()
+        F.mse_loss(to_white(pixels).sin(), goal, reduction="sum").backward()
+        ours.step(pixels.grad)
+    torch.testing.assert_close(to_white(synthetic.images), white.detach(), atol=1e-3, rtol=1e-3)
+
+
+def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
+    run = distill("digits", "tm", out=tmp_path / "run", changes=TINY)
+    plain = distill("digits", "tm", changes={**TINY, "data.whitening": None})
+    assert run.summary["accuracy"] != plain.summary["accuracy"]
+    stored = load_synthetic(tmp_path / "run")
+    assert stored.images.min() >= 0
+    assert stored.images.max() <= 1
+    assert torch.equal(stored.whitening.matrix, run.synthetic.whitening.matrix)
+    images, _ = stored.to_dataset().tensors
+    direct = stored.whitening((stored.decoded()[0] - stored.mean[0]) / stored.std[0])
+    assert torch.equal(images, direct)
+    assert evaluate(tmp_path / "run").as_dict() == run.summary["accuracy"]
+    assert "whitening.safetensors" in (tmp_path / "run" / "distilled" / "README.md").read_text()
+    save_synthetic(plain.synthetic, tmp_path / "run" / "distilled", {})
+    assert not (tmp_path / "run" / "distilled" / "whitening.safetensors").exists()
+    assert load_synthetic(tmp_path / "run").whitening is None
+
+
+def test_a_damaged_map_is_refused(tmp_path, whitened):
+    run = distill_data(whitened, find("random", 1, "digits").changed({**TINY, "budget.outer_steps": 1}))
+    save_synthetic(run.synthetic, tmp_path, {})
+    path = tmp_path / "whitening.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 8
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="checksum of whitening"):
+        load_synthetic(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="damaged"):
+        load_synthetic(tmp_path)
+
+
+def test_large_images_are_refused():
+    with pytest.raises(UserError, match="at most 4800 values"):
+        zca(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("family", ["idc", "dsa", "dm", "cafe"])
+def test_every_kind_of_method_takes_whitened_images(whitened, family):
+    few = {"method.inner_steps": 1, "method.network_samples": 16} if family == "idc" else {}
+    recipe = find(family, 1, "digits").changed({**TINY, "budget.outer_steps": 1, **few})
+    if family == "cafe":
+        recipe = recipe.changed({"method.max_inner_steps": 1})
+    run = distill_data(whitened, recipe)
+    start = distill_data(whitened, find("random", 1, "digits").changed({**TINY, "budget.outer_steps": 1}))
+    assert torch.isfinite(run.synthetic.images).all()
+    assert not torch.equal(run.synthetic.images, start.synthetic.images)
