@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench bench-digits bench-gpu reliability clean
+.PHONY: setup demo test test-slow lint bench bench-digits bench-end-to-end bench-gpu reliability clean
 
 setup: $(READY)
 
@@ -32,7 +32,11 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
+	$(BIN)/python benchmarks/methods.py --save
 	$(BIN)/python benchmarks/hot_path.py --growth --save
+
+bench-end-to-end: setup
+	$(BIN)/python benchmarks/end_to_end.py cifar10 --out runs/end-to-end
 
 bench-digits: setup
 	$(BIN)/python benchmarks/digits_all.py runs/digits-all

@@ -273,7 +273,9 @@ class Session:
         method = self.method(network, trainer, on_device(probe, self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps
-        served = self.precision == "fp32" and runs_on_kernels(network, self.device)
+        # the kernels keep no map from before a pool, which is what a method that matches layers asks for
+        kernels = runs_on_kernels(network, self.device) and not recipe.method.needs.layers
+        served = self.precision == "fp32" and kernels
         compiled = worth_compiling(recipe.run.compile, ahead, served)
         gain = {"compiled_over_eager": COMPILED_OVER_EAGER, "compile_seconds_expected": COMPILE_SECONDS}
         self.log.event(

@@ -126,7 +126,8 @@ class TrajectoryMatching:
 
     Deviations from the authors' program: the stored images stay in [0, 1] pixels and are clamped there at each outer
     step (with ``data.whitening``, too: a step on pixels is the step on whitened images); evaluation trains at the
-    protocol's rate, not at the learned one. Perturbed start weights (``model_augmentation.perturb``) are an extension of this library.
+    protocol's rate, not at the learned one. Perturbed start weights (``model_augmentation.perturb``) are an extension
+    of this library.
     """
 
     def __init__(self, settings: TrajectoryMatchingSettings, context: Context) -> None:
