@@ -4,8 +4,8 @@ CIFAR-10, ipc 10, IDC + model augmentation at speed-up 5 (published: 67.1 % in 4
 
     python benchmarks/end_to_end.py DATA --out RUN [--minutes 8] [--scale full] [--device auto] [--save]
 
-DATA is a name, a hub id or a path. After ``--minutes`` the run stops at a safe point, keeps its state and prints how far
-it is; the same command goes on. ``--scale small`` is the recipe for two CPU cores (width 32, fewer steps); ``tiny`` is
+DATA is a name, a hub id or a path. After ``--minutes`` the run stops at a safe point, keeps its state and prints how
+far it is; the same command goes on. ``--scale small`` is the recipe for two CPU cores (width 32, fewer steps); ``tiny`` is
 digits, in a minute. Parts are wall-clock seconds of the work itself, whatever the number of pieces.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import ddistill
-from ddistill import Observer
+from ddistill.engine import Observer
 from ddistill.reproduce import SCALES, cells_of
 from ddistill.training import keep_freed_memory
 
