@@ -5,8 +5,8 @@ CIFAR-10, ipc 10, IDC + model augmentation at speed-up 5 (published: 67.1 % in 4
     python benchmarks/end_to_end.py DATA --out RUN [--minutes 8] [--scale full] [--device auto] [--save]
 
 DATA is a name, a hub id or a path. After ``--minutes`` the run stops at a safe point, keeps its state and prints how
-far it is; the same command goes on. ``--scale small`` is the recipe for two CPU cores (width 32, fewer steps); ``tiny`` is
-digits, in a minute. Parts are wall-clock seconds of the work itself, whatever the number of pieces.
+far it is; the same command goes on. ``--scale small`` is the recipe for two CPU cores (width 32, fewer steps), ``tiny``
+is digits, in a minute. Parts are wall-clock seconds of the work itself, whatever the number of pieces.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _curves(events: list[dict[str, Any]], summary: dict[str, Any]) -> dict[str, 
     }
 
 
-def _charts(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
+def _charts(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Curves of all runs on the same axes; a chart needs two points of some run."""
     made = []
     titles = {"steps": "outer steps", "seconds": "seconds, pool included", "FLOPs": "FLOPs, pool included"}
@@ -141,11 +141,12 @@ def _charts(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
         if any(len(curve.points) > 1 for curve in curves):
             levels = [(run["baseline"]["mean"], run["color"]) for run in runs if run["baseline"]]
             name = f"Test accuracy over {label}"
-            made.append({"name": name, "svg": chart(name, curves, label, "accuracy %", levels)})
+            svg = chart(name, curves, label, "accuracy %", levels)
+            made.append({"name": name, "svg": svg, "baseline": bool(levels)})
     curves = [Curve(run["title"], run["color"], run["curves"]["loss"]) for run in runs]
     if any(len(curve.points) > 1 for curve in curves):
         name = "Matching loss over outer steps"
-        made.append({"name": name, "svg": chart(name, curves, "outer steps", "loss", [])})
+        made.append({"name": name, "svg": chart(name, curves, "outer steps", "loss", []), "baseline": False})
     return made
 
 
