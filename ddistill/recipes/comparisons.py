@@ -48,7 +48,9 @@ def condensation(name: str, data: str, ipc: int) -> dict[str, Any]:
         "budget.outer_steps": 1000,
     }
     if data in SMALL:
-        settings |= {"method.real_batch": 64, "budget.outer_steps": SMALL_STEPS[name] if ipc < 10 else 50}
+        settings |= {"method.real_batch": 64, "budget.outer_steps": SMALL_STEPS[name]}
+        if ipc >= 10:
+            settings |= {"method.inner_steps": 5, "method.network_epochs": 5, "budget.outer_steps": 40}
     return settings
 
 
