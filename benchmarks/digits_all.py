@@ -4,8 +4,8 @@
 
 Runs go side by side, one thread each. Each finished (family, ipc) is one JSON line in OUT/results.jsonl and is not run
 again; a run that was cut off goes on. The table of all of them is printed at the end. 3 networks judge a set, for 300
-epochs (of one batch) at ipc below 10, for 100 (of two batches and more) from there on. The random column is the mean over
-three draws; the family "random" is the first of them.
+epochs (of one batch) at ipc below 10, for 100 (of two batches and more) from there on. The random column is the mean
+over three draws; the family "random" is the first of them.
 """
 
 from __future__ import annotations

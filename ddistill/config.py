@@ -68,7 +68,7 @@ class RunSettings(Settings):
     precision: Precision = "auto"
     """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
     class_chunk: int | None = Field(default=None, ge=1)
-    """Classes matched in one launch; not set: one after the other on a CPU, ten at once on a GPU."""
+    """Classes matched in one launch; not set: one after the other on a CPU, on a GPU as many as fit, ten at most."""
 
     @field_validator("compile", mode="before")
     @classmethod

@@ -239,6 +239,8 @@ class Session:
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         source = self._source(compiled)
         method = self.method(network, trainer, synthetic, compiled)
+        if isinstance(method, MatchesInChunks):
+            self.log.event("classes per launch", most=method.chunk)
         state, spent = self._distill(method, source, network, synthetic)
         return self._finish(synthetic, state, spent)
 

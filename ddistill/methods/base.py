@@ -59,7 +59,7 @@ class Context:
         seed: of the run.
         compiled: compile the hot functions.
         precision: of convolutions and products in the hot functions.
-        class_chunk: classes that are matched in one launch; None chooses by the device.
+        class_chunk: classes that are matched in one launch; None chooses by the device and its free memory.
         outer_steps: of the whole run, for rates that fall in its course.
         target: for trajectory matching, from the outer step to the weights that the student should reach.
     """
@@ -119,7 +119,13 @@ class CountsItsWork(Protocol):
 
 @runtime_checkable
 class MatchesInChunks(Protocol):
-    """A method that matches several classes in one launch, and can do with fewer."""
+    """A method that matches several classes in one launch, and can do with fewer.
+
+    Attributes:
+        chunk: most classes in one launch.
+    """
+
+    chunk: int
 
     def smaller_chunk(self) -> int | None:
         """Halve the classes per launch; how many there are now, None where it is one already."""
@@ -151,12 +157,14 @@ class ImageSGD:
 
     def step(self, gradient: torch.Tensor) -> None:
         """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
-        if self.metric is None:
-            gradient = gradient * self.scale
-        else:
-            gradient = ((gradient * self.std).flatten(1) @ self.metric).view_as(gradient) * self.std
-        self.velocity.mul_(self.momentum).add_(gradient)
+        self.velocity.mul_(self.momentum).add_(self.in_space(gradient))
         self.images.sub_(self.velocity, alpha=self.lr)
+
+    def in_space(self, gradient: torch.Tensor) -> torch.Tensor:
+        """A gradient with respect to pixels as the direction, in pixels, of a step in the space that ``lr`` is for."""
+        if self.metric is None:
+            return gradient * self.scale
+        return ((gradient * self.std).flatten(1) @ self.metric).view_as(gradient) * self.std
 
     def state(self) -> dict[str, torch.Tensor]:
         """What must be kept, besides the images, to go on."""

@@ -30,7 +30,15 @@ from ddistill.methods.base import PLAIN_SGD, Context, ImageSGD, Needs, OnInner, 
 from ddistill.methods.distances import DISTANCES, DistanceName, matched_names
 from ddistill.randomness import generator
 from ddistill.settings import Settings
-from ddistill.training import Forward, Source, Trainer, TrainingDraws, TrainingSettings, maybe_compile
+from ddistill.training import (
+    Forward,
+    Source,
+    Trainer,
+    TrainingDraws,
+    TrainingSettings,
+    free_memory_bytes,
+    maybe_compile,
+)
 
 Tensors = dict[str, torch.Tensor]
 Match = Callable[..., tuple[torch.Tensor, torch.Tensor]]
@@ -38,7 +46,9 @@ Match = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 BATCH_NORM_IMAGES = 16
 """Real images per class that set the statistics of a batch norm (DC)."""
 CLASSES_AT_ONCE = 10
-"""Classes per launch where the device is no CPU and `Context.class_chunk` is not set."""
+"""Most classes per launch where the device is no CPU and `Context.class_chunk` is not set."""
+MEMORY_SHARE = 0.4
+"""Of the free memory, that the activations of a launch may take: the work space of its operators comes on top."""
 
 
 class GradientMatchingSettings(Settings):
@@ -276,25 +286,53 @@ class GradientMatching:
         compiled = context.compiled and next(context.network.buffers(), None) is None
         self.forward = Forward(context.network, context.precision)
         self.labels = torch.arange(context.synthetic.num_classes, device=images.device)
-        self.chunks = class_chunks(context.synthetic.counts, self._class_chunk())
+        self.chunk = self._class_chunk()
+        self.chunks = class_chunks(context.synthetic.counts, self.chunk)
         functional = compiled or any(len(chunk) > 1 for chunk in self.chunks)
         self.matched, self.fixed = split_weights(context.network, settings.distance, detach=functional)
         self._match: Match = maybe_compile(match, True) if compiled else match if functional else match_eager
         self._match_classes = maybe_compile(match_classes, compiled)
 
     def _class_chunk(self) -> int:
-        """Classes per launch: on a CPU one after the other is faster (grouped convolutions are slow there)."""
+        """Classes per launch: on a CPU one after the other (grouped convolutions are slow there), else all that fit."""
         if self.context.class_chunk is not None:
             return self.context.class_chunk
-        return 1 if self.labels.device.type == "cpu" else CLASSES_AT_ONCE
+        if self.labels.device.type == "cpu":
+            return 1
+        return classes_that_fit(self.activation_bytes(), free_memory_bytes(self.labels.device))
+
+    def activation_bytes(self) -> int:
+        """What the backward passes of the class with most decoded images keep, counted on one eager call."""
+        synthetic, plan = self.context.synthetic, self._draw(0, inner_steps=1)
+        label = max(range(synthetic.num_classes), key=synthetic.decoded_per_class)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._eager().image_gradient(
+                range(label, label + 1), synthetic.images[synthetic.class_slice(label)], 0, plan
+            )
+        return sum(kept.values())
+
+    def _eager(self) -> GradientMatching:
+        """The same method, uncompiled, with weights that gradients can be taken of."""
+        eager = copy.copy(self)
+        eager.matched, eager.fixed = split_weights(self.context.network, self.settings.distance, detach=False)
+        eager._match = match_eager
+        return eager
 
     def smaller_chunk(self) -> int | None:
         """Halve the classes per launch, after the device ran out of memory."""
         most = max(map(len, self.chunks))
         if most == 1:
             return None
-        self.chunks = class_chunks(self.context.synthetic.counts, most // 2)
-        return most // 2
+        self.chunk = most // 2
+        self.chunks = class_chunks(self.context.synthetic.counts, self.chunk)
+        return self.chunk
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """M image updates per class, each followed by training the network on real data or on the synthetic set."""
@@ -339,7 +377,7 @@ class GradientMatching:
         for labels in self.chunks:
             mine = synthetic.rows(labels)
             loss, gradient = self.image_gradient(labels, images[mine], inner, plan)
-            velocity[mine].mul_(momentum).add_(gradient * self.optimiser.scale)
+            velocity[mine].mul_(momentum).add_(self.optimiser.in_space(gradient))
             images[mine].sub_(velocity[mine], alpha=lr)
             total += loss
         coast(images, velocity, lr, momentum, synthetic.num_classes - 1 - own)
@@ -414,9 +452,7 @@ class GradientMatching:
     def flops_per_outer_step(self) -> float:
         """Counted on one eager class per distinct number of decoded images, and one network step."""
         synthetic, plan = self.context.synthetic, self._draw(0, inner_steps=1)
-        counted = copy.copy(self)
-        counted.matched, counted.fixed = split_weights(self.context.network, self.settings.distance, detach=False)
-        counted._match = match_eager
+        counted = self._eager()
         by_count: dict[int, float] = {}
         matching = 0.0
         for label, count in enumerate(synthetic.counts):
@@ -454,6 +490,15 @@ class GradientMatching:
         ).view(steps, batches, batch)
         training = context.trainer.draw(steps * batches, batch, generator(seed, "network augmentation", step))
         return Plan(real, subset, augment, order.to(device), training)
+
+
+def classes_that_fit(bytes_per_class: int, free_bytes: int) -> int:
+    """How many classes to match in one launch, from 1 to `CLASSES_AT_ONCE`.
+
+    >>> classes_that_fit(2**30, 80 * 2**30), classes_that_fit(4 * 2**30, 80 * 2**30), classes_that_fit(2**40, 2**30)
+    (10, 8, 1)
+    """
+    return max(1, min(CLASSES_AT_ONCE, int(free_bytes * MEMORY_SHARE / max(1, bytes_per_class))))
 
 
 def class_chunks(counts: list[int], most: int) -> list[range]:

@@ -10,7 +10,7 @@ from ddistill.training.loop import (
     predict_accuracy,
     step_decay,
 )
-from ddistill.training.memory import keep_freed_memory
+from ddistill.training.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.precision import Forward, Precision, Resolved, resolve_precision
 from ddistill.training.unfinished import Safety, Unfinished
 
@@ -27,6 +27,7 @@ __all__ = [
     "TrainingSettings",
     "Unfinished",
     "compiler_available",
+    "free_memory_bytes",
     "keep_freed_memory",
     "maybe_compile",
     "predict_accuracy",

@@ -9,7 +9,7 @@ from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Forward, Source, Trainer, TrainingSettings, resolve_precision
+from ddistill.training import Forward, Source, Trainer, TrainingSettings, free_memory_bytes, resolve_precision
 
 CLASSES, SIDE = 4, 16
 
@@ -164,3 +164,29 @@ def test_the_compiled_step_agrees_with_the_eager_one():
     start = make_method().context.synthetic.images
     eager, compiled = step_of(make_method()) - start, step_of(make_method(compiled=True)) - start
     assert relative_error(compiled, eager) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("per_class", "free", "classes"), [(1, 100, 10), (5, 100, 8), (100, 100, 1), (0, 100, 10), (10**12, 1, 1)]
+)
+def test_as_many_classes_go_into_a_launch_as_fit(per_class, free, classes):
+    assert fast.classes_that_fit(per_class, free) == classes
+
+
+def test_what_a_class_keeps_for_its_backward_passes_is_counted():
+    two, eight = (make_method((count,) * CLASSES).activation_bytes() for count in (2, 8))
+    maps = 8 * SIDE * SIDE * 4  # of one image in the first block
+    assert two > (6 + 8) * maps  # real and decoded images
+    assert 24 * maps < eight - two < eight
+
+
+def test_a_device_that_is_no_cpu_asks_for_its_free_memory(monkeypatch):
+    method = make_method()
+    method.labels = torch.empty(CLASSES, device="meta")
+    method.activation_bytes = lambda: 1
+    monkeypatch.setattr(fast, "free_memory_bytes", lambda device: 8)
+    assert method._class_chunk() == fast.classes_that_fit(1, 8) == 3
+
+
+def test_free_memory_is_some_of_the_machine():
+    assert 1 << 20 < free_memory_bytes(torch.device("cpu")) < 1 << 50

@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference import convnet, matching
 
-from ddistill.augment import AugmentSettings
+from ddistill.augment import AugmentSettings, Pipeline
 from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
@@ -142,7 +142,7 @@ def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
 
     def same_draw(images: torch.Tensor) -> torch.Tensor:
         call = next(calls)
-        return fast.Pipeline(augment, (0.0,) * 3, (1.0,) * 3, images.device)(
+        return Pipeline(augment, (0.0,) * 3, (1.0,) * 3, images.device)(
             images, plan.augment.uniforms[call], plan.augment.choices[call]
         )
 
