@@ -336,6 +336,10 @@ def reproduce(
     into: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Put the table into this file, in place of its last version.")
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="ray[://ADDRESS]", help="Run side by side as Ray tasks: here, or on a cluster."),
+    ] = None,
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
@@ -361,7 +365,12 @@ def reproduce(
                 known = book.look_up(cells, folder, sources)
                 plans = book.estimate(cells, known, sources, device=place, on_estimate=screen.estimated)
             else:
-                done = book.run_cells(cells, folder, sources, device=place, observer=screen, on_cell=screen.cell_done)
+                listeners: dict[str, Any] = {"device": place, "observer": screen, "on_cell": screen.cell_done}
+                if on is None:
+                    done = book.run_cells(cells, folder, sources, **listeners)
+                else:
+                    address = book.place_of(on)
+                    done = book.run_cells_on_ray(cells, folder, sources, address=address, **listeners)
                 known = list(done)
                 if book.shows_images(target):
                     runs = [
@@ -542,6 +551,7 @@ class _Screen(Observer):
     titles: dict[Phase, str] = {  # noqa: RUF012
         "data": "reading images",
         "estimate": "measuring a few steps",
+        "cells": "runs",
         "pool": "early-stage networks",
         "distill": "distilling",
         "evaluate": "training on the distilled set",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Phase = Literal["data", "pool", "distill", "evaluate", "baseline", "estimate"]
+Phase = Literal["data", "pool", "distill", "evaluate", "baseline", "estimate", "cells"]
 
 
 class Observer:

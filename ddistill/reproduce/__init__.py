@@ -3,6 +3,7 @@
 from ddistill.analysis import GradientsAtAge
 from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.figures import draw, shows_images
+from ddistill.reproduce.on_ray import place_of, run_cells_on_ray
 from ddistill.reproduce.runs import Sources, look_up, run_cells, with_pictures
 from ddistill.reproduce.store import Judged, Result, Store, recipe_key
 from ddistill.reproduce.tables import put_into, render
@@ -21,10 +22,12 @@ __all__ = [
     "draw",
     "estimate",
     "look_up",
+    "place_of",
     "put_into",
     "recipe_key",
     "render",
     "run_cells",
+    "run_cells_on_ray",
     "shows_images",
     "with_pictures",
 ]

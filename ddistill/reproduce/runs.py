@@ -75,16 +75,9 @@ def run_cells(
     store = Store(out / "results.jsonl")
     for number, cell in enumerate(cells, 1):
         data = sources.load(cell)
-        key = _key(cell, data)
-        result = store.get(key)
+        result = store.get(cell_key(cell, data))
         if result is None:
-            if cell.ages:
-                result = _gradients(key, cell, data, device, sources.observer)
-            else:
-                run = distill_data(
-                    data, cell.recipe, out=run_folder(out, key), resume=True, device=device, observer=observer
-                )
-                result = _result(key, run, data)
+            result = run_cell(cell, data, out, device=device, observer=observer)
             store.add(result)
         results.append(result)
         if on_cell:
@@ -92,10 +85,19 @@ def run_cells(
     return results
 
 
+def run_cell(cell: Cell, data: RealData, out: Path, *, device: str = "cpu", observer: Observer | None = None) -> Result:
+    """Run one cell, or go on with it; the store is not asked."""
+    key = cell_key(cell, data)
+    if cell.ages:
+        return _gradients(key, cell, data, device, observer or Observer())
+    run = distill_data(data, cell.recipe, out=run_folder(out, key), resume=True, device=device, observer=observer)
+    return _result(key, run, data)
+
+
 def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result | None]:
     """What the store knows of the cells; nothing is run."""
     known = {result.key: result for result in Store(out / "results.jsonl")}
-    return [known.get(_key(cell, sources.load(cell))) for cell in cells]
+    return [known.get(cell_key(cell, sources.load(cell))) for cell in cells]
 
 
 def run_folder(out: Path, key: str) -> Path:
@@ -119,7 +121,8 @@ def with_pictures(
     return folder
 
 
-def _key(cell: Cell, data: RealData) -> str:
+def cell_key(cell: Cell, data: RealData) -> str:
+    """The key of a cell's result in the store."""
     key = recipe_key(cell.recipe, data.fingerprint)
     return fingerprint({"gradients at ages": cell.ages, "recipe and data": key}) if cell.ages else key
 
