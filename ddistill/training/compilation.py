@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
 import torch
+
+from ddistill.storage import cache_folder
 
 CompileMode = Literal["auto", "on", "off"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,7 +39,12 @@ def worth_compiling(mode: CompileMode, flops: float, kernels: bool = False) -> b
 
 
 def maybe_compile(function: Function, compiled: bool) -> Function:
-    """``function`` or its compiled form; shapes are static, one compilation per shape."""
+    """``function`` or its compiled form; shapes are static, one compilation per shape.
+
+    What the compiler makes is kept in the cache folder, so that a later run of the same shapes starts warm; torch's own
+    place for it is a temporary folder. A place that the user has set stands.
+    """
     if not compiled:
         return function
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     return cast(Function, torch.compile(function, dynamic=False))

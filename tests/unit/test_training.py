@@ -6,6 +6,8 @@ learning rate is held as float32.
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from ddistill.evaluation import Evaluation, EvaluationSettings
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.networks import ConvNet, NetworkSettings, build_network
 from ddistill.training import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
-from ddistill.training.compilation import REPAYING_FLOPS, worth_compiling
+from ddistill.training.compilation import REPAYING_FLOPS, maybe_compile, worth_compiling
 
 TOLERANCE = 1e-6
 NO_AUGMENTATION = AugmentSettings(operations=())
@@ -291,3 +293,17 @@ def test_an_evaluation_reports_mean_and_population_spread_over_its_runs():
     assert evaluation.mean == pytest.approx(53.0)
     assert evaluation.std == pytest.approx(6.0**0.5)
     assert evaluation.as_dict() == {"mean": 53.0, "std": 2.45, "runs": [50.0, 53.0, 56.0]}
+
+
+def test_what_the_compiler_makes_is_kept_with_the_other_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda function, **_options: function)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "of the test session")  # so that it is put back
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    maybe_compile(torch.sin, False)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    maybe_compile(torch.sin, True)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    maybe_compile(torch.sin, True)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
