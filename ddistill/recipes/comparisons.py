@@ -135,7 +135,7 @@ def coreset(name: str, data: str, ipc: int) -> dict[str, Any]:
 
 SMALL = {"digits"}
 """Data sets whose recipes are cut to about a minute on a CPU."""
-SMALL_STEPS = {"dc": 200, "dsa": 200, "dm": 300, "cafe": 20, "tm": 150}
+SMALL_STEPS = {"dc": 200, "dsa": 200, "dm": 300, "cafe": 10, "tm": 150}
 
 METHODS: dict[str, tuple[str, Callable[[str, str, int], dict[str, Any]], str]] = {
     "dc": ("DC", condensation, "gradient matching, the network trained on the synthetic set"),

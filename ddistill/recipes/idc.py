@@ -161,7 +161,7 @@ def recipe(data: str, ipc: int, *, model_augmentation: bool) -> Recipe:
     else:
         changes["model_augmentation.fresh_epochs"] = about.fresh_epochs
     if data == "digits" and ipc >= 10:
-        changes["budget.outer_steps"] = 100  # so that it stays a matter of minutes
+        changes["budget.outer_steps"] = 60  # so that it stays a matter of minutes
     if about.settings["network.name"] == "resnet_ap" and ipc >= 20:
         changes["synthetic.decode"] = "bound"
     return Recipe().changed(changes)
