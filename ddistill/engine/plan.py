@@ -24,6 +24,8 @@ TRAINING_STEPS = 8
 FEW, MORE = 1, 3
 """Inner steps of the measured outer steps."""
 TRIALS = 3
+LONG_SECONDS = 60.0
+"""No further outer step is measured of a method whose steps differ in length."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     """Predict time, FLOPs and memory of a run from a few steps of it, eager; nothing is written.
 
     A pool is counted whether or not it is in the cache. A method whose outer steps differ in length (CAFE) is measured
-    on its first one, which is longer than the later ones.
+    on its third one, or on an earlier one where they are long.
 
     Args:
         data: real images.
@@ -113,10 +115,22 @@ def _outer_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[f
         load_into(network, weights(step))
         method.outer_step(step, lambda done, of: None)
 
-    needs = recipe.method.needs
-    once = needs.fixed_length or needs.one_step  # long ones
-    seconds = _seconds(one, 1 if once else TRIALS, device, warm=not once)
-    return seconds, method.flops_done() if isinstance(method, CountsItsWork) else method.flops_per_outer_step()
+    if isinstance(method, CountsItsWork):
+        return _several(one, method, min(TRIALS, recipe.budget.steps), device)
+    once = recipe.method.needs.one_step
+    return _seconds(one, 1 if once else TRIALS, device, warm=not once), method.flops_per_outer_step()
+
+
+def _several(one: Callable[[int], None], method: CountsItsWork, most: int, device: torch.device) -> tuple[float, float]:
+    """Seconds and FLOPs of the last of the first few outer steps, which differ in length."""
+    began, seconds, flops = time.perf_counter(), 0.0, 0.0
+    for step in range(1, most + 1):
+        before = method.flops_done()
+        seconds = _seconds(lambda _, step=step: one(step), 1, device, warm=False)  # type: ignore[misc]
+        flops = method.flops_done() - before
+        if time.perf_counter() - began > LONG_SECONDS:
+            break
+    return seconds, flops
 
 
 def _training_seconds(trainer: Trainer, device: torch.device) -> float:
