@@ -58,6 +58,8 @@ from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 RECIPE, DATA, SUMMARY = "recipe.yaml", "data.json", "summary.json"
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
+EXPLODED_WHITENED = 1e5
+"""With whitening a unit on smooth parts is some 30 units of pixels, and nothing is clamped."""
 
 
 @dataclass(frozen=True)
@@ -442,7 +444,8 @@ class Session:
     def _check_sound(self, step: int, loss: float, synthetic: SyntheticSet) -> None:
         """Stop at values that are not finite, and at pixels far outside of [0, 1]."""
         largest = float(synthetic.images.abs().amax())
-        if math.isfinite(loss) and largest <= EXPLODED:
+        limit = EXPLODED if synthetic.whitening is None else EXPLODED_WHITENED
+        if math.isfinite(loss) and largest <= limit:
             return
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"pixels have grown to {largest:.3g}"
         rate = getattr(self.recipe.method, "image_lr", None)

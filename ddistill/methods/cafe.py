@@ -218,7 +218,7 @@ class CAFE:
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Image updates under one network until the schedule ends them."""
         settings, context = self.settings, self.context
-        context.synthetic.images.clamp_(0.0, 1.0)
+        context.synthetic.keep_in_range()
         passed = sum(step > part * context.outer_steps for part in LR_FALLS)
         self.optimiser.lr = settings.image_lr * 0.5**passed
         real = draw_real(context, "real batch", step, settings.real_batch, settings.max_inner_steps)

@@ -113,7 +113,7 @@ class DistributionMatching:
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """``inner_steps`` image updates under one network."""
         settings, context = self.settings, self.context
-        context.synthetic.images.clamp_(0.0, 1.0)
+        context.synthetic.keep_in_range()
         context.network.train()
         classes = context.synthetic.num_classes
         real = draw_real(context, "real batch", step, settings.real_batch, settings.inner_steps)

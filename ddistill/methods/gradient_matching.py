@@ -337,7 +337,7 @@ class GradientMatching:
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """M image updates per class, each followed by training the network on real data or on the synthetic set."""
         settings, context = self.settings, self.context
-        context.synthetic.images.clamp_(0.0, 1.0)
+        context.synthetic.keep_in_range()
         context.trainer.restart()
         plan = self._draw(step)
         losses = torch.zeros((), device=self.labels.device)

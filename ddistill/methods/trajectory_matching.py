@@ -125,9 +125,9 @@ class TrajectoryMatching:
     """The loop of MTT (algorithm 1 of its paper), one student per outer step.
 
     Deviations from the authors' program: the stored images stay in [0, 1] pixels and are clamped there at each outer
-    step (with ``data.whitening``, too: a step on pixels is the step on whitened images); evaluation trains at the
-    protocol's rate, not at the learned one. Perturbed start weights (``model_augmentation.perturb``) are an extension
-    of this library.
+    step (but for ``data.whitening``: a step on pixels is then the step on whitened images, and they move freely);
+    evaluation trains at the protocol's rate, not at the learned one. Perturbed start weights
+    (``model_augmentation.perturb``) are an extension of this library.
     """
 
     def __init__(self, settings: TrajectoryMatchingSettings, context: Context) -> None:
@@ -147,7 +147,7 @@ class TrajectoryMatching:
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """One student, one step on the images and on the student's learning rate."""
         settings, context = self.settings, self.context
-        context.synthetic.images.clamp_(0.0, 1.0)
+        context.synthetic.keep_in_range()
         context.network.train()
         assert context.target is not None
         device = context.synthetic.images.device

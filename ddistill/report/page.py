@@ -55,7 +55,9 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
     description = read_description(artifact_folder(folder))
     synthetic = load_synthetic(folder)
     events = _events(folder)
-    snapshots = load_snapshots(folder) or {summary["outer_steps"]: (synthetic.images * 255).round().to(torch.uint8)}
+    snapshots = load_snapshots(folder) or {
+        summary["outer_steps"]: (synthetic.images.clamp(0.0, 1.0) * 255).round().to(torch.uint8)
+    }
     sprites = _sprites(snapshots, synthetic.counts)
     baseline = summary["baselines"].get("random")
     return {

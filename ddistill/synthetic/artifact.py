@@ -122,7 +122,13 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
     n, channels, side, _ = synthetic.images.shape
     return {
         "format": FORMAT,
-        "images": {"stored": n, "channels": channels, "side": side, "range": [0.0, 1.0], "layout": "NCHW"},
+        "images": {
+            "stored": n,
+            "channels": channels,
+            "side": side,
+            "range": [0.0, 1.0] if synthetic.whitening is None else None,
+            "layout": "NCHW",
+        },
         "decoder": {"kind": "single", "matching": synthetic.decoder, "factor": synthetic.factor, "padding": 0.5},
         "normalisation": {
             "mean": list(synthetic.mean),
@@ -151,7 +157,8 @@ def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
     )
     whitened = (
         f", then whiten: take `mean` off the flattened images and multiply by `matrix`, both of `{WHITENING}`, for\n"
-        "training and test images alike"
+        f"training and test images alike. Train on the images of `{STORED}`: they go beyond [0, 1], where the PNG\n"
+        "files are cut off"
         if synthetic.whitening is not None
         else ""
     )
@@ -179,7 +186,7 @@ def _write_parquet(synthetic: SyntheticSet, path: Path) -> None:
     from datasets import ClassLabel, Features, Image
 
     images, labels = synthetic.decoded()
-    pixels = images.mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = images.clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     features = Features({"image": Image(), "label": ClassLabel(names=list(synthetic.class_names))})
     rows = {
         "image": [{"bytes": _png(one), "path": f"{index:06d}.png"} for index, one in enumerate(pixels)],
@@ -229,7 +236,8 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         and decoder in ("single", "multi", "bound")
         and set(labels.tolist()) == set(range(len(names)))
         and bool((labels.diff() >= 0).all())
-        and bool(((images >= 0) & (images <= 1)).all())
+        and bool(torch.isfinite(images).all())
+        and (whitening is not None or bool(((images >= 0) & (images <= 1)).all()))
     )
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")

@@ -81,7 +81,8 @@ class SyntheticSet:
     """Stored images and all that is needed to train on them.
 
     Attributes:
-        images: float32 (n, channels, side, side) in [0, 1], class-sorted; methods change it in place.
+        images: float32 (n, channels, side, side) in [0, 1], class-sorted; methods change it in place. With whitening
+            they may lie outside: a small step on whitened images is a large one on smooth parts of pixels.
         labels: int64 (n,), ascending.
         class_names: one per class.
         factor: multi-formation factor F.
@@ -137,11 +138,18 @@ class SyntheticSet:
 
     @torch.no_grad()
     def decoded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a network is trained on: images (F*F*n, channels, side, side) in [0, 1] and labels, class-sorted."""
+        """What a network is trained on: images (F*F*n, channels, side, side) in range and labels, class-sorted."""
         parts = [decode_single(self.images[self.class_slice(c)], self.factor) for c in range(self.num_classes)]
         counts = torch.tensor([len(part) for part in parts])
         labels = torch.repeat_interleave(torch.arange(self.num_classes), counts)
-        return torch.cat(parts).clamp_(0.0, 1.0), labels.to(self.labels.device)
+        return self._in_range(torch.cat(parts)), labels.to(self.labels.device)
+
+    def keep_in_range(self) -> None:
+        """Clamp the stored images to [0, 1] in place, unless they are whitened before training."""
+        self._in_range(self.images)
+
+    def _in_range(self, images: torch.Tensor) -> torch.Tensor:
+        return images.clamp_(0.0, 1.0) if self.whitening is None else images
 
     def to_dataset(self) -> TensorDataset:
         """Decoded, normalised (and whitened) images and labels, ready for a DataLoader."""
@@ -155,9 +163,9 @@ class SyntheticSet:
         return images if self.whitening is None else self.whitening.to(images.device)(images)
 
     def snapshot(self) -> SyntheticSet:
-        """A copy on the CPU, clamped to [0, 1], that later steps do not change."""
+        """A copy on the CPU, in range, that later steps do not change."""
         return SyntheticSet(
-            self.images.detach().clamp(0.0, 1.0).to("cpu", copy=True),
+            self._in_range(self.images.detach().to("cpu", copy=True)),
             self.labels.to("cpu", copy=True),
             self.class_names,
             self.factor,

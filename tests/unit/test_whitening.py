@@ -1,7 +1,9 @@
 """ZCA whitening: the map, what it does to a step on the images, and its way through a run and an artifact."""
 
+import numpy as np
 import pytest
 import torch
+from datasets import load_dataset
 from torch.nn import functional as F
 
 from ddistill import distill, evaluate, load_synthetic
@@ -27,6 +29,10 @@ TINY = {
 @pytest.fixture(scope="module")
 def whitened():
     return load_data("digits", DataSettings(whitening="zca"))
+
+
+def pil_to_tensor(picture) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture))[None]
 
 
 def normalised(data) -> torch.Tensor:
@@ -73,8 +79,11 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
     plain = distill("digits", "tm", changes={**TINY, "data.whitening": None})
     assert run.summary["accuracy"] != plain.summary["accuracy"]
     stored = load_synthetic(tmp_path / "run")
-    assert stored.images.min() >= 0
-    assert stored.images.max() <= 1
+    assert torch.equal(stored.images, run.synthetic.images)
+    assert (stored.images < 0).any()  # free to move; the pictures are cut off
+    pictures = load_dataset(str(tmp_path / "run" / "distilled"), split="train", cache_dir=str(tmp_path / "datasets"))
+    shown = torch.stack([pil_to_tensor(picture) for picture in pictures["image"]])
+    assert torch.equal(shown, (stored.images.clamp(0, 1) * 255).round().to(torch.uint8))
     assert torch.equal(stored.whitening.matrix, run.synthetic.whitening.matrix)
     images, _ = stored.to_dataset().tensors
     direct = stored.whitening((stored.decoded()[0] - stored.mean[0]) / stored.std[0])
