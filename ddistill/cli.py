@@ -5,14 +5,10 @@ Exit codes: 0 done; 2 the user can mend it; 1 a failure at run time, state saved
 
 from __future__ import annotations
 
-import _thread
-import os
 import re
 import shlex
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,20 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ddistill.errors import RunError, UserError, in_words
-from ddistill.observer import Observer, Phase
+from ddistill.terminal import STOP, Screen, err, in_units, out, plain, print_table
 
 if TYPE_CHECKING:
     from ddistill.config import Recipe
     from ddistill.engine import Run
 
 DONE, FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
-PIPED_WIDTH = 200
 
 app = typer.Typer(
     name="ddistill",
@@ -42,9 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-
 DATA_HELP = (
     "'digits' (comes with the program), a short name such as cifar10, a hub id such as uoft-cs/cifar10, or a path: "
     "a folder of class folders, parquet, arrow. The recipe's own data if left out."
@@ -118,13 +108,10 @@ def distill(
             "data.validation_fraction": 0.1 if select == "best" else None,
             "run.seed": seed,
         }
-        settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(changes)}
-        chosen = _recipe(recipe)
-        usual = 1 if isinstance(chosen, str) else chosen.synthetic.ipc
-        images = settings["synthetic.ipc"] if isinstance(settings.get("synthetic.ipc"), int) else usual
+        chosen, settings, images = _asked(recipe, named, changes)
         folder = run or Path("runs") / _slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
         place = _device(device)
-        with _Screen() as screen:
+        with Screen() as screen:
             finished = api.distill(
                 data,
                 chosen,
@@ -168,7 +155,7 @@ def evaluate(
         asked: list[str | None] = [*network] if network else [None]
         settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
         results = []
-        with _Screen() as screen:
+        with Screen() as screen:
             real = api.load_for(data, recipe, screen)
             if asked == ["all"]:
                 asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
@@ -184,7 +171,7 @@ def evaluate(
         for name, result in results:
             counts = (len(result.runs), result.protocol["epochs"])
             table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", *map(str, counts))
-        _print_table(table)
+        print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
 
 
@@ -201,7 +188,7 @@ def pretrain(
         from ddistill import api
 
         place = _device(device)
-        with _Screen() as screen:
+        with Screen() as screen:
             pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=place, observer=screen)
         verb = "found" if pool.reused else "trained"
         out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
@@ -221,34 +208,20 @@ def plan(
     with _reported(debug):
         from ddistill import api
 
-        chosen = _recipe(recipe)
-        named = {"synthetic.ipc": ipc, "budget.speedup": speedup}
-        settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(changes)}
-        images = ipc if ipc is not None else 1 if isinstance(chosen, str) else chosen.synthetic.ipc
+        chosen, settings, images = _asked(recipe, {"synthetic.ipc": ipc, "budget.speedup": speedup}, changes)
         place = _device(device)
-        with _Screen() as screen:
+        with Screen() as screen:
             costs = api.plan(data, chosen, ipc=images, changes=settings, device=place, observer=screen)
         table = Table("phase", "time", "TFLOP")
         for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):
             flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
-            table.add_row(title, _duration(costs.seconds[phase]), flops)
-        table.add_row("[bold]all[/]", f"[bold]{_duration(sum(costs.seconds.values()))}[/]", "")
-        _print_table(table)
+            table.add_row(title, in_units(costs.seconds[phase]), flops)
+        table.add_row("[bold]all[/]", f"[bold]{in_units(sum(costs.seconds.values()))}[/]", "")
+        print_table(table)
         out.print(
             f"{costs.outer_steps} outer steps on {escape(place)}; memory of the measured steps, data included: "
             f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
         )
-
-
-def _print_table(table: Table) -> None:
-    """On a terminal in its width; into a file or a pipe whole, as no width is known there."""
-    (out if out.is_terminal else Console(width=PIPED_WIDTH)).print(table)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @app.command("import")
@@ -267,7 +240,7 @@ def import_(
     with _reported(debug):
         from ddistill import api
 
-        with _Screen() as screen:
+        with Screen() as screen:
             made = api.import_set(file, data, folder, factor=factor, normalised=normalised, observer=screen)
         out.print(f"{len(made.images)} images of {made.num_classes} classes in {escape(str(folder))}")
         out.print(f"judge it:  ddistill evaluate {escape(shlex.quote(str(folder)))}")
@@ -305,7 +278,7 @@ def recipes(
             table = Table("recipe", "about", "expected")
             for full, entry in known.RECIPES.items():
                 table.add_row(full, entry.about, entry.expected)
-            _print_table(table)
+            print_table(table)
             out.print("A family name takes its settings from the data; `ddistill recipes NAME` shows all fields.")
             return
         chosen = known.find(name, ipc, "cifar10")
@@ -351,7 +324,7 @@ def reproduce(
             table = Table("table or figure", "about")
             for name, entry in book.TARGETS.items():
                 table.add_row(name, entry.about)
-            _print_table(table)
+            print_table(table)
             for name, size in book.SCALES.items():
                 out.print(f"--scale {name}: {escape(size.about)}")
             return
@@ -359,7 +332,7 @@ def reproduce(
         places = _pairs("--data", data or [], cells)
         place = _device(device)
         runs: list[Path] = []
-        with _Screen() as screen:
+        with Screen() as screen:
             sources = book.Sources(places, screen)
             if listing:
                 known = book.look_up(cells, folder, sources)
@@ -417,53 +390,22 @@ def _show_cells(cells: list[Any], known: list[Any], plans: list[Any]) -> None:
     for cell, result, costs in zip(cells, known, plans, strict=True):
         shown = "not run" if result is None else f"{sum(result.accuracy) / len(result.accuracy):.1f} %"
         marks = [str(cell.labels.get(label, "")) for label in labels]
-        about = "" if costs is None else _duration(sum(costs.seconds.values()))
+        about = "" if costs is None else in_units(sum(costs.seconds.values()))
         table.add_row(*map(escape, marks), "" if cell.ages else str(cell.recipe.budget.steps), shown, about)
-    _print_table(table)
+    print_table(table)
     ahead = sum(sum(costs.seconds.values()) for costs in plans if costs)
     if ahead:
         out.print(
-            f"about {_duration(ahead)} in all on this machine, from a few measured steps of each kind; runs share "
+            f"about {in_units(ahead)} in all on this machine, from a few measured steps of each kind; runs share "
             "pools, which are counted for each"
         )
 
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGTERM, _STOP.hear)
-    signal.signal(signal.SIGINT, _STOP.hear)
+    signal.signal(signal.SIGTERM, STOP.hear)
+    signal.signal(signal.SIGINT, STOP.hear)
     app()
-
-
-class _Stop:
-    """What a signal does: the first lets a run come to a safe point, for some seconds at most; the second ends it."""
-
-    grace_seconds = 8.0
-
-    def __init__(self) -> None:
-        self.patient = False
-        self.asked = False
-        self.timer: threading.Timer | None = None
-
-    def hear(self, _signal: int, _frame: object) -> None:
-        """Handle a signal."""
-        if self.asked or not self.patient:
-            raise KeyboardInterrupt
-        self.asked = True
-        self.timer = threading.Timer(self.grace_seconds, _thread.interrupt_main)
-        self.timer.daemon = True
-        self.timer.start()
-        # no console here: the signal may have come in the middle of its printing
-        os.write(2, b"\nstopping at the next safe point; once more to stop at once\n")
-
-    def rest(self) -> None:
-        """The run has ended."""
-        self.patient = False
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-_STOP = _Stop()
 
 
 @contextmanager
@@ -491,13 +433,8 @@ def _reported(debug: bool) -> Iterator[None]:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         err.print_exception()
-    err.print(f"[red]ddistill:[/] {escape(_plain(' '.join(message.split())))}")
+    err.print(f"[red]ddistill:[/] {escape(plain(' '.join(message.split())))}")
     raise typer.Exit(code)
-
-
-def _plain(text: str) -> str:
-    """Text from data or files as it may be shown on a terminal: control characters are spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _slug(name: str) -> str:
@@ -517,6 +454,14 @@ def _assignments(pairs: list[str] | None) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UserError(f"--set {path}: cannot read the value {text!r}") from error
     return assigned
+
+
+def _asked(recipe: str, named: dict[str, Any], pairs: list[str] | None) -> tuple[Recipe | str, dict[str, Any], int]:
+    """The recipe, the changes to it (options that were given, then --set), and the ipc that its settings follow."""
+    settings = {**{path: value for path, value in named.items() if value is not None}, **_assignments(pairs)}
+    chosen = _recipe(recipe)
+    usual = 1 if isinstance(chosen, str) else chosen.synthetic.ipc
+    return chosen, settings, settings["synthetic.ipc"] if isinstance(settings.get("synthetic.ipc"), int) else usual
 
 
 def _recipe(name: str) -> Recipe | str:
@@ -545,78 +490,6 @@ def _device(name: str) -> str:
     return str(device)
 
 
-class _Screen(Observer):
-    """Shows progress as bars on a terminal, as a line now and then elsewhere."""
-
-    titles: dict[Phase, str] = {  # noqa: RUF012
-        "data": "reading images",
-        "estimate": "measuring a few steps",
-        "cells": "runs",
-        "pool": "early-stage networks",
-        "distill": "distilling",
-        "evaluate": "training on the distilled set",
-        "baseline": "training on real images",
-    }
-    plain_seconds = 30.0
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=err,
-            disable=not err.is_terminal,
-            transient=True,
-        )
-        self.tasks: dict[Phase, Any] = {}
-        self.spoken = time.monotonic()
-
-    def __enter__(self) -> _Screen:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _STOP.rest()
-        self.bars.stop()
-
-    def stopping(self) -> bool:
-        return _STOP.asked
-
-    def note(self, text: str) -> None:
-        err.print(f"note: {escape(_plain(text))}")
-
-    def progress(self, phase: Phase, done: int, total: int, **figures: float) -> None:
-        _STOP.patient = phase not in ("data", "estimate")  # these have no state to keep
-        text = "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
-        if not err.is_terminal:
-            if time.monotonic() - self.spoken > self.plain_seconds:
-                self.spoken = time.monotonic()
-                err.print(f"{self.titles[phase]}: {done}/{total} {text}")
-            return
-        if phase not in self.tasks:
-            self.tasks[phase] = self.bars.add_task(self.titles[phase], total=total, figures="")
-        self.bars.update(self.tasks[phase], completed=done, total=total, figures=text)
-        if done >= total:
-            self.bars.remove_task(self.tasks.pop(phase))
-
-    def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
-        err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
-
-    def estimated(self, done: int, total: int) -> None:
-        """The costs of a run of a table are known."""
-        self.progress("estimate", done, total)
-
-    def cell_done(self, number: int, total: int, cell: Any, result: Any) -> None:
-        """A run of a table is known."""
-        marks = " ".join(str(value) for value in cell.labels.values())
-        accuracy = sum(result.accuracy) / len(result.accuracy)
-        seconds = sum(result.seconds.values())
-        err.print(f"[{number}/{total}] {marks}: {accuracy:.1f} % ({seconds:.0f} s)", markup=False)
-
-
 def _show_run(run: Run, folder: Path) -> None:
     summary = run.summary
     table = Table("training set", "images", "test accuracy %", "std")
@@ -626,7 +499,7 @@ def _show_run(run: Run, folder: Path) -> None:
     titles = {"random": "random real images, equal storage", "random_decoded": "random real images, equal count"}
     for name, result in summary["baselines"].items():
         table.add_row(titles[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
-    _print_table(table)
+    print_table(table)
     seconds = summary["seconds"]
     if "selected" in summary:
         chosen = summary["selected"]
@@ -643,10 +516,10 @@ def _show_run(run: Run, folder: Path) -> None:
     out.print(f"pictures   {escape(str(folder / 'pictures'))}")
     out.print(f"page       {escape(str(folder / 'report.html'))}")
     out.print(f"artifact   {escape(str(folder / 'distilled'))}")
-    out.print(
-        f"train on it:  datasets.load_dataset({escape(repr(str(folder / 'distilled')))})  or  "
-        f"ddistill.load_synthetic({escape(repr(str(folder)))}).to_dataset()"
-    )
+    ways = [f"ddistill.load_synthetic({str(folder)!r}).to_dataset()"]
+    if run.synthetic.whitening is None:  # else the PNG files lack what lies outside of [0, 1]
+        ways.insert(0, f"datasets.load_dataset({str(folder / 'distilled')!r})")
+    out.print(f"train on it:  {escape('  or  '.join(ways))}")
 
 
 if __name__ == "__main__":

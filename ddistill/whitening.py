@@ -6,6 +6,7 @@ Images stay pixels wherever they are stored or shown; whitening is part of what 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -34,6 +35,7 @@ class Whitening:
         """Whiten normalised images (N, channels, side, side); differentiable."""
         return ((images.flatten(1) - self.mean) @ self.matrix).view_as(images)
 
+    @cached_property
     def metric(self) -> torch.Tensor:
         """matrix ** -2, (d, d): takes a gradient with respect to normalised images to the step, in those units, that
         a step along the gradient with respect to whitened images is."""

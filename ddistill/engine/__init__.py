@@ -1,7 +1,8 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
+from ddistill.engine.folder import check_folder
 from ddistill.engine.plan import Plan, plan_run, training_costs
-from ddistill.engine.run import Run, check_folder, distill_data, pool_for, trajectories_for
+from ddistill.engine.run import Run, distill_data, pool_for, trajectories_for
 from ddistill.observer import Observer
 
 __all__ = [

@@ -18,7 +18,8 @@ from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
-from ddistill.engine.lock import LOCK_FILES, locked
+from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe
+from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.errors import RunError, UserError, in_words
@@ -49,13 +50,12 @@ from ddistill.model_augmentation import (
 from ddistill.networks import runs_on_kernels
 from ddistill.observer import Observer, Phase
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
-from ddistill.storage import is_leftover, read_checked_json, remove_leftovers, write_checked_json, write_text
+from ddistill.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import Safety, Source, Trainer, Unfinished, resolve_precision
 from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, REPAYING_FLOPS, worth_compiling
 from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
-RECIPE, DATA, SUMMARY = "recipe.yaml", "data.json", "summary.json"
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 EXPLODED_WHITENED = 1e5
@@ -85,69 +85,6 @@ class Costs:
 
     seconds: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0, "evaluate": 0.0})
     flops: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0})
-
-
-def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
-    """Check that a run may be written there; nothing is created.
-
-    Raises:
-        UserError: the path is a file, or holds other files, or a run that is not to be resumed.
-    """
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {str(folder)!r} is a file; give a folder that is new or empty")
-    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--out {str(folder)!r} cannot be written: {str(there)!r} is no folder that this user may write"
-        )
-    if (folder / RECIPE).exists():
-        if not resume:
-            raise UserError(
-                f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
-            )
-    elif folder.exists() and any(not (e.name in LOCK_FILES or is_leftover(e)) for e in folder.iterdir()):
-        raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
-    return folder
-
-
-def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> None:
-    """Refuse to resume a run under another recipe; ``extend`` lets its budget differ.
-
-    Raises:
-        UserError: naming the fields that differ.
-    """
-    if not (folder / RECIPE).exists():
-        return
-    differing = _differences(Recipe.from_yaml(folder / RECIPE).model_dump(mode="json"), recipe.model_dump(mode="json"))
-    longer = [field for field in differing if extend and field.startswith("budget.")]
-    if longer and recipe.method.needs.fixed_length:
-        raise UserError(
-            f"the schedule of method {recipe.method.name} depends on the number of outer steps, so that a run cannot "
-            "be extended; start another one with the larger budget"
-        )
-    if differing != longer:
-        raise UserError(
-            f"the run in {str(folder)!r} has another recipe; it differs in: {', '.join(differing)}; "
-            "resume with the same settings, or give another --out"
-        )
-
-
-def check_same_data(folder: Path, data: RealData) -> None:
-    """Refuse to resume a run on other data.
-
-    Raises:
-        UserError: the images, labels or class names are not those that the run was started with.
-    """
-    try:
-        started_with = read_checked_json(folder / "checkpoint" / DATA)["fingerprint"]
-    except (OSError, ValueError, KeyError):
-        return  # none yet, or damaged: the recipe still names the source
-    if started_with not in (None, data.fingerprint):
-        raise UserError(
-            f"the run in {str(folder)!r} was started on other data: fingerprint {str(started_with)[:12]}, now "
-            f"{data.fingerprint[:12]}; resume with the same images, or give another --out"
-        )
 
 
 def distill_data(
@@ -618,14 +555,3 @@ def on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:
         synthetic.std,
         synthetic.whitening,
     )
-
-
-def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    differing = []
-    for key in stored.keys() | asked.keys():
-        a, b = stored.get(key), asked.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            differing += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            differing.append(prefix + key)
-    return sorted(differing)

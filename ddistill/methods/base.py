@@ -153,7 +153,7 @@ class ImageSGD:
         self.std = torch.tensor(std, device=self.images.device).view(1, -1, 1, 1)
         self.scale = torch.tensor([value**2 for value in std], device=self.images.device).view(1, -1, 1, 1)
         whitening = space.whitening if space else None
-        self.metric = None if whitening is None else whitening.metric().to(self.images.device)
+        self.metric = None if whitening is None else whitening.metric.to(self.images.device)
 
     def step(self, gradient: torch.Tensor) -> None:
         """One step along the gradient with respect to all stored images, (n, channels, H, H)."""

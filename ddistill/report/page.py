@@ -76,6 +76,7 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
             ["ddistill", "distill", "--recipe", str(folder / "recipe.yaml"), "--out", f"{folder}-again"]
         ),
         "artifact": str(folder / "distilled"),
+        "whitened": synthetic.whitening is not None,
         "curves": _curves(events, summary),
         "view": {
             "side": synthetic.images.shape[-1],

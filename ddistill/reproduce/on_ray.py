@@ -103,13 +103,12 @@ def run_cells_on_ray(
     needs = _needs([cells[number] for number in missing], sources, device, threads)
     started = _connect(ray, address)
     try:
-        _check_room(ray, needs.values())
+        _check_room(ray, needs)
         board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         data = {str(cell.labels["data"]): ray.put(sources.load(cell)) for cell in cells}
         task = ray.remote(_task)
         waiting = {}
-        for number in missing:
-            need = needs[missing.index(number)]
+        for number, need in zip(missing, needs, strict=True):
             options = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory}
             cell = cells[number]
             words = (number, cell, data[str(cell.labels["data"])], str(out), device, threads, board)
@@ -182,18 +181,18 @@ def _task(number: int, cell: Cell, data: RealData, out: str, device: str, thread
     return run_cell(cell, data, Path(out), device=device, observer=Reporter(board, number))
 
 
-def _needs(cells: Sequence[Cell], sources: Sources, device: str, threads: int) -> dict[int, Needs]:
-    """By position in ``cells``, from a few measured steps of each kind of work."""
+def _needs(cells: Sequence[Cell], sources: Sources, device: str, threads: int) -> list[Needs]:
+    """Of each cell, from a few measured steps of each kind of work."""
     plans = estimate(cells, [None] * len(cells), sources, device=device)
-    found = {}
-    for number, plan in enumerate(plans):
+    found = []
+    for plan in plans:
         measured = plan.peak_memory_bytes if plan and device == "cpu" else 0
         memory = max(FEWEST_BYTES, int(measured * SHARE_OF_MEMORY))
-        found[number] = Needs(threads, 0.0 if device == "cpu" else 1.0, memory)
+        found.append(Needs(threads, 0.0 if device == "cpu" else 1.0, memory))
     return found
 
 
-def _check_room(ray: ModuleType, needs: Any) -> None:
+def _check_room(ray: ModuleType, needs: Sequence[Needs]) -> None:
     """Refuse what no machine of the cluster could ever take: Ray would wait for it."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for need in needs:

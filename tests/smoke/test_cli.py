@@ -272,3 +272,11 @@ def test_the_plan_is_shown(tmp_path):
     for part in ("pool or experts", "distillation", "evaluation", "2 outer steps on cpu", "GiB"):
         assert part in result.stdout
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("ipc", [("--ipc", "10"), ("--set", "synthetic.ipc=10")])
+def test_plan_takes_the_settings_of_the_ipc_that_a_run_would(ipc):
+    small = ["--set", "network.width=8", "--set", "evaluation.epochs=1", "--set", "evaluation.repeats=1"]
+    result = CliRunner().invoke(app, ["plan", "digits", "--recipe", "dc", *ipc, *small, "--device", "cpu"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("40 outer steps")

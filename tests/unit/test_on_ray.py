@@ -45,7 +45,7 @@ def test_what_runs_need_follows_from_their_plan(monkeypatch):
     plans = [Plan({}, {}, 8 << 30, 1), None]
     monkeypatch.setattr(on_ray, "estimate", lambda *_words, **_named: plans)
     needs = on_ray._needs(cells(2), reproduce.Sources({}), "cpu", 2)
-    assert needs == {0: on_ray.Needs(2, 0.0, 10 << 30), 1: on_ray.Needs(2, 0.0, 1 << 30)}
+    assert needs == [on_ray.Needs(2, 0.0, 10 << 30), on_ray.Needs(2, 0.0, 1 << 30)]
     assert on_ray._needs(cells(2), reproduce.Sources({}), "cuda", 1)[0].gpus == 1.0
 
 

@@ -51,7 +51,7 @@ def test_pixels_are_uncorrelated_but_for_the_epsilon(whitened):
 
 
 def test_the_metric_is_the_inverse_square_of_the_map(whitened):
-    matrix, metric = whitened.whitening.matrix.double(), whitened.whitening.metric().double()
+    matrix, metric = whitened.whitening.matrix.double(), whitened.whitening.metric.double()
     torch.testing.assert_close(metric @ matrix @ matrix, torch.eye(64).double(), atol=1e-3, rtol=0)
 
 
@@ -90,6 +90,9 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
     assert torch.equal(images, direct)
     assert evaluate(tmp_path / "run").as_dict() == run.summary["accuracy"]
     assert "whitening.safetensors" in (tmp_path / "run" / "distilled" / "README.md").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "whitened tensors" in page
+    assert "load_dataset" not in page  # its PNG files are cut off
     save_synthetic(plain.synthetic, tmp_path / "run" / "distilled", {})
     assert not (tmp_path / "run" / "distilled" / "whitening.safetensors").exists()
     assert load_synthetic(tmp_path / "run").whitening is None

@@ -1,0 +1,89 @@
+"""The folder of a run: whether it may be written, and whether the run in it is the one that is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ddistill.config import Recipe
+from ddistill.data import RealData
+from ddistill.engine.lock import LOCK_FILES
+from ddistill.errors import UserError
+from ddistill.storage import is_leftover, read_checked_json
+
+RECIPE, DATA, SUMMARY = "recipe.yaml", "data.json", "summary.json"
+
+
+def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
+    """Check that a run may be written there; nothing is created.
+
+    Raises:
+        UserError: the path is a file, or holds other files, or a run that is not to be resumed.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {str(folder)!r} is a file; give a folder that is new or empty")
+    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--out {str(folder)!r} cannot be written: {str(there)!r} is no folder that this user may write"
+        )
+    if (folder / RECIPE).exists():
+        if not resume:
+            raise UserError(
+                f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
+            )
+    elif folder.exists() and any(not (e.name in LOCK_FILES or is_leftover(e)) for e in folder.iterdir()):
+        raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
+    return folder
+
+
+def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> None:
+    """Refuse to resume a run under another recipe; ``extend`` lets its budget differ.
+
+    Raises:
+        UserError: naming the fields that differ.
+    """
+    if not (folder / RECIPE).exists():
+        return
+    differing = _differences(Recipe.from_yaml(folder / RECIPE).model_dump(mode="json"), recipe.model_dump(mode="json"))
+    longer = [field for field in differing if extend and field.startswith("budget.")]
+    if longer and recipe.method.needs.fixed_length:
+        raise UserError(
+            f"the schedule of method {recipe.method.name} depends on the number of outer steps, so that a run cannot "
+            "be extended; start another one with the larger budget"
+        )
+    if differing != longer:
+        raise UserError(
+            f"the run in {str(folder)!r} has another recipe; it differs in: {', '.join(differing)}; "
+            "resume with the same settings, or give another --out"
+        )
+
+
+def check_same_data(folder: Path, data: RealData) -> None:
+    """Refuse to resume a run on other data.
+
+    Raises:
+        UserError: the images, labels or class names are not those that the run was started with.
+    """
+    try:
+        started_with = read_checked_json(folder / "checkpoint" / DATA)["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return  # none yet, or damaged: the recipe still names the source
+    if started_with not in (None, data.fingerprint):
+        raise UserError(
+            f"the run in {str(folder)!r} was started on other data: fingerprint {str(started_with)[:12]}, now "
+            f"{data.fingerprint[:12]}; resume with the same images, or give another --out"
+        )
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    differing = []
+    for key in stored.keys() | asked.keys():
+        a, b = stored.get(key), asked.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            differing += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            differing.append(prefix + key)
+    return sorted(differing)
