@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from ddistill import api
-from ddistill.cli import _plain, _slug, app
+from ddistill.cli import _slug, app
 from ddistill.config import Recipe, signed
 from ddistill.data import load_data
 from ddistill.engine import Observer, check_folder, distill_data
@@ -20,6 +20,7 @@ from ddistill.errors import RunError, UserError
 from ddistill.methods.gradient_matching import GradientMatching
 from ddistill.storage import append_line, read_checked_json, write_checked_json
 from ddistill.synthetic import import_pt, load_synthetic
+from ddistill.terminal import plain
 
 TINY = {
     "network.depth": 2,
@@ -216,7 +217,7 @@ def test_a_line_that_was_cut_off_does_not_swallow_the_next(tmp_path):
 def test_names_cannot_leave_the_folder_or_steer_the_terminal():
     assert _slug("../../etc/passwd-ipc1") == "etc-passwd-ipc1"
     assert _slug("...") == "run"
-    assert _plain("a\x1b[31mb\r\nc\u202e") == "a\\x1b[31mb\\r\\nc\\u202e"
+    assert plain("a\x1b[31mb\r\nc\u202e") == "a\\x1b[31mb\\r\\nc\\u202e"
 
 
 def test_a_second_signal_stops_at_once_and_the_state_is_whole(tmp_path):
