@@ -81,8 +81,8 @@ def gradients_by_age(
     if not ages or ages[0] < 0 or ages != sorted(set(ages)):
         raise UserError(f"epochs must ascend from 0 or more, got {', '.join(map(str, ages)) or 'none'}")
     place, seed = torch.device(device), recipe.run.seed
-    source = Source.like(data.train.images.to(place), data.train.labels.to(place), data)
-    test = Source.like(data.test.images.to(place), data.test.labels.to(place), data)
+    source = Source.of(data.train.images, data.train.labels, data, place)
+    test = Source.of(data.test.images, data.test.labels, data, place)
     precision = resolve_precision(recipe.run.precision, place)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
     trainer = factory.trainer()

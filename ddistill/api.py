@@ -215,7 +215,7 @@ def pretrain(
     observer = observer or Observer()
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
     place = torch.device(device)
-    source = Source.like(real.train.images.to(place), real.train.labels.to(place), real)
+    source = Source.of(real.train.images, real.train.labels, real, place)
     factory = NetworkFactory(
         complete.network,
         complete.training,

@@ -3,6 +3,7 @@
 from ddistill.data.facts import KNOWN_SETS, KnownSet, short_names, subset_classes
 from ddistill.data.load import load_data
 from ddistill.data.real_data import RealData, Split
+from ddistill.data.rows import expect, touched
 from ddistill.data.sampler import class_batches, epoch_batches
 from ddistill.data.settings import DataSettings
 
@@ -14,7 +15,9 @@ __all__ = [
     "Split",
     "class_batches",
     "epoch_batches",
+    "expect",
     "load_data",
     "short_names",
     "subset_classes",
+    "touched",
 ]

@@ -27,25 +27,26 @@ class FileFacts:
     mtime_ns: int
 
 
-def walk(path: Path) -> list[FileFacts]:
-    """All files that are not hidden, sorted by path; a single file stands for itself."""
+def walk(path: Path) -> Iterator[FileFacts]:
+    """All files that are not hidden, folder by folder in the order of names; a single file stands for itself."""
     if path.is_file():
         status = path.stat()
-        return [FileFacts(path.name, status.st_size, status.st_mtime_ns)]
-    return sorted(_walk(path, ""), key=lambda file: file.relative)
+        return iter([FileFacts(path.name, status.st_size, status.st_mtime_ns)])
+    return _walk(path, "")
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[FileFacts]:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            # Linked folders are not entered, since they may lead back here; linked files are read.
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                status = entry.stat()
-                yield FileFacts(prefix + entry.name, status.st_size, status.st_mtime_ns)
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.name.startswith("."):
+            continue
+        # Linked folders are not entered, since they may lead back here; linked files are read.
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            status = entry.stat()
+            yield FileFacts(prefix + entry.name, status.st_size, status.st_mtime_ns)
 
 
 def open_folders(root: Path, files: list[str], settings: DataSettings) -> Parts:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ddistill.data.rows import RowMemory, Rows
 from ddistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,17 +49,33 @@ class Decoded:
 
 @dataclass
 class DecodedPart:
-    """Images of one part: ``pixels`` uint8 [n, channels, size, size], and how many needed what.
+    """Images of one part, and how many needed what.
 
-    ``readable`` is bool [n]: rows of ``pixels`` where it is False hold nothing of use.
+    Attributes:
+        rows: where the images are put, n of them.
+        readable: bool [n]; rows where it is False hold nothing of use.
+        done: items that have been decoded, in the order of reading.
+        unreadable: names of items that cannot be read.
+        grey, colour, resized: items that were so, or had to be.
     """
 
-    pixels: np.ndarray
+    rows: Rows
     readable: np.ndarray
+    done: int = 0
     unreadable: list[str] = field(default_factory=list)
     grey: int = 0
     colour: int = 0
     resized: int = 0
+
+    @classmethod
+    def empty(cls, rows: Rows) -> DecodedPart:
+        """Before the first image."""
+        return cls(rows, np.zeros(rows.rows, dtype=bool))
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 [n, channels, size, size]."""
+        return self.rows.tensor().numpy()
 
 
 def decode(encoded: Encoded, size: int | None, channels: int | None) -> Decoded:
@@ -153,53 +170,63 @@ def decode_part(
     expected: int | None = None,
     stage: str = "decoding",
     on_progress: Progress | None = None,
+    part: DecodedPart | None = None,
+    keep: Callable[[DecodedPart], None] | None = None,
 ) -> DecodedPart:
     """Decode named images on all cores; item i goes to row ``positions[i]``.
 
     With ``size`` None all images must be square and alike, and of side ``expected`` if that is given. With ``channels``
     None the result has 3 as soon as one image is in colour.
 
+    Args:
+        items: names and images; those that ``part`` has done already are left out.
+        positions: of all items.
+        size: side in pixels.
+        channels: 1 or 3.
+        expected: side that the other part has.
+        stage: named to ``on_progress``.
+        on_progress: called with the stage, the images done and the images in all.
+        part: to go on with; a new one in memory if None.
+        keep: called after every few images, to keep how far it is.
+
     Raises:
         UserError: images differ in size or are not square, and ``size`` is None.
     """
-    total, done = len(positions), 0
-    part = DecodedPart(np.empty((0, 1, 0, 0), np.uint8), np.zeros(total, dtype=bool))
+    part = part or DecodedPart.empty(RowMemory(len(positions)))
     with closing(_decoded_chunks(items, size, channels)) as chunks:
         for names, results in chunks:
             for name, result in zip(names, results, strict=True):
                 if isinstance(result, Unreadable):
                     part.unreadable.append(name)
                 else:
-                    _place(part, int(positions[done]), name, result, expected)
-                done += 1
+                    _place(part, int(positions[part.done]), name, result, expected)
+                part.done += 1
             if on_progress is not None:
-                on_progress(stage, done, total)
+                on_progress(stage, part.done, len(positions))
+            if keep is not None:
+                keep(part)
     return part
 
 
 def _place(part: DecodedPart, row: int, name: str, image: Decoded, expected: int | None) -> None:
     channels, height, width = image.pixels.shape
-    if not part.pixels.size:
+    if part.rows.shape is None:
         if height != width:
             raise UserError(f"image {name} has {width}x{height} pixels, which is not square; set data.size=SIDE")
-        part.pixels = np.empty((len(part.readable), channels, height, width), np.uint8)
-    side = expected or part.pixels.shape[-1]
+        part.rows.start((channels, height, width))
+    assert part.rows.shape is not None
+    side = expected or part.rows.shape[-1]
     if (height, width) != (side, side):
         raise UserError(
             f"images differ in size: image {name} has {width}x{height} pixels, others {side}x{side}; set data.size=SIDE"
         )
-    if channels > part.pixels.shape[1]:
-        part.pixels = with_channels(part.pixels, channels)
-    part.pixels[row] = image.pixels
+    if channels > part.rows.shape[0]:
+        part.rows.widen(channels)
+    part.rows.put(row, np.repeat(image.pixels, part.rows.shape[0] // channels, axis=0))
     part.readable[row] = True
     part.colour += image.colour
     part.grey += not image.colour
     part.resized += image.resized
-
-
-def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Grey images [n, 1, h, w] repeated to ``channels``; others as they are."""
-    return pixels if pixels.shape[1] == channels else np.repeat(pixels, channels, axis=1)
 
 
 def _decoded_chunks(

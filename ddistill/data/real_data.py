@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ddistill.data.rows import blocks
 from ddistill.whitening import Whitening, zca
 
 
@@ -86,12 +87,10 @@ class RealData:
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and spread per channel of uint8 [N, channels, h, w] images scaled to [0, 1], from exact pixel counts."""
-    pixels = images.numpy()
-    counts = np.zeros((pixels.shape[1], 256), dtype=np.int64)
-    rows = max(1, 2**24 // max(1, pixels[0].size))  # bounds the working copy of the counting
-    for start in range(0, len(pixels), rows):
-        for channel in range(pixels.shape[1]):
-            counts[channel] += np.bincount(pixels[start : start + rows, channel].ravel(), minlength=256)
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for block in blocks(images):
+        for channel in range(images.shape[1]):
+            counts[channel] += np.bincount(block[:, channel].numpy().ravel(), minlength=256)
     values = np.arange(256) / 255
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ values
@@ -106,5 +105,6 @@ def content_fingerprint(train: Split, test: Split, class_names: tuple[str, ...])
     digest = hashlib.sha256(json.dumps([shapes, class_names]).encode())
     for part in (train, test):
         digest.update(part.labels.numpy().astype("<i8").tobytes())
-        digest.update(part.images.contiguous().numpy().reshape(-1).data)
+        for block in blocks(part.images):
+            digest.update(block.contiguous().numpy().reshape(-1).data)
     return digest.hexdigest()

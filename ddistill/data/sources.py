@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -142,26 +143,25 @@ def _local(path: Path, settings: DataSettings) -> Source:
     path = path.expanduser()
     if not path.exists():
         raise UserError(f"no such file or folder: {str(path)!r}")
-    files = walk(path)
     root = path if path.is_dir() else path.parent
-    contents = {
-        "kind": "files",
-        "root": str(root.resolve()),
-        "files": [[file.relative, file.size, file.mtime_ns] for file in files],
-    }
-    suffixes = {Path(file.relative).suffix.lower() for file in files}
-    saved = {"dataset_dict.json", "dataset_info.json"} & {file.relative for file in files}
+    digest, suffixes = hashlib.sha256(), set()
+    for file in walk(path):  # there may be millions: nothing is kept of each
+        digest.update(f"{file.relative}\0{file.size}\0{file.mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        suffixes.add(Path(file.relative).suffix.lower())
+    contents = {"kind": "files", "root": str(root.resolve()), "files": digest.hexdigest()}
+    saved = path.is_dir() and any((root / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
     def read() -> Parts:
+        files = sorted(file.relative for file in walk(path))
         if saved and ".arrow" in suffixes:
             return open_saved(path, settings)
         if suffixes & TABLE_SUFFIXES:
-            tables = [file.relative for file in files if Path(file.relative).suffix.lower() in TABLE_SUFFIXES]
+            tables = [file for file in files if Path(file).suffix.lower() in TABLE_SUFFIXES]
             return open_files(path, root, tables, settings)
         if path.is_file():
             kinds = ", ".join(sorted(TABLE_SUFFIXES))
             raise UserError(f"{str(path)!r} is no data file; give a folder or a file that ends in {kinds}")
-        return open_folders(path, [file.relative for file in files], settings)
+        return open_folders(path, files, settings)
 
     return Source(path.resolve().name, str(path), settings, contents, read)
 

@@ -82,7 +82,7 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
 def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
     """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
     place = torch.device(device)
-    source = Source.like(data.train.images.to(place), data.train.labels.to(place), data)
+    source = Source.of(data.train.images, data.train.labels, data, place)
     precision = resolve_precision(recipe.run.precision, place)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
     steps = factory.steps_per_epoch()
@@ -167,7 +167,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
             order = torch.randperm(count, generator=draws).to(device)
             trainer.run(order.split(trainer.settings.batch), draws)
 
-        test = Source.like(data.test.images.to(device), data.test.labels.to(device), one)
+        test = Source.of(data.test.images, data.test.labels, one, device)
         testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
         total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) + testing)
     return total

@@ -156,7 +156,7 @@ class Session:
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.precision = resolve_precision(recipe.run.precision, device)
-        self.real = Source.like(data.train.images.to(device), data.train.labels.to(device), data)
+        self.real = Source.of(data.train.images, data.train.labels, data, device)
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
@@ -213,7 +213,7 @@ class Session:
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
         method = self.method(network, trainer, on_device(probe, self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
-        ahead = self.flops_per_step * recipe.budget.steps
+        ahead = self.flops_per_step * recipe.budget.steps + self._early_stage_flops(trainer)
         # the kernels keep no map from before a pool, which is what a method that matches layers asks for
         kernels = runs_on_kernels(network, self.device) and not recipe.method.needs.layers
         served = self.precision == "fp32" and kernels
@@ -231,6 +231,14 @@ class Session:
         if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not (compiled or served):
             self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
         return compiled
+
+    def _early_stage_flops(self, trainer: Trainer) -> float:
+        """Of training the pool (also of one from the cache), or all fresh networks of the run."""
+        settings, images = self.recipe.model_augmentation, len(self.real.labels)
+        networks, epochs = settings.pool_size, settings.pool_epochs
+        if settings.networks == "fresh":
+            networks, epochs = self.recipe.budget.steps, settings.fresh_epochs
+        return networks * epochs * trainer.flops_per_step() * images / min(images, self.recipe.training.batch)
 
     def _source(self, compiled: bool) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation

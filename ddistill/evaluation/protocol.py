@@ -148,7 +148,7 @@ def evaluate_set(
     sources = [_decoded_source(one, device) for one in sets]
     train, classes = sources[0], sets[0].num_classes
     real = _part(data, part)
-    test = Source.like(real.images.to(device), real.labels.to(device), train)
+    test = Source.of(real.images, real.labels, train, device)
     epochs = evaluation_epochs(settings, len(train.labels) // classes, classes)
     shape = (classes, train.images.shape[1], train.images.shape[-1])
     module = build_network(network, *shape, "evaluation").to(device)

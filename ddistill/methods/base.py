@@ -185,4 +185,4 @@ def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int)
         first, end = context.class_offsets[label : label + 2]
         draws = generator(context.seed, purpose, step, label)
         rows.append(class_batches(end - first, batch, steps, draws) + first)
-    return torch.stack(rows).to(context.synthetic.images.device)
+    return torch.stack(rows).to(context.real.images.device)

@@ -223,8 +223,9 @@ class CAFE:
         self.optimiser.lr = settings.image_lr * 0.5**passed
         real = draw_real(context, "real batch", step, settings.real_batch, settings.max_inner_steps)
         calls = settings.max_inner_steps * context.synthetic.num_classes
-        augment = draw_augment(settings.augment, calls, 1, generator(context.seed, "siamese", step)).to(real.device)
-        watch, total = Watch(settings.window), torch.zeros((), device=real.device)
+        augment = draw_augment(settings.augment, calls, 1, generator(context.seed, "siamese", step))
+        augment = augment.to(context.real.device)
+        watch, total = Watch(settings.window), torch.zeros((), device=context.real.device)
         for inner in range(settings.max_inner_steps):
             context.network.train()
             loss, accuracy = self.image_step(real[:, inner], augment, inner)
@@ -258,7 +259,7 @@ class CAFE:
                 embeddings.append(embedded)
                 own = self.pipeline(synthetic.decode_class(synthetic.images[synthetic.class_slice(label)]), *call)
                 means.append(self._describe(self.layers, self.weights, own)[0][-1].flatten())
-        labels = context.real.labels[real.flatten()]
+        labels = context.real.fetch_labels(real.flatten())
         loss, pulls, accuracy = discriminate(torch.cat(embeddings).float(), labels, torch.stack(means).float())
         total, gradient = settings.discrimination_weight * loss, torch.empty_like(synthetic.images)
         layer_weight = layer_weights(len(targets[0]), settings.early_weight)
@@ -279,7 +280,7 @@ class CAFE:
         """Epochs on the synthetic set until the accuracy on the real batch has moved enough."""
         settings, context = self.settings, self.context
         trainer, labels = self._trainer()
-        images, wanted = self.pipeline.normalise(context.real.fetch(real)), context.real.labels[real]
+        images, wanted = self.pipeline.normalise(context.real.fetch(real)), context.real.fetch_labels(real)
         watch = Watch(settings.window)
         draws = generator(context.seed, "synthetic batch", step, inner)
         for _ in range(settings.max_network_epochs):

@@ -106,9 +106,8 @@ class Coreset:
             first, end = self.context.class_offsets[label : label + 2]
             positions = torch.tensor(self._choose(label, first, end, min(count, end - first)))
             repeated = positions.repeat(-(-count // len(positions)))[:count] + first
-            synthetic.images[synthetic.class_slice(label)] = self.context.real.fetch(
-                repeated.to(synthetic.images.device)
-            )
+            real = self.context.real
+            synthetic.images[synthetic.class_slice(label)] = real.fetch(repeated.to(real.images.device))
             on_inner(label + 1, classes)
         return torch.zeros((), device=synthetic.images.device)
 
@@ -125,7 +124,7 @@ class Coreset:
         """Of the real images at those positions, (end - first, E)."""
         self.context.network.eval()
         embed = Embedding(self.context.network)
-        positions = torch.arange(first, end, device=self.context.synthetic.images.device)
+        positions = torch.arange(first, end, device=self.context.real.images.device)
         parts = positions.split(EMBEDDED_AT_ONCE)
         return torch.cat([embed(self.pipeline.normalise(self.context.real.fetch(part))) for part in parts])
 

@@ -118,9 +118,10 @@ class DistributionMatching:
         classes = context.synthetic.num_classes
         real = draw_real(context, "real batch", step, settings.real_batch, settings.inner_steps)
         draws = generator(context.seed, "siamese", step)
-        augment = draw_augment(settings.augment, settings.inner_steps * classes, 1, draws).to(real.device)
-        total = torch.zeros((), device=real.device)
+        augment = draw_augment(settings.augment, settings.inner_steps * classes, 1, draws).to(context.real.device)
+        total = torch.zeros((), device=context.real.device)
         for inner in range(settings.inner_steps):
+            context.real.expect(real[:, inner])
             gradient = torch.empty_like(context.synthetic.images)
             for label in range(classes):
                 call, mine = inner * classes + label, context.synthetic.class_slice(label)
@@ -160,8 +161,8 @@ class DistributionMatching:
     def flops_per_outer_step(self) -> float:
         """Counted on one eager class per distinct number of stored images."""
         synthetic, settings = self.context.synthetic, self.settings
-        real = torch.zeros(settings.real_batch, dtype=torch.int64, device=synthetic.images.device)
-        draws = draw_augment(settings.augment, 1, 1, generator(0, "count")).to(real.device)
+        real = torch.zeros(settings.real_batch, dtype=torch.int64, device=self.context.real.images.device)
+        draws = draw_augment(settings.augment, 1, 1, generator(0, "count")).to(synthetic.images.device)
         match, self._match = self._match, match_means_eager
         counted: dict[int, float] = {}
         for label, count in enumerate(synthetic.counts):

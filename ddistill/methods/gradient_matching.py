@@ -341,7 +341,9 @@ class GradientMatching:
         context.trainer.restart()
         plan = self._draw(step)
         losses = torch.zeros((), device=self.labels.device)
+        context.real.expect(plan.real[:, 0])
         for inner in range(settings.inner_steps):
+            context.real.expect(plan.real[:, inner + 1 : inner + 2])
             if settings.freeze_batch_norm:
                 self._freeze_batch_norm(step, inner)
             losses += self.class_loop(inner, plan) if settings.image_step == "class" else self.sum_step(inner, plan)
@@ -489,7 +491,7 @@ class GradientMatching:
             len(context.real.labels), batch, steps * batches, generator(seed, "network batch", step)
         ).view(steps, batches, batch)
         training = context.trainer.draw(steps * batches, batch, generator(seed, "network augmentation", step))
-        return Plan(real, subset, augment, order.to(device), training)
+        return Plan(real, subset, augment, order.to(context.real.images.device), training)
 
 
 def classes_that_fit(bytes_per_class: int, free_bytes: int) -> int:

@@ -41,7 +41,7 @@ class NetworkFactory:
     def build(self, *key: int | str) -> nn.Module:
         """A network with fresh weights drawn from the key, on the device of the images."""
         channels, size = self.source.images.shape[1], self.source.images.shape[-1]
-        return build_network(self.network, self.num_classes, channels, size, *key).to(self.source.images.device)
+        return build_network(self.network, self.num_classes, channels, size, *key).to(self.source.device)
 
     def trainer(self) -> Trainer:
         """The one trainer, and its module, that early-stage training reuses."""

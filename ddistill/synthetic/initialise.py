@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from ddistill.data import touched
+
 Initialisation = Literal["mix", "random", "noise"]
 
 
@@ -29,6 +31,7 @@ def initial_images(
         return (torch.randn(count, channels, side, side, generator=generator) * 0.25 + 0.5).clamp(0.0, 1.0)
     cells = factor if kind == "mix" else 1
     chosen = torch.randperm(len(real), generator=generator)[: count * cells**2]
+    touched(real, len(chosen))
     pictures = real[chosen].float().div(255.0).view(cells, cells, count, channels, side, side)
     cell = math.ceil(side / cells)
     stored = torch.empty(count, channels, side, side)

@@ -1,5 +1,6 @@
 """Training a network on a fixed set: one implementation for the pool, the inner loop and the evaluation."""
 
+from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
 from ddistill.training.loop import (
     Normalised,
@@ -10,7 +11,6 @@ from ddistill.training.loop import (
     predict_accuracy,
     step_decay,
 )
-from ddistill.training.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.precision import Forward, Precision, Resolved, resolve_precision
 from ddistill.training.unfinished import Safety, Unfinished
 

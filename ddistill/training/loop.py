@@ -26,12 +26,18 @@ from ddistill.augment import (
     draw_augment,
     draw_cutmix,
 )
+from ddistill.data import expect, touched
+from ddistill.memory import free_memory_bytes
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.precision import Forward, Resolved
 from ddistill.whitening import Whitening
 
 EVALUATION_BATCH = 250
+MEMORY_SHARE = 0.5
+"""Of the free memory of a device, that the real images may take there."""
+READ_AHEAD = 8
+"""Mini-batches."""
 
 
 class TrainingSettings(Settings):
@@ -79,6 +85,8 @@ class Source:
         labels: int64 (N,).
         mean, std: of each channel of the real training set, in [0, 1].
         whitening: applied after mean and spread, if any.
+        place: device that batches are wanted on; that of the images if None. Images that do not fit there stay on the
+            host, and every batch travels.
     """
 
     images: torch.Tensor
@@ -86,6 +94,20 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whitening: Whitening | None = None
+    place: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where `fetch` gives images."""
+        return self.place or self.images.device
+
+    @classmethod
+    def of(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised, device: torch.device) -> Source:
+        """Images for training on a device: moved there if they take less than half of what is free, else left."""
+        if images.device != device and images.nbytes < free_memory_bytes(device) * MEMORY_SHARE:
+            images, labels = images.to(device), labels.to(device)
+        whitening = None if other.whitening is None else other.whitening.to(device)
+        return cls(images, labels, other.mean, other.std, whitening, device)
 
     @classmethod
     def like(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised) -> Source:
@@ -95,11 +117,29 @@ class Source:
 
     def pipeline(self, augment: AugmentSettings) -> Pipeline:
         """What is done to the images before they enter a network."""
-        return Pipeline(augment, self.mean, self.std, self.images.device, self.whitening)
+        return Pipeline(augment, self.mean, self.std, self.device, self.whitening)
 
     def fetch(self, index: torch.Tensor) -> torch.Tensor:
-        """Float images in [0, 1] at those positions, (len(index), channels, H, H)."""
-        return to_float(self.images[index])
+        """Float images in [0, 1] at those positions, (len(index), channels, H, H), on the device.
+
+        ``index`` is where the images are.
+        """
+        rows = self.images[index]
+        touched(self.images, len(index))
+        return to_float(self._moved(rows))
+
+    def fetch_labels(self, index: torch.Tensor) -> torch.Tensor:
+        """Labels at those positions, on the device."""
+        return self._moved(self.labels[index])
+
+    def expect(self, index: torch.Tensor) -> None:
+        """Have images at those positions, of any shape, read ahead where they are on the disk; returns at once."""
+        expect(self.images, index)
+
+    def _moved(self, rows: torch.Tensor) -> torch.Tensor:
+        if rows.device == self.device:
+            return rows
+        return rows.pin_memory().to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -175,7 +215,7 @@ class Trainer:
 
     def draw(self, steps: int, images: int, generator: torch.Generator) -> TrainingDraws:
         """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the device."""
-        device, side = self.source.images.device, self.source.images.shape[-1]
+        device, side = self.source.device, self.source.images.shape[-1]
         return TrainingDraws(
             draw_augment(self.settings.augment, steps, images, generator).to(device),
             draw_cutmix(self.settings.cutmix, steps, images, side, generator).to(device),
@@ -202,16 +242,20 @@ class Trainer:
         if isinstance(draws, torch.Generator):
             draws = self.draw(len(batches), max(map(len, batches)), draws)
         augment, mix = draws.augment, draws.mix
-        rates = torch.tensor(lrs or [self.settings.lr] * len(batches), device=self.source.images.device)
+        rates = torch.tensor(lrs or [self.settings.lr] * len(batches), device=self.source.device)
         self.module.train()
         loss = torch.zeros(())
+        for ahead in batches[:READ_AHEAD]:
+            self.source.expect(ahead)
         for step, batch in enumerate(batches):
+            if step + READ_AHEAD < len(batches):
+                self.source.expect(batches[step + READ_AHEAD])
             images = self.source.fetch(batch)
             with torch.no_grad():
                 images = self.pipeline(images, augment.uniforms[step, : len(batch)], augment.choices[step])
                 partner = mix.keys[step, : len(batch)].argsort()
                 images, share = cutmix(images, mix.box[step], partner)
-            labels = self.source.labels[batch]
+            labels = self.source.fetch_labels(batch)
             loss = self._step(images, labels, labels[partner], share, rates[step], self.parameters, self.momenta)
         return loss
 
@@ -285,9 +329,8 @@ def predict_accuracy(module: nn.Module, source: Source) -> float:
     """Top-1 accuracy in percent on all images of the source."""
     pipeline = source.pipeline(AugmentSettings(operations=()))
     module.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=source.images.device)
-    for images, labels in zip(
-        source.images.split(EVALUATION_BATCH), source.labels.split(EVALUATION_BATCH), strict=True
-    ):
-        correct += (module(pipeline.normalise(to_float(images))).argmax(dim=1) == labels).sum()
+    correct = torch.zeros((), dtype=torch.int64, device=source.device)
+    for batch in torch.arange(len(source.labels), device=source.images.device).split(EVALUATION_BATCH):
+        logits = module(pipeline.normalise(source.fetch(batch)))
+        correct += (logits.argmax(dim=1) == source.fetch_labels(batch)).sum()
     return 100.0 * correct.item() / len(source.labels)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
+from pathlib import Path
 
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 THRESHOLD_BYTES = 1 << 30
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def keep_freed_memory() -> bool:
@@ -31,11 +35,35 @@ def keep_freed_memory() -> bool:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Bytes that a device can still give: unused and cached ones of a GPU, free pages of the machine on a CPU."""
+    """Bytes that a device can still give.
+
+    On a GPU unused and cached ones; on a CPU what the system calls available, files that it keeps in memory counted as
+    free, or what the container's limit leaves, if that is less.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_available_bytes(), _left_in_container())
+
+
+def _available_bytes() -> int:
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    except OSError:
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on this system
         return 1 << 30
+
+
+def _left_in_container() -> int:
+    """Of the limit of a control group (version 2), without the files that it can drop; no limit is a huge number."""
+    try:
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        files = re.search(r"^inactive_file (\d+)", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # no group, or "max"
+        return 1 << 62
+    return max(0, limit - used + (int(files[1]) if files else 0))
