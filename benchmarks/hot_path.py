@@ -32,6 +32,7 @@ from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
+from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import Resolved, Source, Trainer, TrainingSettings, keep_freed_memory, resolve_precision
 
@@ -59,7 +60,7 @@ SHAPE: Shape = {"classes": 10, "ipc": 10, "size": 32, "width": 32, "depth": 3, "
 
 
 def fast_phases(
-    shape: Shape, compiled: bool, precision: Resolved, device: torch.device
+    shape: Shape, compiled: bool, precision: Resolved, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[Phases, GradientMatching]:
     """Class loop, network training and training on the decoded set, by the package."""
     draws = torch.Generator().manual_seed(0)
@@ -73,11 +74,11 @@ def fast_phases(
     settings = NetworkSettings(width=shape["width"], depth=shape["depth"])
     network = build_network(settings, classes, 3, size, "bench").to(device)
     source = Source(real.to(device), labels.to(device), MEAN, STD)
-    trainer = Trainer(network, source, TrainingSettings(), compiled=compiled, precision=precision)
+    trainer = Trainer(network, source, TrainingSettings(), compiled=compiled, precision=precision, ranks=ranks)
     offsets = [PER_CLASS * c for c in range(classes + 1)]
     method = GradientMatching(
         IDCSettings(inner_steps=1, network_samples=shape["samples"]),
-        Context(source, offsets, synthetic, network, trainer, 0, compiled, precision),
+        Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, ranks=ranks),
     )
     plan = method._draw(1)
     batches = list(plan.network[0])

@@ -119,17 +119,20 @@ def files_digest(cache: Path) -> str:
 
 
 def decode_killed(images: Path, cache: Path, kills: int, longest: float) -> dict[str, Any]:
-    """Decode, killed ``kills`` times after random seconds, then let it end."""
+    """Decode, killed ``kills`` times at random seconds after the first images of a process, then let it end."""
     draws, done = random.Random(0), []
     while len(done) < kills:
         process = child("decode", images, cache)
+        before = sum(map(_done, cache.glob("data/*/*-decoded.json")))
+        while process.poll() is None and sum(map(_done, cache.glob("data/*/*-decoded.json"))) == before:
+            time.sleep(0.1)
         try:
-            process.wait(draws.uniform(0.5, longest))
-            return {"kills": len(done), "ended_before_all_kills": True, **answer(process)}
+            process.wait(draws.uniform(0.0, longest))
+            return {"kills": len(done), "images_done_at_each": done, **answer(process)}
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        done.append(max((_done(path) for path in cache.glob("data/*/*-decoded.json")), default=0))
+        done.append(sum(map(_done, cache.glob("data/*/*-decoded.json"))))
     return {"kills": kills, "images_done_at_each": done, **answer(child("decode", images, cache))}
 
 
@@ -158,7 +161,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--longest", type=float, default=8.0, help="seconds until a kill, at most")
+    parser.add_argument("--longest", type=float, default=3.0, help="seconds that a process decodes, at most")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--task", choices=["decode", "read"], help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)

@@ -26,6 +26,7 @@ from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
 from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
 from ddistill.networks import NetworkSettings, check_trainable, network_of
+from ddistill.ranks import current
 from ddistill.synthetic import (
     MAX_FACTOR,
     SyntheticSet,
@@ -118,7 +119,7 @@ def distill(
         >>> run.summary["accuracy"]["mean"]  # doctest: +SKIP
     """
     if out is not None:
-        check_folder(out, resume=resume or extend)
+        current().first_does(lambda: check_folder(out, resume=resume or extend))
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
     return distill_data(
         real,
@@ -188,6 +189,7 @@ def evaluate(
         device=device,
         compile_mode=recipe.run.compile,
         precision=recipe.run.precision,
+        ranks=current(),
         on_epoch=lambda done, total: observer.progress("evaluate", done, total),
     )
 
@@ -222,6 +224,7 @@ def pretrain(
         source,
         real.num_classes,
         precision=resolve_precision(complete.run.precision, place),
+        ranks=current(),
     )
     prepare = trajectories_for if complete.model_augmentation.networks == "trajectories" else pool_for
     return prepare(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))

@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the user can mend it; 1 a failure at run time, state saved
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -111,7 +112,7 @@ def distill(
         chosen, settings, images = _asked(recipe, named, changes)
         folder = run or Path("runs") / _slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
         place = _device(device)
-        with Screen() as screen:
+        with _together(place), Screen() as screen:
             finished = api.distill(
                 data,
                 chosen,
@@ -155,7 +156,7 @@ def evaluate(
         asked: list[str | None] = [*network] if network else [None]
         settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
         results = []
-        with Screen() as screen:
+        with _together(place), Screen() as screen:
             real = api.load_for(data, recipe, screen)
             if asked == ["all"]:
                 asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
@@ -188,7 +189,7 @@ def pretrain(
         from ddistill import api
 
         place = _device(device)
-        with Screen() as screen:
+        with _together(place), Screen() as screen:
             pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=place, observer=screen)
         verb = "found" if pool.reused else "trained"
         out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
@@ -414,6 +415,8 @@ def _reported(debug: bool) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        if error.told or (_launched() and os.environ.get("LOCAL_RANK", "0") != "0"):
+            raise typer.Exit(MENDABLE) from error  # the first process of the machine tells
         _fail(str(error), MENDABLE, debug)
     except KeyboardInterrupt:
         words = [word for word in sys.argv[1:] if word != "--resume"]
@@ -433,8 +436,26 @@ def _reported(debug: bool) -> Iterator[None]:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         err.print_exception()
-    err.print(f"[red]ddistill:[/] {escape(plain(' '.join(message.split())))}")
+    who = f" process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}:" if _launched() else ""
+    err.print(f"[red]ddistill:[/]{who} {escape(plain(' '.join(message.split())))}")
     raise typer.Exit(code)
+
+
+def _launched() -> bool:
+    """Whether torchrun started this process as one of several; asked without importing torch."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def _together(place: str) -> Iterator[None]:
+    """Join the processes that torchrun started; only the first one shows what the run is at."""
+    import torch
+
+    from ddistill.ranks import joined
+
+    with joined(torch.device(place)) as ranks:
+        out.quiet = Screen.quiet = not ranks.first
+        yield
 
 
 def _slug(name: str) -> str:
@@ -481,6 +502,10 @@ def _device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from error
+    if device.type == "cuda" and device.index is None and _launched():
+        from ddistill.ranks import local_rank
+
+        device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type == "cpu":

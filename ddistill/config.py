@@ -69,6 +69,9 @@ class RunSettings(Settings):
     """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
     class_chunk: int | None = Field(default=None, ge=1)
     """Classes matched in one launch; not set: one after the other on a CPU, on a GPU as many as fit, ten at most."""
+    image_chunk: int | None = Field(default=None, ge=1)
+    """Images of a class whose activations are kept at once, the others' being computed again (a quarter more work); not
+    set: all, unless one class does not fit in the free memory. Methods dc, dsa, idc."""
 
     @field_validator("compile", mode="before")
     @classmethod

@@ -11,7 +11,12 @@ class UserError(ValueError):
 
     The message is one line that names the value, the reason and the legal choices.
     The command prints it without a traceback and exits with code 2.
+
+    Attributes:
+        told: another process tells the user.
     """
+
+    told = False
 
 
 class RunError(RuntimeError):

@@ -22,7 +22,8 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 def print_table(table: Table) -> None:
     """On a terminal in its width; into a file or a pipe whole, as no width is known there."""
-    (out if out.is_terminal else Console(width=PIPED_WIDTH)).print(table)
+    if not out.quiet:
+        (out if out.is_terminal else Console(width=PIPED_WIDTH)).print(table)
 
 
 def in_units(seconds: float) -> str:
@@ -81,6 +82,8 @@ class Screen(Observer):
         "baseline": "training on real images",
     }
     plain_seconds = 30.0
+    quiet = False
+    """Of a process whose run another one shows."""
 
     def __init__(self) -> None:
         self.bars = Progress(
@@ -91,7 +94,7 @@ class Screen(Observer):
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
             console=err,
-            disable=not err.is_terminal,
+            disable=self.quiet or not err.is_terminal,
             transient=True,
         )
         self.tasks: dict[Phase, Any] = {}
@@ -111,11 +114,14 @@ class Screen(Observer):
 
     def note(self, text: str) -> None:
         """A line."""
-        err.print(f"note: {escape(plain(text))}")
+        if not self.quiet:
+            err.print(f"note: {escape(plain(text))}")
 
     def progress(self, phase: Phase, done: int, total: int, **figures: float) -> None:
         """A bar, or a line every half minute."""
         STOP.patient = phase not in ("data", "estimate")  # these have no state to keep
+        if self.quiet:
+            return
         text = "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
         if not err.is_terminal:
             if time.monotonic() - self.spoken > self.plain_seconds:
@@ -130,7 +136,8 @@ class Screen(Observer):
 
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         """A line."""
-        err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
+        if not self.quiet:
+            err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
 
     def estimated(self, done: int, total: int) -> None:
         """The costs of a run of a table are known."""

@@ -31,11 +31,24 @@ def walk(path: Path) -> Iterator[FileFacts]:
     """All files that are not hidden, folder by folder in the order of names; a single file stands for itself."""
     if path.is_file():
         status = path.stat()
-        return iter([FileFacts(path.name, status.st_size, status.st_mtime_ns)])
-    return _walk(path, "")
+        yield FileFacts(path.name, status.st_size, status.st_mtime_ns)
+        return
+    for relative, entry in _walk(str(path), ""):
+        status = entry.stat()
+        yield FileFacts(relative, status.st_size, status.st_mtime_ns)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[FileFacts]:
+def file_names(path: Path) -> list[str]:
+    """Paths below the root of all files that `walk` gives, sorted."""
+    return [path.name] if path.is_file() else sorted(relative for relative, _ in _walk(str(path), ""))
+
+
+def suffix_of(name: str) -> str:
+    """The ending of a file's name, with the dot, in small letters."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 a Path for each of a million files takes its time
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
@@ -43,10 +56,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[FileFacts]:
             continue
         # Linked folders are not entered, since they may lead back here; linked files are read.
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
         elif entry.is_file():
-            status = entry.stat()
-            yield FileFacts(prefix + entry.name, status.st_size, status.st_mtime_ns)
+            yield prefix + entry.name, entry
 
 
 def open_folders(root: Path, files: list[str], settings: DataSettings) -> Parts:
@@ -56,7 +68,7 @@ def open_folders(root: Path, files: list[str], settings: DataSettings) -> Parts:
         UserError: no class folders, an empty class folder, a part that is not there, a test class unknown in training.
     """
     refuse_options("image folders", settings, "image_column", "label_column")
-    images = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in files if suffix_of(file) in IMAGE_SUFFIXES]
     where = repr(str(root))
     parts = _part_folders(root, images, settings)
     if not parts:
@@ -97,7 +109,8 @@ def _part(
     labels = np.array([label_of.get(file[len(prefix) :].split("/")[0], -1) for file in mine], dtype=np.int64)
     mine = [file for file, label in zip(mine, labels.tolist(), strict=True) if label >= 0]
     labels = labels[labels >= 0]
-    empty = [name for name in names if not np.any(labels == label_of[name])]
+    counts = np.bincount(labels, minlength=len(label_of))
+    empty = [name for name in names if not counts[label_of[name]]]
     if empty:
         raise UserError(f"no image in the class folder {listed(prefix + name for name in empty)} of {where}")
 

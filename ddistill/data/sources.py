@@ -137,7 +137,7 @@ def _hub(name: str, text: str, hub_id: str, config: str | None, settings: DataSe
 
 
 def _local(path: Path, settings: DataSettings) -> Source:
-    from ddistill.data.folders import open_folders, walk
+    from ddistill.data.folders import file_names, open_folders, suffix_of, walk
     from ddistill.data.tables import TABLE_SUFFIXES, open_files, open_saved
 
     path = path.expanduser()
@@ -147,16 +147,16 @@ def _local(path: Path, settings: DataSettings) -> Source:
     digest, suffixes = hashlib.sha256(), set()
     for file in walk(path):  # there may be millions: nothing is kept of each
         digest.update(f"{file.relative}\0{file.size}\0{file.mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        suffixes.add(Path(file.relative).suffix.lower())
+        suffixes.add(suffix_of(file.relative))
     contents = {"kind": "files", "root": str(root.resolve()), "files": digest.hexdigest()}
     saved = path.is_dir() and any((root / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
     def read() -> Parts:
-        files = sorted(file.relative for file in walk(path))
+        files = file_names(path)
         if saved and ".arrow" in suffixes:
             return open_saved(path, settings)
         if suffixes & TABLE_SUFFIXES:
-            tables = [file for file in files if Path(file).suffix.lower() in TABLE_SUFFIXES]
+            tables = [file for file in files if suffix_of(file) in TABLE_SUFFIXES]
             return open_files(path, root, tables, settings)
         if path.is_file():
             kinds = ", ".join(sorted(TABLE_SUFFIXES))

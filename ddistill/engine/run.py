@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from ddistill.model_augmentation import (
 )
 from ddistill.networks import runs_on_kernels
 from ddistill.observer import Observer, Phase
+from ddistill.ranks import ALONE, Ranks, current
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
 from ddistill.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
@@ -97,6 +99,7 @@ def distill_data(
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
     checkpoint_every: float = KEPT_EVERY_SECONDS,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Distil ``data`` by ``recipe``, judge the result beside its baselines, and write the run.
 
@@ -109,6 +112,7 @@ def distill_data(
         device: to compute on.
         observer: hears of progress.
         checkpoint_every: seconds between two checkpoints; 0 for one at each outer step and epoch.
+        ranks: processes that make the run together; those of torch's process group, where there is one, if None.
 
     Raises:
         UserError: recipe and data do not fit, or ``out`` cannot be used or is being written by another process.
@@ -118,23 +122,29 @@ def distill_data(
     """
     recipe = recipe.changed({"data.source": recipe.data.source or data.source})
     recipe.check(data)
-    place, observer = torch.device(device), observer or Observer()
+    place, observer, ranks = torch.device(device), observer or Observer(), ranks or current()
     if out is None:
-        return Session(data, recipe, None, place, observer, checkpoint_every).run()
-    folder = check_folder(out, resume=resume or extend)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {str(folder)!r} cannot be made: {error.strerror}") from error
-    with locked(folder):
-        check_same_recipe(folder, recipe, extend=extend)
-        check_same_data(folder, data)
-        remove_leftovers(folder)
-        return Session(data, recipe, folder, place, observer, checkpoint_every).run()
+        return Session(data, recipe, None, place, observer, checkpoint_every, ranks).run()
+    with ExitStack() as held:
+
+        def prepare() -> Path:
+            folder = check_folder(out, resume=resume or extend)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"--out {str(folder)!r} cannot be made: {error.strerror}") from error
+            held.enter_context(locked(folder))
+            check_same_recipe(folder, recipe, extend=extend)
+            check_same_data(folder, data)
+            remove_leftovers(folder)
+            return folder
+
+        folder = ranks.first_does(prepare)
+        return Session(data, recipe, folder, place, observer, checkpoint_every, ranks).run()
 
 
 class Session:
-    """One run in progress."""
+    """One run in progress; of several ranks the first one writes it."""
 
     def __init__(
         self,
@@ -144,8 +154,11 @@ class Session:
         device: torch.device,
         observer: Observer,
         checkpoint_every: float,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.recipe, self.folder, self.device, self.observer = data, recipe, folder, device, observer
+        self.data, self.recipe, self.device, self.observer, self.ranks = data, recipe, device, observer, ranks
+        self.whole_folder, self.folder = folder, folder if ranks.first else None
+        folder = self.folder
         self.costs = Costs()
         self.source_flops_per_step = 0.0
         self.target: Callable[[int], Weights] | None = None
@@ -168,18 +181,26 @@ class Session:
     def run(self) -> Run:
         """All of it: networks, outer steps, evaluation, files."""
         recipe, data = self.recipe, self.data
-        self.log.event("start", recipe=recipe.name, data=data.name, versions=versions(), machine=machine(self.device))
+        about = {"versions": versions(), "machine": machine(self.device), "processes": self.ranks.count}
+        self.log.event("start", recipe=recipe.name, data=data.name, **about)
+        if self.ranks.count > 1 and not recipe.method.needs.spread:
+            self.observer.note(
+                f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
+                "of a pool and of the evaluation are shared out"
+            )
         for note in data.notes:
             self.observer.note(note)
             self.log.event("note", text=note)
         network = self.network()
         compiled = self._compile(network, Trainer(network, self.real, recipe.training))
-        trainer = Trainer(network, self.real, recipe.training, compiled=compiled, precision=self.precision)
+        trainer = Trainer(
+            network, self.real, recipe.training, compiled=compiled, precision=self.precision, ranks=self.ranks
+        )
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         source = self._source(compiled)
         method = self.method(network, trainer, synthetic, compiled)
         if isinstance(method, MatchesInChunks):
-            self.log.event("classes per launch", most=method.chunk)
+            self.log.event("classes per launch", most=method.chunk, images_at_once=method.part)
         state, spent = self._distill(method, source, network, synthetic)
         return self._finish(synthetic, state, spent)
 
@@ -204,6 +225,8 @@ class Session:
             run.class_chunk,
             self.recipe.budget.steps,
             self.target,
+            run.image_chunk,
+            self.ranks,
         )
         return build_method(self.recipe.method, context)
 
@@ -243,7 +266,7 @@ class Session:
     def _source(self, compiled: bool) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation
         factory = NetworkFactory(
-            recipe.network, recipe.training, self.real, self.data.num_classes, compiled, self.precision
+            recipe.network, recipe.training, self.real, self.data.num_classes, compiled, self.precision, self.ranks
         )
         source: NetworkSource
         if settings.networks == "pool":
@@ -292,7 +315,7 @@ class Session:
                 loss = self._outer_step(method, source, network, synthetic, state, on_inner)
                 step = state.step + 1
                 self._check_sound(step, loss, synthetic)
-                seconds, before = time.perf_counter() - began, spent
+                seconds, before = self.ranks.from_first(time.perf_counter() - began), spent
                 tensors = self._tensors(method, synthetic, state)
                 state = Checkpoint(step, tensors, seconds, [*state.loss, loss], best=state.best)
                 spent = self._spend(state, method)
@@ -305,8 +328,8 @@ class Session:
                     saved = time.perf_counter()
                 if state.due:
                     began += self._judge_on_the_way(state, spent, synthetic)
-                if not ended:
-                    self.safety.check()
+                if not ended and self.ranks.any(self.observer.stopping()):
+                    raise KeyboardInterrupt
         except OSError as error:
             raise RunError(f"{in_words(error)}; {self._rescue(state)}; mend it and go on with --resume") from error
         except BaseException:
@@ -358,10 +381,18 @@ class Session:
         while True:
             load_into(network, source.weights(step))
             try:
-                return float(method.outer_step(step, on_inner))
+                loss = float(method.outer_step(step, on_inner))
+                if not self.recipe.method.needs.spread:
+                    self.ranks.from_first_([synthetic.images, *method.state().values()])
+                return loss
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if self.ranks.count > 1:
+                    raise RunError(
+                        f"outer step {step}: out of memory on {self.device} of process {self.ranks.rank}; go on with "
+                        f"run.class_chunk=1, or a run.image_chunk; the images of step {state.step} are kept"
+                    ) from error
                 chunk = method.smaller_chunk() if isinstance(method, MatchesInChunks) else None
                 if chunk is None:
                     raise RunError(
@@ -372,12 +403,13 @@ class Session:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._load(state, method, synthetic)
-            self.observer.note(f"out of memory: {chunk} classes are matched at once from here on (run.class_chunk)")
-            self.log.event("out of memory", step=step, class_chunk=chunk)
+            self.observer.note(f"out of memory: {chunk}")
+            self.log.event("out of memory", step=step, change=chunk)
 
     def _rescue(self, state: Checkpoint) -> str:
         """Keep the state after a file could not be written; in words, what is kept."""
-        assert self.folder is not None
+        if self.folder is None:
+            return "the last checkpoint is kept"
         try:
             if not (self.folder / RECIPE).exists():
                 self._describe()  # the folder was removed under us
@@ -400,9 +432,10 @@ class Session:
         )
 
     def _restore(self, method: Method, synthetic: SyntheticSet) -> Checkpoint | None:
-        if self.folder is None:
+        if self.whole_folder is None:
             return None
-        state, damaged = load_checkpoint(self.folder / "checkpoint")
+        places = self.whole_folder / "checkpoint"
+        state, damaged = self.ranks.first_does(lambda: load_checkpoint(places))
         for path in damaged:
             self.observer.note(f"the checkpoint {path.name} is damaged and was passed over")
         if state is not None and state.step > self.recipe.budget.steps:
@@ -452,12 +485,13 @@ class Session:
             device=self.device,
             compile_mode=self.recipe.run.compile,
             precision=self.recipe.run.precision,
-            finished=self.accuracies.of(what, step),
+            finished=self.ranks.from_first(self.accuracies.of(what, step)),
             on_run=on_run,
             on_epoch=lambda done, total: self.observer.progress(phase, done, total),
             unfinished=self.unfinished,
             name=f"{what} {step}",
             part="validation" if what == "validation" else "test",
+            ranks=self.ranks,
         )
         self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
         costs = {"seconds": spent.seconds, "flops": spent.flops} if spent else {}
@@ -499,6 +533,7 @@ class Session:
             "seed": recipe.run.seed,
             "versions": versions(),
             "machine": machine(self.device),
+            "processes": self.ranks.count,
         }
         if self.folder is not None:
             about = {

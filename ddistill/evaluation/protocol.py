@@ -19,6 +19,7 @@ from ddistill.data import RealData, Split
 from ddistill.errors import UserError
 from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
+from ddistill.ranks import ALONE, Ranks
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import (
@@ -120,6 +121,7 @@ def evaluate_set(
     unfinished: Unfinished | None = None,
     name: str = "",
     part: Part = "test",
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
 
@@ -138,6 +140,7 @@ def evaluate_set(
         unfinished: keeps the training in progress.
         name: of this evaluation in what ``unfinished`` keeps.
         part: real images to test on.
+        ranks: train a network each.
 
     Raises:
         UserError: the data have no validation part.
@@ -159,9 +162,8 @@ def evaluate_set(
     compiled = worth_compiling(compile_mode, ahead, served)
     trainer = Trainer(module, train, settings.training, compiled=compiled, precision=exact)
     runs = dict(finished or {})
-    for repeat in range(settings.repeats):
-        if repeat in runs:
-            continue
+
+    def judge(repeat: int) -> float:
         module.load_state_dict(build_network(network, *shape, seed, "evaluation", repeat).state_dict())
         trainer.source = sources[repeat % len(sources)]
         trainer.restart()
@@ -177,9 +179,16 @@ def evaluate_set(
                 on_epoch(repeat * epochs + epoch + 1, settings.repeats * epochs)
             if unfinished:
                 unfinished.keep(training, epoch + 1, trainer)
-        runs[repeat] = predict_accuracy(module, test)
-        if on_run:
-            on_run(repeat, runs[repeat])
+        return predict_accuracy(module, test)
+
+    for group in ranks.rounds([repeat for repeat in range(settings.repeats) if repeat not in runs]):
+        own = ranks.own(group)
+        accuracies = ranks.gather(None if own is None else judge(own))
+        for repeat, accuracy in zip(group, accuracies, strict=False):
+            assert accuracy is not None
+            runs[repeat] = accuracy
+            if on_run:
+                on_run(repeat, accuracy)
         if unfinished:
             unfinished.finish()
     protocol = {

@@ -12,6 +12,7 @@ from torch import nn
 from ddistill.augment import NO_AUGMENTATION
 from ddistill.data import class_batches
 from ddistill.randomness import generator
+from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import Normalised, Resolved, Source, Trainer, TrainingSettings
 
@@ -34,6 +35,7 @@ class Needs:
         trajectories: starts from an expert's weights and aims at its later ones.
         fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
+        spread: the classes are shared out to the ranks of a run; else every rank does all of the matching.
     """
 
     network: bool
@@ -44,6 +46,7 @@ class Needs:
     trajectories: bool = False
     fixed_length: bool = False
     one_step: bool = False
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Context:
         class_chunk: classes that are matched in one launch; None chooses by the device and its free memory.
         outer_steps: of the whole run, for rates that fall in its course.
         target: for trajectory matching, from the outer step to the weights that the student should reach.
+        image_chunk: images of a class whose activations are kept at once; None: all of them where they fit.
+        ranks: the processes of the run.
     """
 
     real: Source
@@ -75,6 +80,13 @@ class Context:
     class_chunk: int | None = None
     outer_steps: int = 1
     target: Callable[[int], dict[str, torch.Tensor]] | None = None
+    image_chunk: int | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def own_classes(self) -> range:
+        """The classes that this rank matches, where a method spreads them."""
+        return self.ranks.share(self.synthetic.num_classes)
 
 
 class Method(Protocol):
@@ -123,12 +135,14 @@ class MatchesInChunks(Protocol):
 
     Attributes:
         chunk: most classes in one launch.
+        part: most images of a class whose activations are kept at once; None: all.
     """
 
     chunk: int
+    part: int | None
 
-    def smaller_chunk(self) -> int | None:
-        """Halve the classes per launch; how many there are now, None where it is one already."""
+    def smaller_chunk(self) -> str | None:
+        """Halve the classes per launch, then the images at once; what is done now in words, None where it is one."""
         ...
 
 

@@ -115,20 +115,22 @@ class DistributionMatching:
         settings, context = self.settings, self.context
         context.synthetic.keep_in_range()
         context.network.train()
-        classes = context.synthetic.num_classes
+        classes, own = context.synthetic.num_classes, context.own_classes
         real = draw_real(context, "real batch", step, settings.real_batch, settings.inner_steps)
         draws = generator(context.seed, "siamese", step)
         augment = draw_augment(settings.augment, settings.inner_steps * classes, 1, draws).to(context.real.device)
         total = torch.zeros((), device=context.real.device)
         for inner in range(settings.inner_steps):
-            context.real.expect(real[:, inner])
-            gradient = torch.empty_like(context.synthetic.images)
-            for label in range(classes):
+            context.real.expect(real[own.start : own.stop, inner])
+            gradient, loss_sum = torch.zeros_like(context.synthetic.images), torch.zeros_like(total)
+            for label in own:
                 call, mine = inner * classes + label, context.synthetic.class_slice(label)
                 loss, gradient[mine] = self.image_gradient(
                     context.synthetic.images[mine], real[label, inner], augment.uniforms[call], augment.choices[call]
                 )
-                total += loss
+                loss_sum += loss
+            context.ranks.add_([gradient, loss_sum.view(1)])
+            total += loss_sum
             self.optimiser.step(gradient)
             on_inner(inner + 1, settings.inner_steps)
         return total / (settings.inner_steps * classes)

@@ -26,6 +26,7 @@ from ddistill.augment import (
     draw_augment,
 )
 from ddistill.data import epoch_batches
+from ddistill.errors import UserError
 from ddistill.methods.base import PLAIN_SGD, Context, ImageSGD, Needs, OnInner, draw_real
 from ddistill.methods.distances import DISTANCES, DistanceName, matched_names
 from ddistill.randomness import generator
@@ -98,7 +99,7 @@ class GradientMatchingSettings(Settings):
     def needs(self) -> Needs:
         """A network, gradients of second order, and what the network is trained on in between."""
         trained = "synthetic" if self.network_epochs else "real" if self.network_samples else "nothing"
-        return Needs(network=True, second_order=True, trains_network_on=trained)  # type: ignore[arg-type]
+        return Needs(network=True, second_order=True, trains_network_on=trained, spread=True)  # type: ignore[arg-type]
 
     def scaled_image_lr(self, ipc: int, side: int) -> float:
         """The rate that is used."""
@@ -212,6 +213,51 @@ def match_eager(
     return value.detach(), torch.autograd.grad(value, synthetic)[0]
 
 
+def match_in_parts(
+    forward: Forward,
+    distance: DistanceName,
+    matched: Tensors,
+    fixed: Tensors,
+    real: torch.Tensor,
+    synthetic: torch.Tensor,
+    label: torch.Tensor,
+    part: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`match_eager` with the activations of ``part`` images at a time, where a class does not fit.
+
+    Both gradients are means over images, so they are summed part by part without a graph. With v = dD / d(synthetic
+    gradient) the gradient with respect to the images of a part is that of <v, its gradient>, for which its forward
+    and backward pass are computed once more: about a quarter more work. Not for networks that couple the images of a
+    batch (batch norm).
+    """
+    weights = list(matched.values())
+
+    def gradients(images: torch.Tensor, share: float, create_graph: bool) -> list[torch.Tensor]:
+        loss = F.cross_entropy(forward({**fixed, **matched}, images.view_as(images)), label.expand(len(images)))
+        return list(torch.autograd.grad(loss * share, weights, create_graph=create_graph))
+
+    def mean(images: torch.Tensor) -> Tensors:
+        sums = [torch.zeros_like(weight) for weight in weights]
+        for some in images.split(part):
+            for total, gradient in zip(sums, gradients(some, len(some) / len(images), False), strict=True):
+                total += gradient
+        return dict(zip(matched, sums, strict=True))
+
+    target = mean(real.detach())
+    own = {name: total.requires_grad_() for name, total in mean(synthetic.detach()).items()}
+    value = DISTANCES[distance](target, own)
+    slopes = torch.autograd.grad(value, list(own.values()))
+    found = []
+    for some in synthetic.detach().split(part):
+        images = some.requires_grad_()
+        along = [
+            (gradient * slope).sum()
+            for gradient, slope in zip(gradients(images, len(some) / len(synthetic), True), slopes, strict=True)
+        ]
+        found.append(torch.autograd.grad(torch.stack(along).sum(), images)[0])
+    return value.detach(), torch.cat(found)
+
+
 def match_classes(
     forward: Forward,
     distance: DistanceName,
@@ -286,53 +332,89 @@ class GradientMatching:
         compiled = context.compiled and next(context.network.buffers(), None) is None
         self.forward = Forward(context.network, context.precision)
         self.labels = torch.arange(context.synthetic.num_classes, device=images.device)
-        self.chunk = self._class_chunk()
-        self.chunks = class_chunks(context.synthetic.counts, self.chunk)
-        functional = compiled or any(len(chunk) > 1 for chunk in self.chunks)
+        self.own = context.own_classes
+        self.part = context.image_chunk
+        self.chunk = self._choose_chunk()
+        self.chunks = class_chunks(context.synthetic.counts, self.chunk, self.own)
+        functional = not self.part and (compiled or any(len(chunk) > 1 for chunk in self.chunks))
         self.matched, self.fixed = split_weights(context.network, settings.distance, detach=functional)
         self._match: Match = maybe_compile(match, True) if compiled else match if functional else match_eager
         self._match_classes = maybe_compile(match_classes, compiled)
+        if self.part:
+            self._match = partial(match_in_parts, part=self.part)
 
-    def _class_chunk(self) -> int:
-        """Classes per launch: on a CPU one after the other (grouped convolutions are slow there), else all that fit."""
-        if self.context.class_chunk is not None:
-            return self.context.class_chunk
-        if self.labels.device.type == "cpu":
-            return 1
-        return classes_that_fit(self.activation_bytes(), free_memory_bytes(self.labels.device))
+    def _choose_chunk(self) -> int:
+        """Classes per launch: on a CPU one after the other (grouped convolutions are slow there), else all that fit.
+
+        Where not even one fits, the images that do are set as `part`.
+        """
+        context = self.context
+        if self.part is None and context.class_chunk is not None:
+            return context.class_chunk
+        coupled = next(context.network.buffers(), None) is not None
+        if self.part is None and self.own:
+            per_image, free = self.activation_bytes(), free_memory_bytes(self.labels.device)
+            images = self._images_at_once()
+            fitting = int(free * MEMORY_SHARE / max(1, per_image))
+            if fitting >= images or coupled:
+                on_cpu = self.labels.device.type == "cpu"
+                return 1 if on_cpu else classes_that_fit(per_image * images, free)
+            self.part = max(1, fitting)
+        if coupled:
+            raise UserError(
+                f"run.image_chunk={self.part} divides the images of a class, which network "
+                "with batch norm cannot do; leave it out, or set network.norm=instance"
+            )
+        return 1
+
+    def _images_at_once(self) -> int:
+        """Images of the largest class that go through the network at once when it is not divided."""
+        most = max(map(self.context.synthetic.decoded_per_class, self.own))
+        return max(self.settings.real_batch, min(most, self.settings.max_decoded))
 
     def activation_bytes(self) -> int:
-        """What the backward passes of the class with most decoded images keep, counted on one eager call."""
-        synthetic, plan = self.context.synthetic, self._draw(0, inner_steps=1)
-        label = max(range(synthetic.num_classes), key=synthetic.decoded_per_class)
-        kept: dict[int, int] = {}
+        """What the backward passes of one more synthetic (and real) image keep, counted on two small eager calls."""
+        synthetic = self.context.synthetic
+        label = self.own.start
+        stored = synthetic.images[synthetic.class_slice(label)]
+        images = self.pipeline.normalise(synthetic.decode_class(stored).detach())
+        matched, fixed = split_weights(self.context.network, self.settings.distance, detach=False)
 
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
+        def kept_for(count: int) -> int:
+            kept: dict[int, torch.Tensor] = {}
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            self._eager().image_gradient(
-                range(label, label + 1), synthetic.images[synthetic.class_slice(label)], 0, plan
-            )
-        return sum(kept.values())
+            def keep(tensor: torch.Tensor) -> torch.Tensor:
+                kept[tensor.untyped_storage().data_ptr()] = tensor  # alive, so that no address comes twice
+                return tensor
+
+            some = images[:1].expand(count, *images.shape[1:]).contiguous()
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                match_eager(self.forward, self.settings.distance, matched, fixed, some, some, self.labels[label])
+            return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+        return max(1, kept_for(2) - kept_for(1))
 
     def _eager(self) -> GradientMatching:
-        """The same method, uncompiled, with weights that gradients can be taken of."""
+        """The same method, uncompiled and undivided, with weights that gradients can be taken of."""
         eager = copy.copy(self)
         eager.matched, eager.fixed = split_weights(self.context.network, self.settings.distance, detach=False)
         eager._match = match_eager
         return eager
 
-    def smaller_chunk(self) -> int | None:
-        """Halve the classes per launch, after the device ran out of memory."""
-        most = max(map(len, self.chunks))
-        if most == 1:
+    def smaller_chunk(self) -> str | None:
+        """Halve the classes per launch, after the device ran out of memory; then the images of a class at once."""
+        most = max(map(len, self.chunks), default=1)
+        if most > 1:
+            self.chunk = most // 2
+            self.chunks = class_chunks(self.context.synthetic.counts, self.chunk, self.own)
+            return f"{self.chunk} classes are matched at once from here on (run.class_chunk)"
+        part = self.part or self._images_at_once()
+        if part == 1 or next(self.context.network.buffers(), None) is not None:
             return None
-        self.chunk = most // 2
-        self.chunks = class_chunks(self.context.synthetic.counts, self.chunk)
-        return self.chunk
+        self.part = part // 2
+        self.matched, self.fixed = split_weights(self.context.network, self.settings.distance, detach=False)
+        self._match = partial(match_in_parts, part=self.part)
+        return f"{self.part} images of a class are matched at once from here on (run.image_chunk)"
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """M image updates per class, each followed by training the network on real data or on the synthetic set."""
@@ -341,28 +423,40 @@ class GradientMatching:
         context.trainer.restart()
         plan = self._draw(step)
         losses = torch.zeros((), device=self.labels.device)
-        context.real.expect(plan.real[:, 0])
+        own = slice(self.own.start, self.own.stop)
+        context.real.expect(plan.real[own, 0])
         for inner in range(settings.inner_steps):
-            context.real.expect(plan.real[:, inner + 1 : inner + 2])
+            context.real.expect(plan.real[own, inner + 1 : inner + 2])
             if settings.freeze_batch_norm:
                 self._freeze_batch_norm(step, inner)
             losses += self.class_loop(inner, plan) if settings.image_step == "class" else self.sum_step(inner, plan)
+            if settings.image_step == "class" and (settings.network_epochs or inner + 1 == settings.inner_steps):
+                self._join_classes()
             if settings.network_samples:
                 batches = plan.network[inner].unbind()
                 context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
             elif inner + 1 < settings.inner_steps:
                 self._train_on_synthetic(step, inner)
             on_inner(inner + 1, settings.inner_steps)
+        if settings.image_step == "class":
+            context.ranks.add_([losses.view(1)])
         return losses / (settings.inner_steps * context.synthetic.num_classes)
+
+    def _join_classes(self) -> None:
+        """Bring together the images of all classes that ranks have moved on their own."""
+        self.context.ranks.join_rows_(
+            [self.context.synthetic.images, self.optimiser.velocity], self.context.synthetic.rows(self.own)
+        )
 
     def sum_step(self, inner: int, plan: Plan) -> torch.Tensor:
         """One SGD step on the sum of all classes' distances (DC, DSA); the sum, a 0-d tensor."""
         synthetic = self.context.synthetic
-        gradient, total = torch.empty_like(synthetic.images), torch.zeros((), device=self.labels.device)
+        gradient, total = torch.zeros_like(synthetic.images), torch.zeros((), device=self.labels.device)
         for labels in self.chunks:
             mine = synthetic.rows(labels)
             loss, gradient[mine] = self.image_gradient(labels, synthetic.images[mine], inner, plan)
             total += loss
+        self.context.ranks.add_([gradient, total.view(1)])
         self.optimiser.step(gradient)
         return total
 
@@ -503,12 +597,12 @@ def classes_that_fit(bytes_per_class: int, free_bytes: int) -> int:
     return max(1, min(CLASSES_AT_ONCE, int(free_bytes * MEMORY_SHARE / max(1, bytes_per_class))))
 
 
-def class_chunks(counts: list[int], most: int) -> list[range]:
-    """Runs of consecutive classes with equally many stored images, at most ``most`` in each."""
+def class_chunks(counts: list[int], most: int, labels: range | None = None) -> list[range]:
+    """Runs of consecutive classes with equally many stored images, at most ``most`` in each; of ``labels``, or all."""
     chunks: list[range] = []
-    for label, count in enumerate(counts):
+    for label in range(len(counts)) if labels is None else labels:
         last = chunks[-1] if chunks else range(0)
-        if len(last) in range(1, most) and counts[last.start] == count:
+        if len(last) in range(1, most) and counts[last.start] == counts[label]:
             chunks[-1] = range(last.start, label + 1)
         else:
             chunks.append(range(label, label + 1))

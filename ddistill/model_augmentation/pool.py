@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.training import NetworkFactory
+from ddistill.ranks import Ranks
 from ddistill.storage import (
     cache_folder,
     file_checksum,
@@ -90,12 +91,14 @@ def train_pool(
         on_member: called with (epochs done, epochs in all).
         safety: how training in progress is kept; a pool that cannot be stored is used all the same.
     """
-    safety = safety or Safety()
+    safety, ranks = safety or Safety(), factory.ranks
     identity = pool_identity(factory, data_fingerprint, size, epochs, seed)
     home = (folder or cache_folder() / "pools") / fingerprint(identity)[:20]
-    stored = _read_pool(home, identity)
+    stored = ranks.first_does(lambda: _read_pool(home, identity))
     if stored is not None:
         return stored
+    if not ranks.first:
+        return _train(factory, home, identity, on_member, safety)
     try:
         lock = FileLock(make_parent(home.with_suffix(".lock"))).acquire()
     except OSError as error:
@@ -104,7 +107,7 @@ def train_pool(
     with lock:  # another process may have been at it: then its pool is used
         if home.is_dir():
             remove_leftovers(home)
-        return _read_pool(home, identity) or _train(factory, home, identity, on_member, safety)
+        return _train(factory, home, identity, on_member, safety)
 
 
 def _train(
@@ -115,36 +118,52 @@ def _train(
     safety: Safety,
     stored: bool = True,
 ) -> Pool:
-    """Train what is missing; finished members and epochs are kept, so that an interrupted pool goes on."""
-    size, epochs, seed = identity["size"], identity["epochs"], identity["seed"]
-    members, seconds, checksums = _finished(home, identity)
-    unfinished = Unfinished(home / IN_PROGRESS if stored else None, safety)
-    for index in range(len(members), size):
+    """Train what is missing; finished members and epochs are kept, so that an interrupted pool goes on.
+
+    Ranks train a member each; the first one stores them.
+    """
+    size, epochs, seed, ranks = identity["size"], identity["epochs"], identity["seed"], factory.ranks
+    whole = ranks.first_does(lambda: _read_pool(home, identity))
+    if whole is not None:
+        return whole
+    members, seconds, checksums = ranks.first_does(lambda: _finished(home, identity))
+    stored = stored and ranks.first
+    unfinished = Unfinished(home / in_progress(ranks) if stored or ranks.rank else None, safety)
+    for group in ranks.rounds(range(len(members), size)):
         started = time.perf_counter()
+        own = ranks.own(group)
+        weights = None
+        if own is not None:
 
-        def on_epoch(done: int, _: int, index: int = index) -> None:
-            if on_member:
-                on_member(index * epochs + done, size * epochs)
+            def on_epoch(done: int, _: int, own: int = own) -> None:
+                if on_member:
+                    on_member(own * epochs + done, size * epochs)
 
-        weights = factory.early_stage(epochs, seed, "pool", index, on_epoch, unfinished=unfinished)
-        members.append({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+            trained = factory.early_stage(epochs, seed, "pool", own, on_epoch, unfinished=unfinished)
+            weights = {name: tensor.cpu().contiguous() for name, tensor in trained.items()}
+        members += [member for member in ranks.gather(weights) if member is not None]
         seconds += time.perf_counter() - started
-        if not stored:
-            continue
-        try:
-            write_tensors(_member_path(home, index), members[-1])
-            checksums.append(file_checksum(_member_path(home, index)))
-            name = DESCRIPTION if index + 1 == size else UNFINISHED
-            write_checked_json(home / name, {**identity, "seconds": seconds, "members": checksums})
-            unfinished.finish()
-        except OSError as error:
-            safety.note(f"the pool cannot be stored for other runs: {error.strerror}: {home}")
-            stored, unfinished.path = False, None
-        if index + 1 < size:
+        if stored:
+            try:
+                for index in group:
+                    write_tensors(_member_path(home, index), members[index])
+                    checksums.append(file_checksum(_member_path(home, index)))
+                name = DESCRIPTION if len(members) == size else UNFINISHED
+                write_checked_json(home / name, {**identity, "seconds": seconds, "members": checksums})
+            except OSError as error:
+                safety.note(f"the pool cannot be stored for other runs: {error.strerror}: {home}")
+                stored, unfinished.path = False, None
+        unfinished.finish()
+        if len(members) < size:
             safety.check()
     if stored:
         (home / UNFINISHED).unlink(missing_ok=True)
-    return Pool(members, seconds, home, reused=False)
+    return Pool(members, ranks.from_first(seconds), home, reused=False)
+
+
+def in_progress(ranks: Ranks) -> str:
+    """Name of the file that keeps the training that this rank is at."""
+    return IN_PROGRESS if ranks.first else f"in-progress-{ranks.rank}.safetensors"
 
 
 def _read_pool(home: Path, identity: dict[str, Any]) -> Pool | None:

@@ -65,7 +65,7 @@ class FreshSource:
 
     def weights(self, step: int) -> Weights:
         """Weights that depend on (seed, step)."""
-        return self.factory.early_stage(self.epochs, self.seed, "fresh", step)
+        return self.factory.early_stage(self.epochs, self.seed, "fresh", step, together=True)
 
 
 class PoolSource:

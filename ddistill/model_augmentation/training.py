@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from ddistill.data import epoch_batches
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
+from ddistill.ranks import ALONE, Ranks
 from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, step_decay
 
 OnEpoch = Callable[[int, int], None]
@@ -28,6 +29,7 @@ class NetworkFactory:
         num_classes: of the data.
         compiled: compile the training step.
         precision: of convolutions and products.
+        ranks: train a fresh network together, and share the networks of a pool out.
     """
 
     network: NetworkSettings
@@ -36,21 +38,27 @@ class NetworkFactory:
     num_classes: int
     compiled: bool = False
     precision: Resolved = "fp32"
-    _trainer: Trainer | None = None
+    ranks: Ranks = ALONE
+    _trainers: dict[bool, Trainer] = field(default_factory=dict)
 
     def build(self, *key: int | str) -> nn.Module:
         """A network with fresh weights drawn from the key, on the device of the images."""
         channels, size = self.source.images.shape[1], self.source.images.shape[-1]
         return build_network(self.network, self.num_classes, channels, size, *key).to(self.source.device)
 
-    def trainer(self) -> Trainer:
-        """The one trainer, and its module, that early-stage training reuses."""
-        if self._trainer is None:
-            module = self.build("workspace")
-            self._trainer = Trainer(
-                module, self.source, self.training, compiled=self.compiled, precision=self.precision
+    def trainer(self, *, together: bool = False) -> Trainer:
+        """The one trainer, and its module, that early-stage training reuses; one more for what ranks do together."""
+        together = together and self.ranks.count > 1
+        if together not in self._trainers:
+            self._trainers[together] = Trainer(
+                self.build("workspace"),
+                self.source,
+                self.training,
+                compiled=self.compiled,
+                precision=self.precision,
+                ranks=self.ranks if together else ALONE,
             )
-        return self._trainer
+        return self._trainers[together]
 
     def steps_per_epoch(self) -> int:
         """Mini-batches of an epoch, the last one filled from the next pass."""
@@ -66,15 +74,17 @@ class NetworkFactory:
         *,
         decay: bool = True,
         unfinished: Unfinished | None = None,
+        together: bool = False,
     ) -> Weights:
         """Weights after ``epochs`` on the real data, a function of (seed, purpose, step).
 
         With ``decay`` the rate falls x0.2 at 2/3 and 5/6 of the epochs. ``unfinished`` keeps the epochs done.
+        ``together``: all ranks train it, in lockstep.
         """
         fresh = self.build(seed, purpose, step).state_dict()
         if not epochs:
             return copy_of(fresh)
-        trainer = self.trainer()
+        trainer = self.trainer(together=together)
         trainer.module.load_state_dict(fresh)
         trainer.restart()
         batch, device = min(self.training.batch, len(self.source.labels)), self.source.images.device

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 
 from ddistill.model_augmentation.perturb import Weights
-from ddistill.model_augmentation.pool import OnMember, pool_identity
+from ddistill.model_augmentation.pool import OnMember, in_progress, pool_identity
 from ddistill.model_augmentation.training import NetworkFactory, copy_of
 from ddistill.randomness import generator
 from ddistill.storage import (
@@ -32,7 +32,7 @@ from ddistill.storage import (
 )
 from ddistill.training import Safety, Unfinished
 
-DESCRIPTION, IN_PROGRESS = "trajectories.json", "in-progress.safetensors"
+DESCRIPTION = "trajectories.json"
 
 
 @dataclass(frozen=True)
@@ -111,25 +111,41 @@ def train_trajectories(
     """
     identity = {**pool_identity(factory, data_fingerprint, size, epochs, seed), "kind": "trajectories"}
     home = (folder or cache_folder() / "trajectories") / fingerprint(identity)[:20]
-    seconds, checksums = _stored(home, identity)
+    ranks = factory.ranks
+    seconds, checksums = ranks.first_does(lambda: _stored(home, identity))
     if len(checksums) == size:
         return Trajectories(home, size, epochs, seconds, reused=True)
+    safety = safety or Safety()
+    if not ranks.first:
+        return _train(factory, home, identity, on_member, safety)
     with FileLock(make_parent(home.with_suffix(".lock"))):  # another process may be at it: then its experts are used
         if home.is_dir():
             remove_leftovers(home)
-        unfinished = Unfinished(home / IN_PROGRESS, safety or Safety())
-        seconds, checksums = _stored(home, identity)
-        reused = len(checksums) == size
-        for expert in range(len(checksums), size):
-            started = time.perf_counter()
-            write_tensors(_path(home, expert), _train_one(factory, epochs, seed, expert, size, on_member, unfinished))
-            seconds += time.perf_counter() - started
-            checksums.append(file_checksum(_path(home, expert)))
+        return _train(factory, home, identity, on_member, safety)
+
+
+def _train(
+    factory: NetworkFactory, home: Path, identity: dict[str, Any], on_member: OnMember | None, safety: Safety
+) -> Trajectories:
+    """Train what is missing. Ranks train an expert each and write it into the folder, which they must share."""
+    size, epochs, seed, ranks = identity["size"], identity["epochs"], identity["seed"], factory.ranks
+    unfinished = Unfinished(home / in_progress(ranks), safety)
+    seconds, checksums = ranks.first_does(lambda: _stored(home, identity))
+    reused = len(checksums) == size
+    for group in ranks.rounds(range(len(checksums), size)):
+        started = time.perf_counter()
+        own, checksum = ranks.own(group), None
+        if own is not None:
+            write_tensors(_path(home, own), _train_one(factory, epochs, seed, own, size, on_member, unfinished))
+            checksum = file_checksum(_path(home, own))
+        checksums += [found for found in ranks.gather(checksum) if found is not None]
+        seconds += time.perf_counter() - started
+        if ranks.first:
             write_checked_json(home / DESCRIPTION, {**identity, "seconds": seconds, "experts": checksums})
-            unfinished.finish()
-            if expert + 1 < size:
-                unfinished.safety.check()
-    return Trajectories(home, size, epochs, seconds, reused)
+        unfinished.finish()
+        if len(checksums) < size:
+            safety.check()
+    return Trajectories(home, size, epochs, ranks.from_first(seconds), reused)
 
 
 def _train_one(

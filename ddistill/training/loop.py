@@ -28,6 +28,7 @@ from ddistill.augment import (
 )
 from ddistill.data import expect, touched
 from ddistill.memory import free_memory_bytes
+from ddistill.ranks import ALONE, Ranks
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.precision import Forward, Resolved
@@ -167,6 +168,8 @@ class Trainer:
         settings: optimiser, augmentation, CutMix.
         compiled: compile forward, backward and update into one graph (modules without buffers only).
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
+        ranks: share the images of each mini-batch, once it is augmented and mixed. A module with buffers (batch norm)
+            looks at whole batches, so there every rank does the same.
     """
 
     def __init__(
@@ -177,15 +180,19 @@ class Trainer:
         *,
         compiled: bool = False,
         precision: Resolved = "fp32",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.module = module
         self.source = source
         self.settings = settings
         self.pipeline = source.pipeline(settings.augment)
         self.forward = Forward(module, precision)
-        compiled = compiled and next(module.buffers(), None) is None
+        couples = next(module.buffers(), None) is not None
+        compiled = compiled and not couples
+        self.ranks = ALONE if couples else ranks
         self._gradients = _functional_gradients if compiled else _autograd_gradients
         self._step = maybe_compile(self._update, compiled)
+        self._own_gradients = maybe_compile(self._batch_gradients, compiled)
         self.parameters = {name: p.detach() if compiled else p for name, p in module.named_parameters()}
         self.momenta: dict[str, torch.Tensor] = {}
         self.restart()
@@ -256,7 +263,11 @@ class Trainer:
                 partner = mix.keys[step, : len(batch)].argsort()
                 images, share = cutmix(images, mix.box[step], partner)
             labels = self.source.fetch_labels(batch)
-            loss = self._step(images, labels, labels[partner], share, rates[step], self.parameters, self.momenta)
+            inputs = (images, labels, labels[partner], share)
+            if self.ranks.count > 1 and len(batch) >= self.ranks.count:
+                loss = self._shared_step(*inputs, rates[step])
+            else:
+                loss = self._step(*inputs, rates[step], self.parameters, self.momenta)
         return loss
 
     def flops_per_step(self) -> float:
@@ -269,6 +280,25 @@ class Trainer:
             _autograd_gradients(Forward(module), weights, images, lambda logits: F.cross_entropy(logits, labels))
         return float(counter.get_total_flops())
 
+    def _shared_step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        lr: torch.Tensor,
+    ) -> torch.Tensor:
+        """One step of which this rank computes its images' part of the gradient."""
+        own = self.ranks.share(len(images))
+        rows, weight = slice(own.start, own.stop), len(own) / len(images)
+        part = (images[rows], labels[rows], partner_labels[rows], share)
+        gradients, loss = self._own_gradients(*part, self.parameters)
+        sums = [gradient * weight for gradient in gradients.values()]
+        loss = (loss * weight).reshape(1)
+        self.ranks.add_([*sums, loss])
+        self._descend(dict(zip(gradients, sums, strict=True)), lr, self.parameters, self.momenta)
+        return loss[0]
+
     def _update(
         self,
         images: torch.Tensor,
@@ -279,17 +309,36 @@ class Trainer:
         parameters: dict[str, torch.Tensor],
         momenta: dict[str, torch.Tensor],
     ) -> torch.Tensor:
+        gradients, loss = self._batch_gradients(images, labels, partner_labels, share, parameters)
+        self._descend(gradients, lr, parameters, momenta)
+        return loss
+
+    def _batch_gradients(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        parameters: dict[str, torch.Tensor],
+    ) -> Gradients:
         def loss_of(logits: torch.Tensor) -> torch.Tensor:
             own, other = F.cross_entropy(logits, labels), F.cross_entropy(logits, partner_labels)
             return share * own + (1.0 - share) * other
 
-        gradients, loss = self._gradients(self.forward, parameters, images, loss_of)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                decayed = gradients[name] + self.settings.weight_decay * parameter
-                momentum = momenta[name].mul_(self.settings.momentum).add_(decayed)
-                parameter.sub_(lr * momentum)
-        return loss
+        return self._gradients(self.forward, parameters, images, loss_of)
+
+    @torch.no_grad()
+    def _descend(
+        self,
+        gradients: dict[str, torch.Tensor],
+        lr: torch.Tensor,
+        parameters: dict[str, torch.Tensor],
+        momenta: dict[str, torch.Tensor],
+    ) -> None:
+        for name, parameter in parameters.items():
+            decayed = gradients[name] + self.settings.weight_decay * parameter
+            momentum = momenta[name].mul_(self.settings.momentum).add_(decayed)
+            parameter.sub_(lr * momentum)
 
 
 LossOfLogits = Callable[[torch.Tensor], torch.Tensor]

@@ -1,10 +1,15 @@
 """The hot path: classes in one launch, bfloat16 over float32 masters, no host reads, no compilation after warm-up."""
 
+import weakref
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddistill.augment import AugmentSettings
+from ddistill.errors import UserError
 from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
@@ -20,6 +25,8 @@ def make_method(
     precision: str = "fp32",
     compiled: bool = False,
     operations: tuple[str, ...] = ("color", "crop", "cutout"),
+    image_chunk: int | None = None,
+    network: torch.nn.Module | None = None,
 ) -> GradientMatching:
     draws = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (20 * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
@@ -28,15 +35,14 @@ def make_method(
     images = torch.rand(len(labels), 3, SIDE, SIDE, generator=draws)
     synthetic = SyntheticSet(images, labels, tuple("abcd"), 2, "single", source.mean, source.std)
     torch.manual_seed(2)
-    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
+    network = network or ConvNet(CLASSES, size=SIDE, width=8, depth=2)
     settings = IDCSettings(
         image_lr=5.0, inner_steps=2, real_batch=6, augment=AugmentSettings(operations=operations), network_samples=16
     )
     trainer = Trainer(network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision)
     offsets = [20 * c for c in range(CLASSES + 1)]
-    return GradientMatching(
-        settings, Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, class_chunk)
-    )
+    context = Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, class_chunk)
+    return GradientMatching(settings, replace(context, image_chunk=image_chunk))
 
 
 def step_of(method: GradientMatching) -> torch.Tensor:
@@ -173,19 +179,106 @@ def test_as_many_classes_go_into_a_launch_as_fit(per_class, free, classes):
     assert fast.classes_that_fit(per_class, free) == classes
 
 
-def test_what_a_class_keeps_for_its_backward_passes_is_counted():
-    two, eight = (make_method((count,) * CLASSES).activation_bytes() for count in (2, 8))
+def test_what_one_more_image_keeps_for_its_backward_passes_is_counted():
+    method = make_method()
     maps = 8 * SIDE * SIDE * 4  # of one image in the first block
-    assert two > (6 + 8) * maps  # real and decoded images
-    assert 24 * maps < eight - two < eight
+    assert 3 * maps < method.activation_bytes() < 30 * maps
+    halves = make_method(network=ConvNet(CLASSES, size=SIDE, width=4, depth=2)).activation_bytes()
+    assert 0.4 < halves / method.activation_bytes() < 0.7
 
 
 def test_a_device_that_is_no_cpu_asks_for_its_free_memory(monkeypatch):
     method = make_method()
     method.labels = torch.empty(CLASSES, device="meta")
     method.activation_bytes = lambda: 1
-    monkeypatch.setattr(fast, "free_memory_bytes", lambda device: 8)
-    assert method._class_chunk() == fast.classes_that_fit(1, 8) == 3
+    for free, classes, part in ((10**9, 10, None), (100, 5, None), (15, 1, 6), (1, 1, 1)):  # 8 images a class
+        monkeypatch.setattr(fast, "free_memory_bytes", lambda device, free=free: free)
+        method.part = None
+        assert method._choose_chunk() == classes
+        assert method.part == part
+
+
+@pytest.mark.parametrize("distance", ["mse", "l1", "cosine"])
+@pytest.mark.parametrize("part", [1, 3, 100])
+def test_images_do_not_depend_on_how_many_activations_are_kept(distance, part):
+    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
+    draws = torch.Generator().manual_seed(0)
+    real, synthetic = (torch.randn(n, 3, SIDE, SIDE, generator=draws) for n in (7, 5))
+    setting = (Forward(network), distance, *fast.split_weights(network, distance, detach=False))
+    value, gradient = fast.match_eager(*setting, real, synthetic, torch.tensor(1))
+    in_parts, parts_gradient = fast.match_in_parts(*setting, real, synthetic, torch.tensor(1), part)
+    assert in_parts.item() == pytest.approx(value.item(), rel=1e-4)
+    assert relative_error(parts_gradient, gradient) < 1e-4
+
+
+class Holder:
+    """What autograd keeps in place of a tensor; gone with the graph."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+def test_parts_keep_less():
+    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
+    real, synthetic = torch.randn(2, 12, 3, SIDE, SIDE)
+    setting = (Forward(network), "mse", *fast.split_weights(network, "mse", detach=False))
+
+    def most_kept(match) -> int:
+        """Bytes that the backward passes of one graph keep, at most."""
+        alive: dict[int, int] = {}
+        most = 0
+
+        def keep(tensor):
+            nonlocal most
+            alive[id(holder := Holder(tensor))] = tensor.nbytes
+            weakref.finalize(holder, alive.pop, id(holder))
+            most = max(most, sum(alive.values()))
+            return holder
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda holder: holder.tensor):
+            match(*setting, real, synthetic, torch.tensor(1))
+        return most
+
+    whole, parts = most_kept(fast.match_eager), most_kept(partial(fast.match_in_parts, part=2))
+    assert parts < 0.4 * whole
+
+
+@pytest.mark.parametrize("image_chunk", [1, 4])
+def test_a_whole_step_does_not_depend_on_the_image_chunk(image_chunk):
+    start = make_method().context.synthetic.images
+    whole, parts = step_of(make_method()) - start, step_of(make_method(image_chunk=image_chunk)) - start
+    assert relative_error(parts, whole) < 1e-3
+
+
+def test_a_class_that_does_not_fit_is_divided(monkeypatch):
+    start = make_method().context.synthetic.images
+    whole = step_of(make_method()) - start
+    per_image = make_method().activation_bytes()
+    monkeypatch.setattr(fast, "free_memory_bytes", lambda device: 10 * per_image)
+    method = make_method()
+    assert method.part == 4  # of 10 that would fill the memory
+    assert method.chunk == 1
+    assert relative_error(step_of(method) - start, whole) < 1e-3
+
+
+def test_batch_norm_looks_at_whole_classes():
+    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm="batch")
+    with pytest.raises(UserError, match=r"run\.image_chunk=2.*network\.norm=instance"):
+        make_method(network=network, image_chunk=2)
+    assert make_method(network=network).part is None
+
+
+def test_less_and_less_is_kept_after_running_out_of_memory():
+    method = make_method(class_chunk=3, operations=())
+    said = []
+    while (change := method.smaller_chunk()) is not None:
+        said.append(change.split(" are")[0])
+    assert said[0] == "1 classes"
+    assert said[-1] == "1 images of a class"
+    assert len(said) == len(set(said)) == 4
+    start = make_method(operations=()).context.synthetic.images
+    whole = step_of(make_method(operations=())) - start
+    assert relative_error(step_of(method) - start, whole) < 1e-3
 
 
 def test_free_memory_is_some_of_the_machine():
