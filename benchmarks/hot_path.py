@@ -80,7 +80,7 @@ def fast_phases(
         IDCSettings(inner_steps=1, network_samples=shape["samples"]),
         Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, ranks=ranks),
     )
-    plan = method._draw(1)
+    plan = method.draw(1)
     batches = list(plan.network[0])
     decoded, decoded_labels = synthetic.decoded()
     judge = Trainer(
@@ -104,7 +104,7 @@ def fast_phases(
 def reference_phases(shape: Shape, device: torch.device) -> Phases:
     """The same work, written from the formulas; without augmentation, which is a few percent."""
     _, method = fast_phases(shape, False, "fp32", device)
-    context, plan = method.context, method._draw(1)
+    context, plan = method.context, method.draw(1)
     stored = context.synthetic.images.view(shape["classes"], shape["ipc"], 3, shape["size"], shape["size"])
     real = [context.real.fetch(plan.real[c, 0]) for c in range(shape["classes"])]
     batches = list(plan.network[0])

@@ -48,7 +48,7 @@ def child(width: int, trials: int) -> None:
     with joined(CPU) as ranks:
         (together, shared), (alone, single) = (fast_phases(shape, False, "fp32", CPU, who) for who in (ranks, ALONE))
         times: dict[str, list[float]] = {"together": [], "alone": []}
-        for trial in range(trials + 1):  # the first is a warm-up
+        for _ in range(trials + 1):  # the first is a warm-up
             seconds = inner_step(together, shared, ranks)
             if ranks.first:
                 times["together"].append(seconds)

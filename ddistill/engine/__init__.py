@@ -1,16 +1,20 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
+from ddistill.engine.early_stage import pool_for, trajectories_for
 from ddistill.engine.folder import check_folder
-from ddistill.engine.plan import Plan, plan_run, training_costs
-from ddistill.engine.run import Run, distill_data, pool_for, trajectories_for
+from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
+from ddistill.engine.run import Run, distill_data
 from ddistill.observer import Observer
 
 __all__ = [
+    "InnerStep",
     "Observer",
+    "OnPaper",
     "Plan",
     "Run",
     "check_folder",
     "distill_data",
+    "on_paper",
     "plan_run",
     "pool_for",
     "training_costs",

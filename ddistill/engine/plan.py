@@ -13,7 +13,7 @@ from ddistill.data import RealData
 from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.run import Session, on_device
 from ddistill.evaluation.protocol import evaluation_epochs
-from ddistill.methods import CountsItsWork
+from ddistill.methods import CountsItsWork, GradientMatching, GradientMatchingSettings, Method
 from ddistill.model_augmentation import FreshSource, NetworkFactory, load_into
 from ddistill.networks import build_network
 from ddistill.observer import Observer
@@ -24,8 +24,12 @@ TRAINING_STEPS = 8
 FEW, MORE = 1, 3
 """Inner steps of the measured outer steps."""
 TRIALS = 3
-LONG_SECONDS = 60.0
-"""No further outer step is measured of a method whose steps differ in length."""
+MEASURED_CLASSES = 4
+"""Classes that gradient matching is measured on; one more costs the same."""
+LONG_SECONDS = 30.0
+"""Nothing is measured once more after this."""
+STATE_COPIES = 4
+"""Of the stored images in memory: the set, its momentum, and both in the state that is kept."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,81 @@ class Plan:
         flops: by phase: pool, distill.
         peak_memory_bytes: that the measured steps have needed, data included.
         outer_steps: of the run.
+        classes: of the data.
+        inner: parts of an inner step of gradient matching with a network that is trained on real images.
+        fresh_seconds: of an outer step, for training its fresh network.
     """
 
     seconds: dict[str, float]
     flops: dict[str, float]
     peak_memory_bytes: int
     outer_steps: int
+    classes: int = 0
+    inner: InnerStep | None = None
+    fresh_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class InnerStep:
+    """An inner step of gradient matching in parts.
+
+    Attributes:
+        steps: inner steps of an outer step.
+        class_seconds: of matching one class.
+        batch_seconds: of training the network on one mini-batch.
+        batches: mini-batches.
+        network_bytes: of the weights, which travel with each mini-batch where processes share it.
+        stored_bytes: of the stored images of one class.
+    """
+
+    steps: int
+    class_seconds: float
+    batch_seconds: float
+    batches: int
+    network_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class OnPaper:
+    """What a run would cost with other numbers of classes and devices, from the parts that were measured on one.
+
+    Attributes:
+        classes: of the data, each with as many images as a class has now.
+        devices: that share the run.
+        seconds: by phase; exchanges between devices are not counted.
+        memory_bytes: per device.
+        exchanged_bytes: that each device sends and receives in an outer step, at least.
+    """
+
+    classes: int
+    devices: int
+    seconds: dict[str, float]
+    memory_bytes: int
+    exchanged_bytes: int
+
+
+def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
+    """The costs of the plan's run with ``classes`` of the same size, shared by ``devices``.
+
+    Classes go to the devices in whole ones, mini-batches in even parts; a pool's networks and the evaluation's repeats
+    in whole ones. Only for a plan with an ``inner`` step.
+    """
+    inner = plan.inner
+    assert inner is not None
+    growth = classes / plan.classes
+    matching = -(-classes // devices) * inner.class_seconds
+    training = inner.batches * inner.batch_seconds / min(devices, recipe.training.batch)
+    networks, repeats = recipe.model_augmentation.pool_size, recipe.evaluation.repeats
+    fresh = plan.fresh_seconds * growth / devices
+    seconds = {
+        "pool": plan.seconds["pool"] * growth * -(-networks // devices) / networks,
+        "distill": plan.outer_steps * (inner.steps * (matching + training) + fresh),
+        "evaluate": plan.seconds["evaluate"] * growth * -(-repeats // devices) / repeats,
+    }
+    memory = plan.peak_memory_bytes + (classes - plan.classes) * inner.stored_bytes * STATE_COPIES
+    travelling = inner.steps * inner.batches * inner.network_bytes + 2 * classes * inner.stored_bytes
+    return OnPaper(classes, devices, seconds, memory, 2 * travelling * (devices - 1) // devices)
 
 
 def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> Plan:
@@ -61,7 +134,7 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     """
     recipe.check(data)
     place = torch.device(device)
-    seconds, flops = _distillation(data, recipe, place)
+    seconds, flops, inner = _distillation(data, recipe, place)
     settings = recipe.model_augmentation
     pool_epochs = 0 if settings.networks == "fresh" else settings.pool_size * settings.pool_epochs
     fresh_epochs = settings.fresh_epochs if settings.networks == "fresh" else 0
@@ -76,6 +149,9 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
         {"pool": epoch_f * pool_epochs, "distill": (flops + epoch_f * fresh_epochs) * outer},
         peak_memory_bytes(place),
         outer,
+        data.num_classes,
+        inner,
+        epoch_s * fresh_epochs,
     )
 
 
@@ -89,19 +165,22 @@ def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = 
     return _training_seconds(factory.trainer(), place) * steps, factory.trainer().flops_per_step() * steps
 
 
-def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float, InnerStep | None]:
     """Seconds and FLOPs of an outer step; that of many inner steps follows from one of few and one of more."""
     inner = getattr(recipe.method, "inner_steps", 0)
+    if isinstance(recipe.method, GradientMatchingSettings) and not recipe.method.network_epochs:
+        return _inner_step(data, recipe, device)
     if inner <= MORE:
-        return _outer_step(data, recipe, device)
+        return *_outer_step(data, recipe, device), None
     (few_s, few_f), (more_s, more_f) = (
         _outer_step(data, recipe.changed({"method.inner_steps": steps}), device) for steps in (FEW, MORE)
     )
     further = (inner - MORE) / (MORE - FEW)
-    return more_s + further * max(0.0, more_s - few_s), more_f + further * (more_f - few_f)
+    return more_s + further * max(0.0, more_s - few_s), more_f + further * (more_f - few_f), None
 
 
-def _outer_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+def _method(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Method, Callable[[int], None]]:
+    """The recipe's method, and what loads the weights of an outer step into its network."""
     session = Session(data, recipe, None, device, Observer(), 0.0)
     factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes)
     weights = FreshSource(factory, 0, recipe.run.seed).weights
@@ -109,10 +188,37 @@ def _outer_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[f
     network = session.network()
     synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), device)
     trainer = Trainer(network, session.real, recipe.training, precision=session.precision)
-    method = session.method(network, trainer, synthetic, False)
+    return session.method(network, trainer, synthetic, False), lambda step: load_into(network, weights(step))
+
+
+def _inner_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float, InnerStep]:
+    """An outer step of gradient matching from the matching of a few classes and a few mini-batches."""
+    method, load = _method(data, recipe, device)
+    assert isinstance(method, GradientMatching)
+    load(1)
+    matched = method.only(range(min(data.num_classes, max(method.chunk, MEASURED_CLASSES))))
+    drawn = method.draw(1)
+    trainer, synthetic = method.context.trainer, method.context.synthetic
+    batches = drawn.network.shape[1]
+    one_class = _seconds(lambda _: matched.class_loop(0, drawn), TRIALS, device) / len(matched.own)
+    one_batch = _training_seconds(trainer, device) if batches else 0.0
+    parts = InnerStep(
+        recipe.method.inner_steps,  # type: ignore[union-attr]
+        one_class,
+        one_batch,
+        batches,
+        sum(parameter.nbytes for parameter in trainer.parameters.values()),
+        synthetic.images.nbytes // data.num_classes,
+    )
+    seconds = parts.steps * (data.num_classes * one_class + batches * one_batch)
+    return seconds, method.flops_per_outer_step(), parts
+
+
+def _outer_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+    method, load = _method(data, recipe, device)
 
     def one(step: int) -> None:
-        load_into(network, weights(step))
+        load(step)
         method.outer_step(step, lambda done, of: None)
 
     if isinstance(method, CountsItsWork):
@@ -174,12 +280,14 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
 
 
 def _seconds(work: Callable[[int], object], trials: int, device: torch.device, *, warm: bool = True) -> float:
-    """Median seconds of some work, after one warm-up."""
-    taken = []
-    for trial in range(trials + warm):
-        began = time.perf_counter()
-        work(trial + 1)
+    """Median seconds of some work after one warm-up; no further trial once it has taken long."""
+    taken: list[float] = []
+    began = time.perf_counter()
+    while len(taken) < trials + warm and time.perf_counter() - began < LONG_SECONDS:
+        started = time.perf_counter()
+        work(len(taken) + 1)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - began)
-    return sorted(taken[warm:])[(len(taken) - warm) // 2]
+        taken.append(time.perf_counter() - started)
+    counted = taken[1:] if warm and len(taken) > 1 else taken
+    return sorted(counted)[len(counted) // 2]

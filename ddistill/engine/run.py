@@ -18,6 +18,7 @@ from ddistill.config import Recipe, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from ddistill.engine.early_stage import pool_for, trajectories_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe
 from ddistill.engine.lock import locked
@@ -45,8 +46,6 @@ from ddistill.model_augmentation import (
     TrajectorySource,
     Weights,
     load_into,
-    train_pool,
-    train_trajectories,
 )
 from ddistill.networks import runs_on_kernels
 from ddistill.observer import Observer, Phase
@@ -549,41 +548,9 @@ class Session:
         return Run(recipe, synthetic, summary, self.folder)
 
 
-def pool_for(
-    recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety | None = None
-) -> Pool:
-    """The pool of a recipe on these data: from the cache, else trained."""
-    return train_pool(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer), safety=safety)
-
-
-def trajectories_for(
-    recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety | None = None
-) -> Trajectories:
-    """The expert trajectories of a recipe on these data: from the cache, else trained."""
-    return train_trajectories(factory, _data_identity(recipe, data), **_pool_settings(recipe, observer), safety=safety)
-
-
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the CPU's allocator, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _data_identity(recipe: Recipe, data: RealData) -> str:
-    whitened = f"-{recipe.data.whitening}" if recipe.data.whitening else ""
-    if not recipe.data.validation_fraction:
-        return data.fingerprint + whitened
-    # which images are held out follows from the run's seed
-    return f"{data.fingerprint}-{recipe.data.validation_fraction}-{recipe.run.seed}{whitened}"
-
-
-def _pool_settings(recipe: Recipe, observer: Observer) -> dict[str, Any]:
-    settings = recipe.model_augmentation
-    return {
-        "size": settings.pool_size,
-        "epochs": settings.pool_epochs,
-        "seed": settings.pool_seed,
-        "on_member": lambda done, total: observer.progress("pool", done, total),
-    }
 
 
 def on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:

@@ -266,12 +266,30 @@ def test_a_plan_predicts_the_work_of_a_run_and_writes_nothing(recipe, tmp_path, 
 
 
 def test_the_plan_is_shown(tmp_path):
-    words = ["plan", "digits", *TINY, "--ipc", "2"]
+    words = ["plan", "digits", *TINY, "--ipc", "2", "--devices", "1,8"]
     result = ddistill(*words, cwd=tmp_path, DDISTILL_CACHE=str(tmp_path / "cache"))
     assert result.returncode == 0, result.stderr
-    for part in ("pool or experts", "distillation", "evaluation", "2 outer steps on cpu", "GiB"):
+    for part in ("pool or experts", "distillation", "evaluation", "2 outer steps on cpu", "GiB", "On paper"):
         assert part in result.stdout
+    assert [line.split()[1:4:2] for line in result.stdout.splitlines() if " MiB per outer step" in line] == [
+        [classes, devices] for classes in ("10", "100", "1000") for devices in ("1", "8")
+    ]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--devices", "1,x"], "takes whole numbers from 1"),
+        (["--devices", "0"], "takes whole numbers from 1"),
+        (["--recipe", "random", "--devices", "2"], "method random is not planned for several devices"),
+    ],
+)
+def test_devices_that_cannot_be_planned_are_refused(words, reason):
+    small = ["--set", "network.width=8", "--set", "evaluation.epochs=1", "--set", "evaluation.repeats=1"]
+    result = CliRunner().invoke(app, ["plan", "digits", *words, *small, "--device", "cpu"])
+    assert result.exit_code == 2
+    assert reason in result.stderr
 
 
 @pytest.mark.parametrize("ipc", [("--ipc", "10"), ("--set", "synthetic.ipc=10")])

@@ -138,7 +138,7 @@ class HostReads(TorchDispatchMode):
 
 def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end():
     method = make_method()
-    plan = method._draw(1)
+    plan = method.draw(1)
     with HostReads() as reads:
         for inner in range(2):
             method.class_loop(inner, plan)

@@ -3,6 +3,8 @@
 Tolerance 1e-4 relative, float32.
 """
 
+from functools import partial
+
 import pytest
 import torch
 from reference import convnet, matching
@@ -58,7 +60,14 @@ def forward(parameters: dict[str, torch.Tensor], images: torch.Tensor) -> torch.
     return convnet.convnet_forward(parameters, images, depth=2)
 
 
-@pytest.mark.parametrize("implementation", [fast.match, fast.match_eager])
+IMPLEMENTATIONS = {
+    "match": fast.match,
+    "match_eager": fast.match_eager,
+    "match_in_parts": partial(fast.match_in_parts, part=3),
+}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS.values(), ids=list(IMPLEMENTATIONS))
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_loss_and_image_gradient_agree_with_the_reference(distance, implementation):
     method = make_method(distance, 1, "single")
@@ -76,13 +85,13 @@ def test_loss_and_image_gradient_agree_with_the_reference(distance, implementati
     assert relative_error(gradient, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_resnet_ap_image_gradient_agrees_with_the_reference(distance):
+@pytest.mark.parametrize(("distance", "side"), [*((name, SIDE) for name in DISTANCES), ("l1", 224)])
+def test_resnet_ap_image_gradient_agrees_with_the_reference(distance, side):
     torch.manual_seed(0)
-    network = ResNetAP(CLASSES, size=SIDE, width=0.125)
+    network = ResNetAP(CLASSES, size=side, width=0.125)
     parameters = dict(network.named_parameters())
     matched, fixed = fast.split_weights(network, distance, detach=False)
-    real, synthetic = torch.randn(4, 3, SIDE, SIDE), torch.randn(3, 3, SIDE, SIDE)
+    real, synthetic = torch.randn(4, 3, side, side), torch.randn(3, 3, side, side)
     label = torch.tensor(2)
     loss, gradient = fast.match_eager(Forward(network), distance, matched, fixed, real, synthetic, label)
     expected_loss, expected = matching.class_loss_and_image_gradient(
@@ -104,7 +113,7 @@ def test_resnet_ap_image_gradient_agrees_with_the_reference(distance):
 def test_images_after_class_loops_agree_with_the_sequential_reference(distance, factor, decoder):
     method = make_method(distance, factor, decoder)
     context, settings = method.context, method.settings
-    plan = method._draw(1)
+    plan = method.draw(1)
     stored = context.synthetic.images.view(CLASSES, IPC, 3, SIDE, SIDE).clone()
     parameters = {name: p.detach() for name, p in context.network.named_parameters()}
     velocity = None
@@ -136,7 +145,7 @@ def test_images_after_class_loops_agree_with_the_sequential_reference(distance, 
 def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
     augment = AugmentSettings(operations=("color", "crop", "cutout"))
     method = make_method("mse", 2, "single", augment)
-    context, plan = method.context, method._draw(1)
+    context, plan = method.context, method.draw(1)
     stored = context.synthetic.images.view(CLASSES, IPC, 3, SIDE, SIDE).clone()
     calls = iter(range(CLASSES))
 
@@ -178,7 +187,7 @@ def test_more_decoded_images_than_the_limit_are_cut_to_a_random_subset():
     method = make_method("mse", 3, "single")
     small = method.settings.model_copy(update={"max_decoded": 5})
     limited = GradientMatching(small, method.context)
-    plan = limited._draw(1)
+    plan = limited.draw(1)
     assert {label: tuple(index.shape) for label, index in plan.subset.items()} == dict.fromkeys(range(CLASSES), (2, 5))
     assert not torch.equal(plan.subset[0][0].sort().values, plan.subset[0][1].sort().values)
     limited.outer_step(1, lambda done, total: None)

@@ -73,7 +73,7 @@ def test_dc_steps_normalised_images_along_the_sum_of_all_classes_cosine_distance
     context = make_context()
     settings = DCSettings(inner_steps=1, real_batch=8, network_epochs=0)
     method, start = GradientMatching(settings, context), context.synthetic.images.clone()
-    plan = method._draw(1)
+    plan = method.draw(1)
     real = real_batches(context, plan.real)
     parameters = {name: p.detach() for name, p in context.network.named_parameters()}
 
@@ -142,7 +142,7 @@ def test_dc_moves_the_statistics_of_batch_norms_by_real_images_and_holds_them_wh
     moved = norm.running_mean.clone()
     assert not torch.equal(moved, before)
     assert not norm.training
-    method.sum_step(0, method._draw(1))
+    method.sum_step(0, method.draw(1))
     assert torch.equal(norm.running_mean, moved)
     assert not norm.training
 
