@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -17,8 +18,8 @@ from pydantic import Field
 from ddistill.augment import AugmentSettings
 from ddistill.data import RealData, Split
 from ddistill.errors import UserError
+from ddistill.evaluation.judge import Judge, OnEpoch
 from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
-from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
@@ -28,13 +29,10 @@ from ddistill.training import (
     Trainer,
     TrainingSettings,
     Unfinished,
-    predict_accuracy,
     resolve_precision,
-    step_decay,
 )
 from ddistill.training.compilation import CompileMode, worth_compiling
 
-OnEpoch = Callable[[int, int], None]
 OnRun = Callable[[int, float], None]
 Part = Literal["test", "validation"]
 
@@ -122,6 +120,7 @@ def evaluate_set(
     name: str = "",
     part: Part = "test",
     ranks: Ranks = ALONE,
+    side_by_side: bool | None = None,
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
 
@@ -141,6 +140,8 @@ def evaluate_set(
         name: of this evaluation in what ``unfinished`` keeps.
         part: real images to test on.
         ranks: train a network each.
+        side_by_side: train all networks of this process at once, one launch for all; None: on a GPU, where the
+            architecture allows it.
 
     Raises:
         UserError: the data have no validation part.
@@ -160,32 +161,28 @@ def evaluate_set(
     exact = resolve_precision(precision, device)
     served = exact == "fp32" and runs_on_kernels(module, device)
     compiled = worth_compiling(compile_mode, ahead, served)
-    trainer = Trainer(module, train, settings.training, compiled=compiled, precision=exact)
     runs = dict(finished or {})
-
-    def judge(repeat: int) -> float:
-        module.load_state_dict(build_network(network, *shape, seed, "evaluation", repeat).state_dict())
-        trainer.source = sources[repeat % len(sources)]
-        trainer.restart()
-        training = f"{name} {repeat}"
-        first = unfinished.resume(training, trainer) if unfinished else 0
-        for epoch in range(first, epochs):
-            draws = generator(seed, "evaluation epoch", repeat, epoch)
-            order = torch.randperm(len(trainer.source.labels), generator=draws).to(device)
-            batches = order.split(settings.training.batch)
-            rate = step_decay(settings.training.lr, epochs, epoch)
-            trainer.run(batches, draws, [rate] * len(batches))
-            if on_epoch:
-                on_epoch(repeat * epochs + epoch + 1, settings.repeats * epochs)
-            if unfinished:
-                unfinished.keep(training, epoch + 1, trainer)
-        return predict_accuracy(module, test)
-
-    for group in ranks.rounds([repeat for repeat in range(settings.repeats) if repeat not in runs]):
-        own = ranks.own(group)
-        accuracies = ranks.gather(None if own is None else judge(own))
-        for repeat, accuracy in zip(group, accuracies, strict=False):
-            assert accuracy is not None
+    judge = Judge(
+        module,
+        network,
+        classes,
+        sources,
+        test,
+        settings.training,
+        epochs,
+        settings.repeats,
+        seed,
+        compiled,
+        exact,
+        device.type == "cuda" if side_by_side is None else side_by_side,
+        on_epoch,
+        unfinished,
+        name,
+    )
+    pending = [repeat for repeat in range(settings.repeats) if repeat not in runs]
+    for shares in judge.rounds(pending, ranks.count):
+        found = ranks.gather(judge.accuracies(shares[ranks.rank]))
+        for repeat, accuracy in zip(chain(*shares), chain(*found), strict=True):
             runs[repeat] = accuracy
             if on_run:
                 on_run(repeat, accuracy)

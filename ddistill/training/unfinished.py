@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from ddistill.storage import write_tensors
-from ddistill.training.loop import Trainer
 
 KEPT_EVERY_SECONDS = 120.0
 EXTRA = "extra."
@@ -50,6 +50,18 @@ class Safety:
             raise KeyboardInterrupt
 
 
+class HasState(Protocol):
+    """A training: its state can be taken and given back."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that decides how it goes on."""
+        ...
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave; KeyError or RuntimeError where it is of another network."""
+        ...
+
+
 class Unfinished:
     """Keeps the state of one training at a time, so that the next process goes on from its last epoch.
 
@@ -69,7 +81,7 @@ class Unfinished:
         self.kept = time.monotonic()
         self.extra: dict[str, torch.Tensor] = {}
 
-    def resume(self, training: str, trainer: Trainer) -> int:
+    def resume(self, training: str, trainer: HasState) -> int:
         """Take back the state of that training; the number of epochs that it has done, 0 where none is kept."""
         self.kept = time.monotonic()
         found = _read(self.path, training) if self.path is not None else None
@@ -84,7 +96,7 @@ class Unfinished:
         self.extra.update({name.removeprefix(EXTRA): tensor for name, tensor in extra.items()})
         return epochs
 
-    def keep(self, training: str, epochs: int, trainer: Trainer) -> None:
+    def keep(self, training: str, epochs: int, trainer: HasState) -> None:
         """At the end of an epoch: write the state if it is time to.
 
         Raises:

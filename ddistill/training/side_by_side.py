@@ -1,0 +1,131 @@
+"""Several networks of one architecture trained side by side: every step is one launch for all of them.
+
+A batch of 64 small images leaves most of a GPU idle, so R networks take little longer there than one. On a CPU they
+would only share it.
+
+Shapes: R networks, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.func import grad_and_value
+from torch.nn import functional as F
+
+from ddistill.augment import Pipeline, cutmix
+from ddistill.training.compilation import maybe_compile
+from ddistill.training.loop import Source, TrainingDraws, TrainingSettings
+from ddistill.training.precision import Forward, Resolved
+
+Tensors = dict[str, torch.Tensor]
+
+
+def can_stand_side_by_side(module: nn.Module) -> bool:
+    """Whether one launch can compute several such networks: not where buffers change (batch norm)."""
+    return next(module.buffers(), None) is None
+
+
+class SideBySide:
+    """What `Trainer` does to one module, done to R sets of weights; each has its own images and random numbers.
+
+    Args:
+        module: gives the architecture; its own weights are not touched.
+        states: the first weights of each network.
+        sources: images of each network, all of one shape.
+        settings: optimiser, augmentation, CutMix.
+        compiled: compile forward, backward and update into one graph.
+        precision: of convolutions and products.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        states: Sequence[Mapping[str, torch.Tensor]],
+        sources: Sequence[Source],
+        settings: TrainingSettings,
+        *,
+        compiled: bool = False,
+        precision: Resolved = "fp32",
+    ) -> None:
+        self.settings = settings
+        self.sources = sources
+        self.pipelines: list[Pipeline] = [source.pipeline(settings.augment) for source in sources]
+        self.forward = Forward(module, precision)
+        device = sources[0].device
+        self.parameters = {name: torch.stack([state[name].to(device) for state in states]) for name in states[0]}
+        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        self._step = maybe_compile(self._update, compiled)
+        self._side = sources[0].images.shape[-1]
+
+    def state(self) -> Tensors:
+        """Weights and momenta: all that decides how the training goes on."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.parameters.items()}
+        return {**weights, **{f"momentum.{name}": tensor for name, tensor in self.momenta.items()}}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            KeyError, RuntimeError: it is of other networks.
+        """
+        found = [(own, state[name]) for name, own in self.state().items()]
+        if any(own.shape != other.shape for own, other in found):
+            raise RuntimeError("other networks")
+        for own, other in found:
+            own.copy_(other)
+
+    def weights(self, network: int) -> Tensors:
+        """The weights of one network, by name."""
+        return {name: parameter[network] for name, parameter in self.parameters.items()}
+
+    def run(self, batches: Sequence[Sequence[torch.Tensor]], draws: Sequence[TrainingDraws], lr: float) -> None:
+        """One SGD step of all networks per mini-batch.
+
+        Args:
+            batches: of each network, positions into its source; the same sizes for all.
+            draws: of each network, augmentation and CutMix of its batches.
+            lr: learning rate.
+        """
+        rate = torch.tensor(lr, device=self.sources[0].device)
+        for step in range(len(batches[0])):
+            inputs = [self._batch(network, step, own[step], draws[network]) for network, own in enumerate(batches)]
+            images, labels, partner_labels, share = (torch.stack(parts) for parts in zip(*inputs, strict=True))
+            self._step(images, labels, partner_labels, share, rate, self.parameters, self.momenta)
+
+    @torch.no_grad()
+    def _batch(
+        self, network: int, step: int, batch: torch.Tensor, draws: TrainingDraws
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images, labels, labels of the images mixed in, and the share of the first, as `Trainer.run` makes them."""
+        source, augment, mix = self.sources[network], draws.augment, draws.mix
+        images = source.fetch(batch)
+        images = self.pipelines[network](images, augment.uniforms[step, : len(batch)], augment.choices[step])
+        partner = mix.keys[step, : len(batch)].argsort()
+        images, share = cutmix(images, mix.box[step], partner)
+        labels = source.fetch_labels(batch)
+        return images, labels, labels[partner], share
+
+    def _update(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        lr: torch.Tensor,
+        parameters: Tensors,
+        momenta: Tensors,
+    ) -> None:
+        def loss(
+            weights: Tensors, x: torch.Tensor, own: torch.Tensor, other: torch.Tensor, part: torch.Tensor
+        ) -> torch.Tensor:
+            logits = self.forward(weights, x)
+            return part * F.cross_entropy(logits, own) + (1.0 - part) * F.cross_entropy(logits, other)
+
+        gradients, _ = torch.vmap(grad_and_value(loss))(parameters, images, labels, partner_labels, share)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                decayed = gradients[name] + self.settings.weight_decay * parameter
+                parameter.sub_(lr * momenta[name].mul_(self.settings.momentum).add_(decayed))
