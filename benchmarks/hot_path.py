@@ -74,7 +74,9 @@ def fast_phases(
     settings = NetworkSettings(width=shape["width"], depth=shape["depth"])
     network = build_network(settings, classes, 3, size, "bench").to(device)
     source = Source(real.to(device), labels.to(device), MEAN, STD)
-    trainer = Trainer(network, source, TrainingSettings(), compiled=compiled, precision=precision, ranks=ranks)
+    trainer = Trainer(
+        network, source, TrainingSettings(), compiled=compiled, precision=precision, ranks=ranks, replay=True
+    )
     offsets = [PER_CLASS * c for c in range(classes + 1)]
     method = GradientMatching(
         IDCSettings(inner_steps=1, network_samples=shape["samples"]),
@@ -89,6 +91,7 @@ def fast_phases(
         EvaluationSettings().training,
         compiled=compiled,
         precision=precision,
+        replay=True,
     )
     order = [
         torch.randint(len(decoded), (64,), generator=generator(0, "order", i)).to(device)

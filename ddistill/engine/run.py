@@ -193,7 +193,13 @@ class Session:
         network = self.network()
         compiled = self._compile(network, Trainer(network, self.real, recipe.training))
         trainer = Trainer(
-            network, self.real, recipe.training, compiled=compiled, precision=self.precision, ranks=self.ranks
+            network,
+            self.real,
+            recipe.training,
+            compiled=compiled,
+            precision=self.precision,
+            ranks=self.ranks,
+            replay=True,
         )
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         source = self._source(compiled)

@@ -60,7 +60,12 @@ class Judge:
     def __post_init__(self) -> None:
         self.side_by_side = self.side_by_side and can_stand_side_by_side(self.module)
         self.trainer = Trainer(
-            self.module, self.sources[0], self.training, compiled=self.compiled, precision=self.precision
+            self.module,
+            self.sources[0],
+            self.training,
+            compiled=self.compiled,
+            precision=self.precision,
+            replay=True,
         )
 
     def rounds(self, repeats: Sequence[int], ranks: int) -> list[list[list[int]]]:

@@ -57,6 +57,7 @@ class NetworkFactory:
                 compiled=self.compiled,
                 precision=self.precision,
                 ranks=self.ranks if together else ALONE,
+                replay=True,
             )
         return self._trainers[together]
 

@@ -32,6 +32,7 @@ from ddistill.ranks import ALONE, Ranks
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.precision import Forward, Resolved
+from ddistill.training.replay import Replayed, wants_replay
 from ddistill.whitening import Whitening
 
 EVALUATION_BATCH = 250
@@ -170,6 +171,7 @@ class Trainer:
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
         ranks: share the images of each mini-batch, once it is augmented and mixed. A module with buffers (batch norm)
             looks at whole batches, so there every rank does the same.
+        replay: capture the step on a GPU and replay it; pays where the trainer makes some hundred steps.
     """
 
     def __init__(
@@ -181,6 +183,7 @@ class Trainer:
         compiled: bool = False,
         precision: Resolved = "fp32",
         ranks: Ranks = ALONE,
+        replay: bool = False,
     ) -> None:
         self.module = module
         self.source = source
@@ -194,12 +197,16 @@ class Trainer:
         self._step = maybe_compile(self._update, compiled)
         self._own_gradients = maybe_compile(self._batch_gradients, compiled)
         self.parameters = {name: p.detach() if compiled else p for name, p in module.named_parameters()}
-        self.momenta: dict[str, torch.Tensor] = {}
-        self.restart()
+        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
+        if replay and wants_replay(source.device) and not couples:
+            state = [parameter.detach() for parameter in self.parameters.values()]
+            self._whole_step = Replayed(self._step_in_place, [*state, *self.momenta.values()])
 
     def restart(self) -> None:
-        """Forget the momentum, as a new optimiser would."""
-        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        """Forget the momentum, as a new optimiser would; in place, where compiled and captured code knows it."""
+        for momentum in self.momenta.values():
+            momentum.zero_()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Weights and momentum: all that decides how the training goes on."""
@@ -267,8 +274,18 @@ class Trainer:
             if self.ranks.count > 1 and len(batch) >= self.ranks.count:
                 loss = self._shared_step(*inputs, rates[step])
             else:
-                loss = self._step(*inputs, rates[step], self.parameters, self.momenta)
-        return loss
+                loss = self._whole_step(*inputs, rates[step])
+        return loss.clone()
+
+    def _step_in_place(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        lr: torch.Tensor,
+    ) -> torch.Tensor:
+        return self._step(images, labels, partner_labels, share, lr, self.parameters, self.momenta)
 
     def flops_per_step(self) -> float:
         """Floating-point operations of one step on a full batch, by torch's counter."""
