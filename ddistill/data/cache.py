@@ -115,11 +115,11 @@ class Journal:
             about = read_checked_json(self.path)
             readable = np.unpackbits(np.array(about.pop("readable"), np.uint8))[: rows.rows].astype(bool)
             if about.pop("rows") != rows.rows or len(readable) != rows.rows:
-                return DecodedPart.empty(rows)
+                raise ValueError("of another number of images")
             rows.reopen(tuple(about.pop("shape")))
             return DecodedPart(rows, readable, **about)
         except (OSError, ValueError, KeyError, TypeError):
-            return DecodedPart.empty(rows)
+            return DecodedPart.empty(RowFile(rows.path, rows.rows))
 
     def keep(self, part: DecodedPart, *, now: bool = False) -> None:
         """Write it every other second."""

@@ -106,10 +106,11 @@ class Source:
     @classmethod
     def of(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised, device: torch.device) -> Source:
         """Images for training on a device: moved there if they take less than half of what is free, else left."""
-        if images.device != device and images.nbytes < free_memory_bytes(device) * MEMORY_SHARE:
+        if images.device.type != device.type and images.nbytes < free_memory_bytes(device) * MEMORY_SHARE:
             images, labels = images.to(device), labels.to(device)
         whitening = None if other.whitening is None else other.whitening.to(device)
-        return cls(images, labels, other.mean, other.std, whitening, device)
+        place = device if images.device.type != device.type else None
+        return cls(images, labels, other.mean, other.std, whitening, place)
 
     @classmethod
     def like(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised) -> Source:
@@ -139,7 +140,7 @@ class Source:
         expect(self.images, index)
 
     def _moved(self, rows: torch.Tensor) -> torch.Tensor:
-        if rows.device == self.device:
+        if self.place is None:
             return rows
         return rows.pin_memory().to(self.device, non_blocking=True)
 
