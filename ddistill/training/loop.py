@@ -257,7 +257,7 @@ class Trainer:
         if isinstance(draws, torch.Generator):
             draws = self.draw(len(batches), max(map(len, batches)), draws)
         augment, mix = draws.augment, draws.mix
-        rates = torch.tensor(lrs or [self.settings.lr] * len(batches), device=self.source.device)
+        rates = _on_device(lrs or [self.settings.lr] * len(batches), self.source.device)
         self.module.train()
         loss = torch.zeros(())
         for ahead in batches[:READ_AHEAD]:
@@ -357,6 +357,13 @@ class Trainer:
             decayed = gradients[name] + self.settings.weight_decay * parameter
             momentum = momenta[name].mul_(self.settings.momentum).add_(decayed)
             parameter.sub_(lr * momentum)
+
+
+def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:
+    """Rates as a tensor; equal ones, the usual case, without a copy that a GPU would be waited for."""
+    if min(rates) == max(rates):
+        return torch.full((len(rates),), rates[0], device=device)
+    return torch.tensor(rates, device=device)
 
 
 LossOfLogits = Callable[[torch.Tensor], torch.Tensor]

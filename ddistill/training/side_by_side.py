@@ -89,7 +89,7 @@ class SideBySide:
             draws: of each network, augmentation and CutMix of its batches.
             lr: learning rate.
         """
-        rate = torch.tensor(lr, device=self.sources[0].device)
+        rate = torch.full((), lr, device=self.sources[0].device)
         for step in range(len(batches[0])):
             inputs = [self._batch(network, step, own[step], draws[network]) for network, own in enumerate(batches)]
             images, labels, partner_labels, share = (torch.stack(parts) for parts in zip(*inputs, strict=True))

@@ -27,15 +27,17 @@ def make_method(
     operations: tuple[str, ...] = ("color", "crop", "cutout"),
     image_chunk: int | None = None,
     network: torch.nn.Module | None = None,
+    device: str = "cpu",
 ) -> GradientMatching:
     draws = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (20 * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
-    source = Source(real, torch.arange(CLASSES).repeat_interleave(20), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    own = torch.arange(CLASSES).repeat_interleave(20)
+    source = Source(real.to(device), own.to(device), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
     images = torch.rand(len(labels), 3, SIDE, SIDE, generator=draws)
-    synthetic = SyntheticSet(images, labels, tuple("abcd"), 2, "single", source.mean, source.std)
+    synthetic = SyntheticSet(images.to(device), labels.to(device), tuple("abcd"), 2, "single", source.mean, source.std)
     torch.manual_seed(2)
-    network = network or ConvNet(CLASSES, size=SIDE, width=8, depth=2)
+    network = (network or ConvNet(CLASSES, size=SIDE, width=8, depth=2)).to(device)
     settings = IDCSettings(
         image_lr=5.0, inner_steps=2, real_batch=6, augment=AugmentSettings(operations=operations), network_samples=16
     )
@@ -148,6 +150,33 @@ def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end()
     with HostReads() as control:
         torch.rand(()).item()
     assert control.count == 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_not_waited_for_between_the_draws_of_an_outer_step_and_its_end():
+    method = make_method(device="cuda")
+    plan = method.draw(1)
+
+    def all_inner_steps() -> None:
+        for inner in range(2):
+            method.class_loop(inner, plan)
+            batches = plan.network[inner].unbind()
+            method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
+
+    all_inner_steps()  # what is made once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        all_inner_steps()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_computes_what_the_cpu_does(precision):
+    start = make_method().context.synthetic.images
+    ours = step_of(make_method(device="cuda", precision=precision)).cpu() - start
+    assert relative_error(ours, step_of(make_method()) - start) < {"fp32": 1e-2, "bf16": 0.2}[precision]
 
 
 compiling = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, on import
