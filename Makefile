@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench bench-digits bench-end-to-end bench-gpu reliability clean
+.PHONY: setup demo test test-slow lint bench bench-digits bench-end-to-end bench-gpu bench-large bench-processes reliability clean
 
 setup: $(READY)
 
@@ -43,6 +43,12 @@ bench-digits: setup
 
 bench-gpu: setup
 	$(BIN)/python benchmarks/hot_path.py --device cuda --growth --save
+
+bench-large: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/large_data.py runs/large --save
+
+bench-processes: setup
+	$(BIN)/python benchmarks/several_processes.py --save
 
 reliability: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reliability.py runs/reliability

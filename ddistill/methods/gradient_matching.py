@@ -194,8 +194,7 @@ class GradientMatching:
         self.forward = Forward(context.network, context.precision)
         self.labels = torch.arange(context.synthetic.num_classes, device=images.device)
         self.own = context.own_classes
-        self.part = context.image_chunk
-        self.chunk = self._choose_chunk()
+        self.chunk, self.part = self._choose_chunk()
         self.chunks = class_chunks(context.synthetic.counts, self.chunk, self.own)
         functional = not self.part and (compiled or any(len(chunk) > 1 for chunk in self.chunks))
         self.matched, self.fixed = split_weights(context.network, settings.distance, detach=functional)
@@ -204,29 +203,29 @@ class GradientMatching:
         if self.part:
             self._match = partial(match_in_parts, part=self.part)
 
-    def _choose_chunk(self) -> int:
-        """Classes per launch: on a CPU one after the other (grouped convolutions are slow there), else all that fit.
+    def _choose_chunk(self) -> tuple[int, int | None]:
+        """Classes per launch, and the images of a class at once where not even one class fits (None: all).
 
-        Where not even one fits, the images that do are set as `part`.
+        On a CPU classes go one after the other (grouped convolutions are slow there), else as many as fit.
         """
         context = self.context
-        if self.part is None and context.class_chunk is not None:
-            return context.class_chunk
         coupled = next(context.network.buffers(), None) is not None
-        if self.part is None and self.own:
-            per_image, free = self.activation_bytes(), free_memory_bytes(self.labels.device)
-            images = self._images_at_once()
-            fitting = int(free * MEMORY_SHARE / max(1, per_image))
-            if fitting >= images or coupled:
-                on_cpu = self.labels.device.type == "cpu"
-                return 1 if on_cpu else classes_that_fit(per_image * images, free)
-            self.part = max(1, fitting)
-        if coupled:
-            raise UserError(
-                f"run.image_chunk={self.part} divides the images of a class, which network "
-                "with batch norm cannot do; leave it out, or set network.norm=instance"
-            )
-        return 1
+        if context.image_chunk is not None:
+            if coupled:
+                raise UserError(
+                    f"run.image_chunk={context.image_chunk} divides the images of a class, which a network with batch "
+                    "norm cannot do; leave it out, or set network.norm=instance"
+                )
+            return 1, context.image_chunk
+        if context.class_chunk is not None or not self.own:
+            return context.class_chunk or 1, None
+        per_image, free = self.activation_bytes(), free_memory_bytes(self.labels.device)
+        images = self._images_at_once()
+        fitting = int(free * MEMORY_SHARE / per_image)
+        if fitting < images and not coupled:
+            return 1, max(1, fitting)
+        on_cpu = self.labels.device.type == "cpu"
+        return 1 if on_cpu else classes_that_fit(per_image * images, free), None
 
     def _images_at_once(self) -> int:
         """Images of the largest class that go through the network at once when it is not divided."""
