@@ -23,6 +23,8 @@ SLOTS = {
     "pca1": 10,
     "pca2": 11,
 }
+CACHED_BYTES = 2**21
+"""Images that a CPU augments at once."""
 MIN_AREA = 0.5
 MAX_RATIO = 4.0 / 3.0
 JITTER = 0.4
@@ -35,6 +37,10 @@ ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 def imagenet_augment(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Augment (N, C, H, H) in [0, 1] with uniforms (N, 12 or more) in [0, 1); lighting needs three channels."""
+    few = max(1, CACHED_BYTES // max(1, images[:1].nbytes))
+    if images.device.type == "cpu" and len(images) > few:  # some thirty passes over the pixels: within the cache
+        parts = zip(images.split(few), uniforms.split(few), strict=True)
+        return torch.cat([imagenet_augment(own, numbers) for own, numbers in parts])
     images = resized_crop(images, uniforms)
     images = torch.where(_slot(uniforms, "flip") < 0.5, images.flip(3), images)
     images = color_jitter(images, uniforms)
@@ -56,13 +62,19 @@ def resized_crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
 
 def color_jitter(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image, cut to [0, 1]."""
-    factors = [1.0 + JITTER * (2.0 * _slot(uniforms, name) - 1.0) for name in ("brightness", "contrast", "saturation")]
+    """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image, cut to [0, 1].
+
+    Each scales the distance of the pixels from a base: black, the mean grey of the image, or the pixel's own grey.
+    """
+    factors = torch.cat([_slot(uniforms, name) for name in ("brightness", "contrast", "saturation")], dim=1)
+    factors = 1.0 + JITTER * (2.0 * factors - 1.0)
     order = (uniforms[:, SLOTS["order"]] * len(ORDERS)).long()
     orders = torch.tensor(ORDERS, device=images.device)[order]
     for turn in range(3):
-        blended = torch.stack([_blend(images, kind, factors[kind]) for kind in range(3)])
-        images = blended[orders[:, turn], torch.arange(len(images), device=images.device)].clamp(0.0, 1.0)
+        kind = orders[:, turn].view(-1, 1, 1, 1)
+        grey = _grey(images)
+        base = torch.where(kind == 2, grey, grey.mean(dim=(2, 3), keepdim=True) * (kind == 1))
+        images = ((images - base) * factors.gather(1, kind) + base).clamp(0.0, 1.0)
     return images
 
 
@@ -74,16 +86,12 @@ def lighting(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     return images + (weights @ torch.tensor(PCA_VECTORS, device=images.device).T)[:, :, None, None].to(images.dtype)
 
 
-def _blend(images: torch.Tensor, kind: int, factor: torch.Tensor) -> torch.Tensor:
-    if kind == 0:
-        return images * factor
-    if images.shape[1] == 3:
-        luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-        grey = (images * luma).sum(dim=1, keepdim=True)
-    else:
-        grey = images.mean(dim=1, keepdim=True)
-    base = grey.mean(dim=(2, 3), keepdim=True) if kind == 1 else grey
-    return (images - base) * factor + base
+def _grey(images: torch.Tensor) -> torch.Tensor:
+    """(N, 1, H, W)."""
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
+    luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype)
+    return torch.einsum("nchw,c->nhw", images, luma).unsqueeze(1)
 
 
 def _slot(uniforms: torch.Tensor, name: str) -> torch.Tensor:

@@ -291,6 +291,13 @@ def test_imagenet_augmentation_can_leave_an_image_as_it_is(channels):
     torch.testing.assert_close(got, images, rtol=0, atol=1e-5)
 
 
+def test_imagenet_augmentation_of_many_images_is_that_of_few_at_a_time(monkeypatch):
+    images, uniforms = torch.rand(7, 3, 10, 10), uniforms_of(7, 3)
+    whole = imagenet.imagenet_augment(images, uniforms)
+    monkeypatch.setattr(imagenet, "CACHED_BYTES", 2 * images[0].nbytes)
+    torch.testing.assert_close(imagenet.imagenet_augment(images, uniforms), whole, rtol=0, atol=1e-6)
+
+
 def test_imagenet_augmentation_stays_in_range_but_for_the_lighting():
     images = unit_images(200, 3, 8)
     got = imagenet.imagenet_augment(images, uniforms_of(200, 9))
