@@ -73,6 +73,10 @@ class RunSettings(Settings):
     """Images of a class whose activations are kept at once, the others' being computed again (a quarter more work); not
     set: all, unless one class does not fit in the free memory. Methods dc, dsa, idc."""
 
+    shards: int = Field(default=1, ge=1)
+    """Parts of each mini-batch between image steps, whose gradients are added in order. With S of them every number of
+    processes that divides S gives the very bits of one process; 1: processes agree up to rounding, which grows."""
+
     @field_validator("compile", mode="before")
     @classmethod
     def _as_written(cls, value: Any) -> Any:

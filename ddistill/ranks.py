@@ -71,6 +71,15 @@ class Ranks:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def stack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensors of all ranks, (count, ...), in their order, bit for bit."""
+        if self.count == 1:
+            return tensor.unsqueeze(0)
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        with _exchange():
+            dist.all_gather(parts, tensor.contiguous())
+        return torch.stack(parts)
+
     def join_rows_(self, tensors: Sequence[torch.Tensor], rows: slice) -> None:
         """Give every rank all rows of each tensor, of which this one has ``rows`` as they should be."""
         if self.count == 1:

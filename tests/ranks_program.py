@@ -26,6 +26,7 @@ RUNS: dict[str, tuple[str, dict[str, object]]] = {
     "idc fresh epochs": ("idc mse F=1", {**FRESH, "synthetic.ipc_by_class": {"3": 1}, "run.class_chunk": 3}),
     "idc batch norm": ("idc mse F=1", {"network.norm": "batch"}),
     "idc trained on the set": ("idc mse F=1", {"method.network_samples": 0, "method.network_epochs": 1}),
+    "idc in shards": ("idc", {"run.shards": 2, "model_augmentation.fresh_epochs": 1}),
     "dc": ("dc", {}),
     "dm": ("dm", POOL),
     "cafe": ("cafe", {}),
@@ -49,6 +50,7 @@ def primitives(ranks: Ranks, out: Path) -> None:
     first = torch.tensor([float(ranks.rank + 4)])
     ranks.from_first_([first])
     assert first.item() == 4.0
+    assert ranks.stack(torch.tensor([1.0 + ranks.rank])).tolist() == [[1.0], [2.0]]
     assert ranks.from_first({"rank": ranks.rank}) == {"rank": 0}
     assert ranks.gather(ranks.rank) == [0, 1]
     assert ranks.any(ranks.rank == 1)

@@ -122,6 +122,8 @@ def distill_data(
     recipe = recipe.changed({"data.source": recipe.data.source or data.source})
     recipe.check(data)
     place, observer, ranks = torch.device(device), observer or Observer(), ranks or current()
+    if recipe.run.shards > 1 and recipe.run.shards % ranks.count:
+        raise UserError(f"run.shards={recipe.run.shards} must be a multiple of the {ranks.count} processes")
     if out is None:
         return Session(data, recipe, None, place, observer, checkpoint_every, ranks).run()
     with ExitStack() as held:
@@ -199,6 +201,7 @@ class Session:
             compiled=compiled,
             precision=self.precision,
             ranks=self.ranks,
+            shards=recipe.run.shards,
             replay=True,
         )
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
@@ -271,7 +274,14 @@ class Session:
     def _source(self, compiled: bool) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation
         factory = NetworkFactory(
-            recipe.network, recipe.training, self.real, self.data.num_classes, compiled, self.precision, self.ranks
+            recipe.network,
+            recipe.training,
+            self.real,
+            self.data.num_classes,
+            compiled,
+            self.precision,
+            self.ranks,
+            recipe.run.shards,
         )
         source: NetworkSource
         if settings.networks == "pool":

@@ -30,6 +30,7 @@ class NetworkFactory:
         compiled: compile the training step.
         precision: of convolutions and products.
         ranks: train a fresh network together, and share the networks of a pool out.
+        shards: parts of a mini-batch of what ranks train together.
     """
 
     network: NetworkSettings
@@ -39,6 +40,7 @@ class NetworkFactory:
     compiled: bool = False
     precision: Resolved = "fp32"
     ranks: Ranks = ALONE
+    shards: int = 1
     _trainers: dict[bool, Trainer] = field(default_factory=dict)
 
     def build(self, *key: int | str) -> nn.Module:
@@ -48,7 +50,7 @@ class NetworkFactory:
 
     def trainer(self, *, together: bool = False) -> Trainer:
         """The one trainer, and its module, that early-stage training reuses; one more for what ranks do together."""
-        together = together and self.ranks.count > 1
+        together = together and max(self.ranks.count, self.shards) > 1
         if together not in self._trainers:
             self._trainers[together] = Trainer(
                 self.build("workspace"),
@@ -57,6 +59,7 @@ class NetworkFactory:
                 compiled=self.compiled,
                 precision=self.precision,
                 ranks=self.ranks if together else ALONE,
+                shards=self.shards if together else 1,
                 replay=True,
             )
         return self._trainers[together]

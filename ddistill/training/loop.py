@@ -172,6 +172,8 @@ class Trainer:
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
         ranks: share the images of each mini-batch, once it is augmented and mixed. A module with buffers (batch norm)
             looks at whole batches, so there every rank does the same.
+        shards: parts of a mini-batch whose gradients are computed apart and added in order, so that ranks, whose number
+            must divide it, find the bits that one finds; 1: undivided, or in as many parts as there are ranks.
         replay: capture the step on a GPU and replay it; pays where the trainer makes some hundred steps.
     """
 
@@ -184,6 +186,7 @@ class Trainer:
         compiled: bool = False,
         precision: Resolved = "fp32",
         ranks: Ranks = ALONE,
+        shards: int = 1,
         replay: bool = False,
     ) -> None:
         self.module = module
@@ -194,13 +197,14 @@ class Trainer:
         couples = next(module.buffers(), None) is not None
         compiled = compiled and not couples
         self.ranks = ALONE if couples else ranks
+        self.shards = 1 if couples else shards
         self._gradients = _functional_gradients if compiled else _autograd_gradients
         self._step = maybe_compile(self._update, compiled)
         self._own_gradients = maybe_compile(self._batch_gradients, compiled)
         self.parameters = {name: p.detach() if compiled else p for name, p in module.named_parameters()}
         self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
-        if replay and wants_replay(source.device) and not couples:
+        if replay and wants_replay(source.device) and not couples and self.ranks.count == self.shards == 1:
             state = [parameter.detach() for parameter in self.parameters.values()]
             self._whole_step = Replayed(self._step_in_place, [*state, *self.momenta.values()])
 
@@ -272,8 +276,8 @@ class Trainer:
                 images, share = cutmix(images, mix.box[step], partner)
             labels = self.source.fetch_labels(batch)
             inputs = (images, labels, labels[partner], share)
-            if self.ranks.count > 1 and len(batch) >= self.ranks.count:
-                loss = self._shared_step(*inputs, rates[step])
+            if max(self.ranks.count, self.shards) in range(2, len(batch) + 1):
+                loss = self._divided_step(*inputs, rates[step])
             else:
                 loss = self._whole_step(*inputs, rates[step])
         return loss.clone()
@@ -298,7 +302,7 @@ class Trainer:
             _autograd_gradients(Forward(module), weights, images, lambda logits: F.cross_entropy(logits, labels))
         return float(counter.get_total_flops())
 
-    def _shared_step(
+    def _divided_step(
         self,
         images: torch.Tensor,
         labels: torch.Tensor,
@@ -306,15 +310,26 @@ class Trainer:
         share: torch.Tensor,
         lr: torch.Tensor,
     ) -> torch.Tensor:
-        """One step of which this rank computes its images' part of the gradient."""
-        own = self.ranks.share(len(images))
-        rows, weight = slice(own.start, own.stop), len(own) / len(images)
-        part = (images[rows], labels[rows], partner_labels[rows], share)
-        gradients, loss = self._own_gradients(*part, self.parameters)
-        sums = [gradient * weight for gradient in gradients.values()]
-        loss = (loss * weight).reshape(1)
-        self.ranks.add_([*sums, loss])
-        self._descend(dict(zip(gradients, sums, strict=True)), lr, self.parameters, self.momenta)
+        """One step of which this rank computes its parts of the gradient."""
+        parts = self.shards if self.shards > 1 else self.ranks.count
+        sums = []
+        for part in self.ranks.share(parts):
+            own = Ranks(part, parts).share(len(images))
+            rows, weight = slice(own.start, own.stop), len(own) / len(images)
+            inputs = (images[rows], labels[rows], partner_labels[rows], share)
+            gradients, loss = self._own_gradients(*inputs, self.parameters)
+            sums.append(torch.cat([*(gradient.reshape(-1) for gradient in gradients.values()), loss.view(1)]) * weight)
+        if self.shards > 1:
+            total = torch.zeros_like(sums[0])
+            for gradient in self.ranks.stack(torch.stack(sums)).flatten(0, 1):
+                total += gradient
+        else:
+            total = sums[0]
+            self.ranks.add_([total])
+        sizes = [parameter.numel() for parameter in self.parameters.values()]
+        *flat, loss = total.split([*sizes, 1])
+        named = zip(self.parameters.items(), flat, strict=True)
+        self._descend({name: g.view_as(p) for (name, p), g in named}, lr, self.parameters, self.momenta)
         return loss[0]
 
     def _update(

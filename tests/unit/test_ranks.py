@@ -12,15 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from contract.test_methods import METHODS, make_recipe
 from ranks_program import RUNS
 from safetensors.torch import load_file
 
+from ddistill.data import load_data
+from ddistill.engine import distill_data
 from ddistill.errors import UserError
+from ddistill.networks import ConvNet
 from ddistill.ranks import ALONE, Ranks, current, is_launched
+from ddistill.training import Source, Trainer, TrainingSettings
 
 TESTS = Path(__file__).parents[1]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-FEW = ["idc pool", "dc"]
+FEW = ["idc pool", "idc in shards", "dc"]
 MANY = [name for name in RUNS if name not in FEW]
 TINY_RUN = ["distill", "digits", "--ipc", "1", "--set", "evaluation.epochs=5", "--set", "evaluation.repeats=1"]
 TINY_RUN += ["--set", "method.inner_steps=2", "--set", "method.distance=mse", "--set", "network.width=16"]
@@ -62,6 +67,7 @@ def test_alone_nothing_is_exchanged():
     ALONE.add_([tensor])
     ALONE.join_rows_([tensor], slice(1, 2))
     ALONE.from_first_([tensor])
+    assert ALONE.stack(tensor).tolist() == [[1.0] * 3]
     assert tensor.tolist() == [1.0] * 3
     assert (ALONE.from_first(4), ALONE.gather(4), ALONE.any(True), ALONE.first_does(lambda: 4)) == (4, [4], True, 4)
     assert current() == ALONE
@@ -85,6 +91,7 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path, names):
         for rank in range(2):
             images = load_file(two / f"{name}-{rank}.safetensors")["images"]
             assert (images - expected).abs().max() < 1e-4, name
+            assert torch.equal(images, expected) or "shards" not in name
             found = json.loads((two / f"{name}-{rank}.json").read_text())
             assert found["processes"] == 2
             assert found["accuracy"] == pytest.approx(about["accuracy"], abs=3.0), name
@@ -151,3 +158,22 @@ def test_a_mistake_is_told_once(tmp_path):
     assert done.returncode != 0
     assert done.stderr.count("is not empty") == 1
     assert "ddistill: process 0 of 2" in done.stderr
+
+
+def test_shards_are_whole_batches_up_to_rounding():
+    images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    source = Source(images, torch.arange(60) % 4, (0.5,) * 3, (0.25,) * 3)
+    batches = [*torch.arange(60).split(16), torch.tensor([3])]  # the last ones cannot be divided evenly, or at all
+    found = []
+    for shards in (1, 3):
+        torch.manual_seed(0)
+        network = ConvNet(4, size=8, width=8, depth=2)
+        trainer = Trainer(network, source, TrainingSettings(batch=16, cutmix=1.0), shards=shards)
+        loss = trainer.run(batches, torch.Generator().manual_seed(1))
+        found.append(torch.cat([loss.view(1), *(p.detach().flatten() for p in network.parameters())]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_shards_that_processes_cannot_divide_are_refused():
+    with pytest.raises(UserError, match=r"run\.shards=4 must be a multiple of the 3 processes"):
+        distill_data(load_data("digits"), make_recipe(METHODS["idc"], **{"run.shards": 4}), ranks=Ranks(0, 3))
