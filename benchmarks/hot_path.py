@@ -14,7 +14,9 @@ peak memory grow with classes, ipc, size and width. ``--save`` also writes the J
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
+import gc
 import json
 import statistics
 import subprocess
@@ -220,15 +222,36 @@ def growth(device: str) -> list[dict[str, Any]]:
 
 
 def one(shape: Shape, device: torch.device) -> dict[str, float]:
-    """One eager inner step: seconds of the second call, and the growth of the peak over what the data take."""
+    """One eager inner step: seconds of the second call, and what the peak grows by over what there was before."""
     phases, _ = fast_phases(shape, False, "fp32", device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    before = peak_memory_bytes(device)
+    before = from_here(device)
     for name in ("matching", "network"):
         phases[name]()
+    grown = highest(device) - before
     seconds = sum(timed(phases[name], device) for name in ("matching", "network"))
-    return {"seconds": seconds, "bytes": peak_memory_bytes(device) - before}
+    return {"seconds": seconds, "bytes": grown}
+
+
+def from_here(device: torch.device) -> int:
+    """Memory in use now; `highest` gives the peak from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before would hide what a step takes
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: forget the peak
+    return resident("VmRSS")
+
+
+def highest(device: torch.device) -> int:
+    """The peak since `from_here`."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident("VmHWM")
+
+
+def resident(name: str) -> int:
+    """A line of Linux's account of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def save(result: dict[str, Any], device: str) -> None:

@@ -152,7 +152,7 @@ def coast(images: torch.Tensor, velocity: torch.Tensor, lr: float, momentum: flo
         steps: of each image, (n,) or 0-d.
     """
     decay = (momentum ** steps.to(images.dtype)).view(-1, *[1] * (images.ndim - 1))
-    images.sub_(velocity * (lr * momentum * (1.0 - decay) / (1.0 - momentum)))
+    images.addcmul_(velocity, lr * momentum * (1.0 - decay) / (1.0 - momentum), value=-1.0)  # no copy of the set
     velocity.mul_(decay)
 
 
