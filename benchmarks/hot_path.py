@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import Context, GradientMatching, IDCSettings
-from ddistill.networks import NetworkSettings, build_network
+from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
@@ -62,9 +62,12 @@ SHAPE: Shape = {"classes": 10, "ipc": 10, "size": 32, "width": 32, "depth": 3, "
 
 
 def fast_phases(
-    shape: Shape, compiled: bool, precision: Resolved, device: torch.device, ranks: Ranks = ALONE
+    shape: Shape, compiled: bool | None, precision: Resolved, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[Phases, GradientMatching]:
-    """Class loop, network training and training on the decoded set, by the package."""
+    """Class loop, network training and training on the decoded set, by the package.
+
+    ``compiled`` None: as a long run would have it, which on a CPU in float32 is the kernels and no compiler.
+    """
     draws = torch.Generator().manual_seed(0)
     classes, ipc, size = shape["classes"], shape["ipc"], shape["size"]
     real = torch.randint(0, 256, (classes * PER_CLASS, 3, size, size), dtype=torch.uint8, generator=draws)
@@ -75,6 +78,8 @@ def fast_phases(
     synthetic = SyntheticSet(stored, own, names, FACTOR, "single", MEAN, STD)
     settings = NetworkSettings(width=shape["width"], depth=shape["depth"])
     network = build_network(settings, classes, 3, size, "bench").to(device)
+    if compiled is None:
+        compiled = not (precision == "fp32" and runs_on_kernels(network, device))
     source = Source(real.to(device), labels.to(device), MEAN, STD)
     trainer = Trainer(
         network, source, TrainingSettings(), compiled=compiled, precision=precision, ranks=ranks, replay=True
@@ -167,7 +172,7 @@ def measure(shape: Shape, trials: int, precisions: list[Resolved], device: torch
     kinds: dict[str, Phases] = {"reference": reference_phases(shape, device)}
     flops = 0.0
     for precision in precisions:
-        kinds[precision], method = fast_phases(shape, True, precision, device)
+        kinds[precision], method = fast_phases(shape, None, precision, device)
         flops = flops or method.flops_per_outer_step()
     warm_up = {kind: sum(timed(phase, device) for phase in phases.values()) for kind, phases in kinds.items()}
     seconds: dict[str, dict[str, list[float]]] = {kind: {phase: [] for phase in kinds[kind]} for kind in kinds}

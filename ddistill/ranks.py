@@ -185,7 +185,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 def _exchange() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, dist.DistError) as error:
+    except RuntimeError as error:
         raise RunError(
             "another process of this run was lost; the last outer step that all had done is kept: go on with --resume, "
             "with any number of processes"
