@@ -62,7 +62,12 @@ SHAPE: Shape = {"classes": 10, "ipc": 10, "size": 32, "width": 32, "depth": 3, "
 
 
 def fast_phases(
-    shape: Shape, compiled: bool | None, precision: Resolved, device: torch.device, ranks: Ranks = ALONE
+    shape: Shape,
+    compiled: bool | None,
+    precision: Resolved,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    shards: int = 1,
 ) -> tuple[Phases, GradientMatching]:
     """Class loop, network training and training on the decoded set, by the package.
 
@@ -82,7 +87,14 @@ def fast_phases(
         compiled = not (precision == "fp32" and runs_on_kernels(network, device))
     source = Source(real.to(device), labels.to(device), MEAN, STD)
     trainer = Trainer(
-        network, source, TrainingSettings(), compiled=compiled, precision=precision, ranks=ranks, replay=True
+        network,
+        source,
+        TrainingSettings(),
+        compiled=compiled,
+        precision=precision,
+        ranks=ranks,
+        shards=shards,
+        replay=True,
     )
     offsets = [PER_CLASS * c for c in range(classes + 1)]
     method = GradientMatching(

@@ -40,13 +40,15 @@ def inner_step(phases: dict, method: object, ranks: Ranks) -> float:  # type: ig
     return time.perf_counter() - began
 
 
-def child(width: int, trials: int) -> None:
+def child(width: int, trials: int, shards: int) -> None:
     """One of the processes; the first one prints."""
     torch.set_num_threads(1)
     keep_freed_memory()
     shape = {**SHAPE, "width": width}
     with joined(CPU) as ranks:
-        (together, shared), (alone, single) = (fast_phases(shape, False, "fp32", CPU, who) for who in (ranks, ALONE))
+        (together, shared), (alone, single) = (
+            fast_phases(shape, False, "fp32", CPU, who, shards) for who in (ranks, ALONE)
+        )
         times: dict[str, list[float]] = {"together": [], "alone": []}
         for _ in range(trials + 1):  # the first is a warm-up
             seconds = inner_step(together, shared, ranks)
@@ -61,6 +63,7 @@ def child(width: int, trials: int) -> None:
         result = {
             "processes": ranks.count,
             "width": width,
+            "shards": shards,
             "speedup": round(statistics.median(a / b for a, b in pairs), 3),
             "speedups": [round(a / b, 3) for a, b in pairs],
             "seconds": {kind: [round(s, 2) for s in values[1:]] for kind, values in times.items()},
@@ -77,20 +80,23 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=1, help="run.shards, of both; 2: the same bits")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.width, options.trials)
+        child(options.width, options.trials, options.shards)
         return
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={options.processes}"]
     words = [__file__, "--child", "--width", str(options.width), "--trials", str(options.trials)]
+    words += ["--shards", str(options.shards)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     said = subprocess.run([*launcher, *words], check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
     line = said.strip().splitlines()[-1]
     print(line)
     if options.save:
-        name = f"{datetime.date.today().isoformat()}-processes-{options.processes}-width{options.width}.json"
+        shape = f"{options.processes}-width{options.width}-shards{options.shards}"
+        name = f"{datetime.date.today().isoformat()}-processes-{shape}.json"
         Path(RESULTS / name).write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
 
 
