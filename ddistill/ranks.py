@@ -166,6 +166,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     """The ranks that `torchrun` started, connected by gloo, and nccl for a GPU; alone where it did not.
 
     Raises:
+        UserError: WORLD_SIZE is set, but not by torchrun.
         RunError: they do not find each other.
     """
     if not is_launched() or dist.is_initialized():
@@ -173,8 +174,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _exchange():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        with _exchange():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except ValueError as error:  # a variable is missing
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that there are other processes, but not where: start them "
+            "with `torchrun --nproc-per-node=N -m ddistill ...`, or unset it"
+        ) from error
     try:
         yield current()
     finally:

@@ -20,7 +20,7 @@ from ddistill.memory import free_memory_bytes
 from ddistill.storage import atomic_path, make_parent
 
 RESIDENT_BYTES = 512 * 2**20
-"""Of one mapped file, at most, before its pages are given back."""
+"""Of one mapped file, at most, before its pages are given back; a smaller file stays."""
 AROUND_BYTES = 64 * 1024
 """What the system maps around a page that is touched."""
 BLOCK_BYTES = 16 * 2**20
@@ -72,7 +72,7 @@ def is_mapped(images: torch.Tensor) -> bool:
 
 def touched(images: torch.Tensor, rows: int) -> None:
     """``rows`` of the images have been read: give back the pages of the file when they are too many."""
-    mapping = _mapping(images)
+    mapping = _large(images)
     if mapping is None:
         return
     mapping.resident += rows * (mapping.row + AROUND_BYTES)
@@ -82,8 +82,8 @@ def touched(images: torch.Tensor, rows: int) -> None:
 
 
 def expect(images: torch.Tensor, index: torch.Tensor) -> None:
-    """Ask the system to read rows, int64 of any shape, ahead; returns at once. Nothing to do for rows in memory."""
-    mapping = _mapping(images)
+    """Ask the system to read rows, int64 of any shape, ahead; returns at once. Files that stay resident are left."""
+    mapping = _large(images)
     if mapping is None or not hasattr(mmap, "MADV_WILLNEED"):
         return
     for row in index.flatten().tolist():
@@ -102,6 +102,12 @@ def blocks(images: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _mapping(images: torch.Tensor) -> Mapping | None:
     return _MAPPINGS.get(images.untyped_storage().data_ptr()) if images.device.type == "cpu" else None
+
+
+def _large(images: torch.Tensor) -> Mapping | None:
+    """The mapping of images whose file does not stay resident as a whole."""
+    mapping = _mapping(images)
+    return mapping if mapping is not None and len(mapping) > RESIDENT_BYTES else None
 
 
 class RowFile:

@@ -260,7 +260,6 @@ class Trainer:
             return torch.zeros(())
         if isinstance(draws, torch.Generator):
             draws = self.draw(len(batches), max(map(len, batches)), draws)
-        augment, mix = draws.augment, draws.mix
         rates = _on_device(lrs or [self.settings.lr] * len(batches), self.source.device)
         self.module.train()
         loss = torch.zeros(())
@@ -269,13 +268,7 @@ class Trainer:
         for step, batch in enumerate(batches):
             if step + READ_AHEAD < len(batches):
                 self.source.expect(batches[step + READ_AHEAD])
-            images = self.source.fetch(batch)
-            with torch.no_grad():
-                images = self.pipeline(images, augment.uniforms[step, : len(batch)], augment.choices[step])
-                partner = mix.keys[step, : len(batch)].argsort()
-                images, share = cutmix(images, mix.box[step], partner)
-            labels = self.source.fetch_labels(batch)
-            inputs = (images, labels, labels[partner], share)
+            inputs = mixed_batch(self.source, self.pipeline, batch, draws, step)
             if max(self.ranks.count, self.shards) in range(2, len(batch) + 1):
                 loss = self._divided_step(*inputs, rates[step])
             else:
@@ -329,7 +322,8 @@ class Trainer:
         sizes = [parameter.numel() for parameter in self.parameters.values()]
         *flat, loss = total.split([*sizes, 1])
         named = zip(self.parameters.items(), flat, strict=True)
-        self._descend({name: g.view_as(p) for (name, p), g in named}, lr, self.parameters, self.momenta)
+        gradients = {name: gradient.view_as(parameter) for (name, parameter), gradient in named}
+        descend(self.settings, gradients, lr, self.parameters, self.momenta)
         return loss[0]
 
     def _update(
@@ -343,7 +337,7 @@ class Trainer:
         momenta: dict[str, torch.Tensor],
     ) -> torch.Tensor:
         gradients, loss = self._batch_gradients(images, labels, partner_labels, share, parameters)
-        self._descend(gradients, lr, parameters, momenta)
+        descend(self.settings, gradients, lr, parameters, momenta)
         return loss
 
     def _batch_gradients(
@@ -354,24 +348,44 @@ class Trainer:
         share: torch.Tensor,
         parameters: dict[str, torch.Tensor],
     ) -> Gradients:
-        def loss_of(logits: torch.Tensor) -> torch.Tensor:
-            own, other = F.cross_entropy(logits, labels), F.cross_entropy(logits, partner_labels)
-            return share * own + (1.0 - share) * other
+        return self._gradients(
+            self.forward, parameters, images, lambda logits: mixed_loss(logits, labels, partner_labels, share)
+        )
 
-        return self._gradients(self.forward, parameters, images, loss_of)
 
-    @torch.no_grad()
-    def _descend(
-        self,
-        gradients: dict[str, torch.Tensor],
-        lr: torch.Tensor,
-        parameters: dict[str, torch.Tensor],
-        momenta: dict[str, torch.Tensor],
-    ) -> None:
-        for name, parameter in parameters.items():
-            decayed = gradients[name] + self.settings.weight_decay * parameter
-            momentum = momenta[name].mul_(self.settings.momentum).add_(decayed)
-            parameter.sub_(lr * momentum)
+@torch.no_grad()
+def mixed_batch(
+    source: Source, pipeline: Pipeline, batch: torch.Tensor, draws: TrainingDraws, step: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Augmented and mixed images at positions of the source, labels, labels of what was mixed in, share of the own."""
+    augment, mix = draws.augment, draws.mix
+    images = pipeline(source.fetch(batch), augment.uniforms[step, : len(batch)], augment.choices[step])
+    partner = mix.keys[step, : len(batch)].argsort()
+    images, share = cutmix(images, mix.box[step], partner)
+    labels = source.fetch_labels(batch)
+    return images, labels, labels[partner], share
+
+
+def mixed_loss(
+    logits: torch.Tensor, labels: torch.Tensor, partner_labels: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy with both labels of a mixed batch."""
+    return share * F.cross_entropy(logits, labels) + (1.0 - share) * F.cross_entropy(logits, partner_labels)
+
+
+@torch.no_grad()
+def descend(
+    settings: TrainingSettings,
+    gradients: dict[str, torch.Tensor],
+    lr: torch.Tensor,
+    parameters: dict[str, torch.Tensor],
+    momenta: dict[str, torch.Tensor],
+) -> None:
+    """One SGD step with momentum and weight decay, in place."""
+    for name, parameter in parameters.items():
+        decayed = gradients[name] + settings.weight_decay * parameter
+        momentum = momenta[name].mul_(settings.momentum).add_(decayed)
+        parameter.sub_(lr * momentum)
 
 
 def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:

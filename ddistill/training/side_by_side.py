@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 from torch.func import grad_and_value
-from torch.nn import functional as F
 
-from ddistill.augment import Pipeline, cutmix
+from ddistill.augment import Pipeline
 from ddistill.training.compilation import maybe_compile
-from ddistill.training.loop import Source, TrainingDraws, TrainingSettings
+from ddistill.training.loop import Source, TrainingDraws, TrainingSettings, descend, mixed_batch, mixed_loss
 from ddistill.training.precision import Forward, Resolved
 
 Tensors = dict[str, torch.Tensor]
@@ -58,7 +57,6 @@ class SideBySide:
         self.parameters = {name: torch.stack([state[name].to(device) for state in states]) for name in states[0]}
         self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self._step = maybe_compile(self._update, compiled)
-        self._side = sources[0].images.shape[-1]
 
     def state(self) -> Tensors:
         """Weights and momenta: all that decides how the training goes on."""
@@ -91,22 +89,12 @@ class SideBySide:
         """
         rate = torch.full((), lr, device=self.sources[0].device)
         for step in range(len(batches[0])):
-            inputs = [self._batch(network, step, own[step], draws[network]) for network, own in enumerate(batches)]
+            inputs = [
+                mixed_batch(source, pipeline, own[step], numbers, step)
+                for source, pipeline, own, numbers in zip(self.sources, self.pipelines, batches, draws, strict=True)
+            ]
             images, labels, partner_labels, share = (torch.stack(parts) for parts in zip(*inputs, strict=True))
             self._step(images, labels, partner_labels, share, rate, self.parameters, self.momenta)
-
-    @torch.no_grad()
-    def _batch(
-        self, network: int, step: int, batch: torch.Tensor, draws: TrainingDraws
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images, labels, labels of the images mixed in, and the share of the first, as `Trainer.run` makes them."""
-        source, augment, mix = self.sources[network], draws.augment, draws.mix
-        images = source.fetch(batch)
-        images = self.pipelines[network](images, augment.uniforms[step, : len(batch)], augment.choices[step])
-        partner = mix.keys[step, : len(batch)].argsort()
-        images, share = cutmix(images, mix.box[step], partner)
-        labels = source.fetch_labels(batch)
-        return images, labels, labels[partner], share
 
     def _update(
         self,
@@ -121,11 +109,7 @@ class SideBySide:
         def loss(
             weights: Tensors, x: torch.Tensor, own: torch.Tensor, other: torch.Tensor, part: torch.Tensor
         ) -> torch.Tensor:
-            logits = self.forward(weights, x)
-            return part * F.cross_entropy(logits, own) + (1.0 - part) * F.cross_entropy(logits, other)
+            return mixed_loss(self.forward(weights, x), own, other, part)
 
         gradients, _ = torch.vmap(grad_and_value(loss))(parameters, images, labels, partner_labels, share)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                decayed = gradients[name] + self.settings.weight_decay * parameter
-                parameter.sub_(lr * momenta[name].mul_(self.settings.momentum).add_(decayed))
+        descend(self.settings, gradients, lr, parameters, momenta)

@@ -99,7 +99,8 @@ def test_what_is_in_memory_is_left_alone():
     assert not is_mapped(tensor)
 
 
-def test_expecting_rows_changes_nothing(tmp_path):
+def test_expecting_rows_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "RESIDENT_BYTES", 0)
     pixels = some_pixels()
     source = written(tmp_path / "rows.npy", pixels)
     expect(source, torch.tensor([[0, 49], [7, 7]]))
@@ -120,7 +121,8 @@ def test_a_file_that_was_cut_short_is_no_rows(tmp_path):
         open_rows(tmp_path / "rows.npy")
 
 
-def test_training_reads_a_mapped_set_as_one_in_memory(tmp_path):
+def test_training_reads_a_mapped_set_as_one_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "RESIDENT_BYTES", 0)
     pixels = some_pixels()
     mapped, labels = written(tmp_path / "rows.npy", pixels), torch.arange(50)
     source = Source(mapped, labels, (0.5,) * 3, (0.25,) * 3)

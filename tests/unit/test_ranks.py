@@ -178,3 +178,14 @@ def test_shards_are_whole_batches_up_to_rounding():
 def test_shards_that_processes_cannot_divide_are_refused():
     with pytest.raises(UserError, match=r"run\.shards=4 must be a multiple of the 3 processes"):
         distill_data(load_data("digits"), make_recipe(METHODS["idc"], **{"run.shards": 4}), ranks=Ranks(0, 3))
+
+
+def test_a_world_that_torchrun_did_not_make_is_refused(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ddistill", *TINY_RUN, "--out", str(tmp_path / "run")],
+        env=environment(tmp_path, WORLD_SIZE="2"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "start them with `torchrun" in done.stderr
