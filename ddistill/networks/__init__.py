@@ -16,7 +16,7 @@ from ddistill.networks.classic import MLP, VGG11, AlexNet, LeNet
 from ddistill.networks.convnet import ConvNet, final_side
 from ddistill.networks.densenet import DenseNet
 from ddistill.networks.external import build_external, check_external, is_external
-from ddistill.networks.layers import InstanceNorm, NormName
+from ddistill.networks.layers import InstanceNorm, NormName, couples_batch
 from ddistill.networks.resnet import ResNet, ResNet10
 from ddistill.networks.resnet_ap import ResNetAP
 from ddistill.networks.vit import ViT
@@ -31,6 +31,7 @@ __all__ = [
     "check_known_network",
     "check_network",
     "check_trainable",
+    "couples_batch",
     "network_gives",
     "network_of",
     "parameter_count",

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddistill.networks import kernels
 
@@ -67,6 +68,20 @@ def norm_relu_pool(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
         if pooled is not None:
             return pooled
     return average_pool(torch.relu(norm(x)))
+
+
+def couples_batch(module: nn.Module) -> bool:
+    """Whether what a network makes of an image while it is trained depends on the others of the batch.
+
+    True with a batch norm, a norm that tracks statistics, or an own module that has ``couples_batch = True``. Such a
+    batch cannot be divided, nor the network be mapped over several batches or compiled. Constant buffers do not matter.
+    """
+    return any(
+        isinstance(part, _BatchNorm)
+        or getattr(part, "track_running_stats", False)
+        or getattr(part, "couples_batch", False)
+        for part in module.modules()
+    )
 
 
 def start_convolutions(network: nn.Module) -> None:

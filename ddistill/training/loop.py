@@ -13,9 +13,7 @@ from typing import Protocol
 import torch
 from pydantic import Field
 from torch import nn
-from torch.func import grad_and_value
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddistill.augment import (
     AugmentDraws,
@@ -28,7 +26,10 @@ from ddistill.augment import (
 )
 from ddistill.data import expect, touched
 from ddistill.memory import free_memory_bytes
+from ddistill.networks import couples_batch
 from ddistill.ranks import ALONE, Ranks
+from ddistill.runtime.flops import flops_of
+from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.precision import Forward, Resolved
@@ -57,6 +58,9 @@ class TrainingSettings(Settings):
     """Augmentation, drawn per image."""
     cutmix: float = Field(default=0.5, ge=0, le=1)
     """Probability that a batch is mixed by CutMix."""
+
+
+Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
 class Normalised(Protocol):
@@ -168,10 +172,10 @@ class Trainer:
         module: the network; its parameter tensors are updated, never replaced.
         source: images to train on.
         settings: optimiser, augmentation, CutMix.
-        compiled: compile forward, backward and update into one graph (modules without buffers only).
+        compiled: compile forward, backward and update into one graph, unless the module couples the images of a batch.
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
-        ranks: share the images of each mini-batch, once it is augmented and mixed. A module with buffers (batch norm)
-            looks at whole batches, so there every rank does the same.
+        ranks: share the images of each mini-batch, once it is augmented and mixed. A module that couples the images of
+            a batch (batch norm) looks at whole batches, so there every rank does the same.
         shards: parts of a mini-batch whose gradients are computed apart and added in order, so that ranks, whose number
             must divide it, find the bits that one finds; 1: undivided, or in as many parts as there are ranks.
         replay: capture the step on a GPU and replay it; pays where the trainer makes some hundred steps.
@@ -194,19 +198,18 @@ class Trainer:
         self.settings = settings
         self.pipeline = source.pipeline(settings.augment)
         self.forward = Forward(module, precision)
-        couples = next(module.buffers(), None) is not None
+        couples = couples_batch(module)
         compiled = compiled and not couples
         self.ranks = ALONE if couples else ranks
         self.shards = 1 if couples else shards
-        self._gradients = _functional_gradients if compiled else _autograd_gradients
+        self.grad_and_value = grad_and_value_for(compiled)
         self._step = maybe_compile(self._update, compiled)
         self._own_gradients = maybe_compile(self._batch_gradients, compiled)
-        self.parameters = {name: p.detach() if compiled else p for name, p in module.named_parameters()}
+        self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
         self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
         if replay and wants_replay(source.device) and not couples and self.ranks.count == self.shards == 1:
-            state = [parameter.detach() for parameter in self.parameters.values()]
-            self._whole_step = Replayed(self._step_in_place, [*state, *self.momenta.values()])
+            self._whole_step = Replayed(self._step_in_place, [*self.parameters.values(), *self.momenta.values()])
 
     def restart(self) -> None:
         """Forget the momentum, as a new optimiser would; in place, where compiled and captured code knows it."""
@@ -289,11 +292,9 @@ class Trainer:
         """Floating-point operations of one step on a full batch, by torch's counter."""
         images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        module = copy.deepcopy(self.module)  # the statistics of a batch norm would move
-        weights: dict[str, torch.Tensor] = dict(module.named_parameters())
-        with FlopCounterMode(display=False) as counter:
-            _autograd_gradients(Forward(module), weights, images, lambda logits: F.cross_entropy(logits, labels))
-        return float(counter.get_total_flops())
+        forward = Forward(copy.deepcopy(self.module))  # the statistics of a batch norm would move
+        step = eager_grad_and_value(lambda weights: F.cross_entropy(forward(weights, images), labels))
+        return flops_of(lambda: step(self.parameters))
 
     def _divided_step(
         self,
@@ -348,9 +349,11 @@ class Trainer:
         share: torch.Tensor,
         parameters: dict[str, torch.Tensor],
     ) -> Gradients:
-        return self._gradients(
-            self.forward, parameters, images, lambda logits: mixed_loss(logits, labels, partner_labels, share)
-        )
+        def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+            return mixed_loss(self.forward(weights, images), labels, partner_labels, share)
+
+        gradients: Gradients = self.grad_and_value(loss)(parameters)
+        return gradients
 
 
 @torch.no_grad()
@@ -393,24 +396,6 @@ def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:
     if min(rates) == max(rates):
         return torch.full((len(rates),), rates[0], device=device)
     return torch.tensor(rates, device=device)
-
-
-LossOfLogits = Callable[[torch.Tensor], torch.Tensor]
-Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
-
-
-def _autograd_gradients(
-    forward: Forward, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
-) -> Gradients:
-    loss = loss_of(forward(parameters, images))
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
-    return dict(zip(parameters, gradients, strict=True)), loss.detach()
-
-
-def _functional_gradients(
-    forward: Forward, parameters: dict[str, torch.Tensor], images: torch.Tensor, loss_of: LossOfLogits
-) -> Gradients:
-    return grad_and_value(lambda p: loss_of(forward(p, images)))(parameters)
 
 
 def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float:

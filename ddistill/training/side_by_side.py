@@ -15,6 +15,7 @@ from torch import nn
 from torch.func import grad_and_value
 
 from ddistill.augment import Pipeline
+from ddistill.networks import couples_batch
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.loop import Source, TrainingDraws, TrainingSettings, descend, mixed_batch, mixed_loss
 from ddistill.training.precision import Forward, Resolved
@@ -23,8 +24,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 def can_stand_side_by_side(module: nn.Module) -> bool:
-    """Whether one launch can compute several such networks: not where buffers change (batch norm)."""
-    return next(module.buffers(), None) is None
+    """Whether one launch can compute several such networks: not where they couple the images of a batch."""
+    return not couples_batch(module)
 
 
 class SideBySide:
@@ -54,7 +55,9 @@ class SideBySide:
         self.pipelines: list[Pipeline] = [source.pipeline(settings.augment) for source in sources]
         self.forward = Forward(module, precision)
         device = sources[0].device
-        self.parameters = {name: torch.stack([state[name].to(device) for state in states]) for name in states[0]}
+        stacked = {name: torch.stack([state[name].to(device) for state in states]) for name in states[0]}
+        self.parameters = {name: stacked.pop(name) for name, _ in module.named_parameters()}
+        self.buffers = stacked  # constant
         self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         self._step = maybe_compile(self._update, compiled)
 
@@ -76,8 +79,8 @@ class SideBySide:
             own.copy_(other)
 
     def weights(self, network: int) -> Tensors:
-        """The weights of one network, by name."""
-        return {name: parameter[network] for name, parameter in self.parameters.items()}
+        """The weights and buffers of one network, by name."""
+        return {name: tensor[network] for name, tensor in (self.parameters | self.buffers).items()}
 
     def run(self, batches: Sequence[Sequence[torch.Tensor]], draws: Sequence[TrainingDraws], lr: float) -> None:
         """One SGD step of all networks per mini-batch.
@@ -107,9 +110,15 @@ class SideBySide:
         momenta: Tensors,
     ) -> None:
         def loss(
-            weights: Tensors, x: torch.Tensor, own: torch.Tensor, other: torch.Tensor, part: torch.Tensor
+            weights: Tensors,
+            buffers: Tensors,
+            x: torch.Tensor,
+            own: torch.Tensor,
+            other: torch.Tensor,
+            part: torch.Tensor,
         ) -> torch.Tensor:
-            return mixed_loss(self.forward(weights, x), own, other, part)
+            return mixed_loss(self.forward({**weights, **buffers}, x), own, other, part)
 
-        gradients, _ = torch.vmap(grad_and_value(loss))(parameters, images, labels, partner_labels, share)
+        inputs = (images, labels, partner_labels, share)
+        gradients, _ = torch.vmap(grad_and_value(loss))(parameters, self.buffers, *inputs)
         descend(self.settings, gradients, lr, parameters, momenta)
