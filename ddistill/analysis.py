@@ -19,7 +19,7 @@ from ddistill.data import RealData, epoch_batches
 from ddistill.errors import UserError
 from ddistill.model_augmentation import NetworkFactory, load_into
 from ddistill.randomness import generator
-from ddistill.training import Source, predict_accuracy, resolve_precision
+from ddistill.training import Source, choose_hot_path, predict_accuracy, training_work
 
 DEFAULT_EPOCHS = (0, 1, 2, 4, 8)
 OnEpoch = Callable[[int, int], None]
@@ -83,8 +83,10 @@ def gradients_by_age(
     place, seed = torch.device(device), recipe.run.seed
     source = Source.of(data.train.images, data.train.labels, data, place)
     test = Source.of(data.test.images, data.test.labels, data, place)
-    precision = resolve_precision(recipe.run.precision, place)
-    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
+    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes)
+    work = training_work(factory.trainer(), ages[-1] * factory.steps_per_epoch())
+    hot_path = choose_hot_path(factory.trainer().module, work, recipe.run.precision, "off")
+    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=hot_path.precision)
     trainer = factory.trainer()
     load_into(trainer.module, factory.build("gradients by age", seed).state_dict())
     batch, count = getattr(recipe.method, "real_batch", 64), len(source.labels)

@@ -16,6 +16,7 @@ from ddistill.engine import (
     Observer,
     Plan,
     Run,
+    Session,
     check_folder,
     distill_data,
     plan_run,
@@ -36,7 +37,7 @@ from ddistill.synthetic import (
     read_description,
     save_synthetic,
 )
-from ddistill.training import Safety, Source, resolve_precision
+from ddistill.training import Safety
 from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
@@ -216,14 +217,13 @@ def pretrain(
     """
     observer = observer or Observer()
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
-    place = torch.device(device)
-    source = Source.of(real.train.images, real.train.labels, real, place)
+    session = Session(real, complete, None, torch.device(device), observer, KEPT_EVERY_SECONDS, current())
     factory = NetworkFactory(
         complete.network,
         complete.training,
-        source,
+        session.real,
         real.num_classes,
-        precision=resolve_precision(complete.run.precision, place),
+        precision=session.choose_hot_path(session.network()).precision,  # that of a run, so that a run finds the pool
         ranks=current(),
     )
     prepare = trajectories_for if complete.model_augmentation.networks == "trajectories" else pool_for

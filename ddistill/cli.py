@@ -155,7 +155,7 @@ def evaluate(
         recipe = api.recipe_of(path)
         asked: list[str | None] = [*network] if network else [None]
         settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
-        results = []
+        results, failed = [], {}
         with _together(place), Screen() as screen:
             real = api.load_for(data, recipe, screen)
             if asked == ["all"]:
@@ -163,17 +163,29 @@ def evaluate(
             for name in asked:  # before the first is trained
                 check_trainable(api.network_for(name, recipe), real.size)
             for name in asked:
-                judged = api.evaluate(
-                    path, real, settings, network=name, repeats=repeats, seed=seed, device=place, observer=screen
-                )
-                results.append((name or recipe.network.name, judged))
-                screen.accuracy(results[-1][0], judged.mean, judged.std, len(judged.runs))
+                called = name or recipe.network.name
+                try:
+                    judged = api.evaluate(
+                        path, real, settings, network=name, repeats=repeats, seed=seed, device=place, observer=screen
+                    )
+                except (TypeError, ValueError, RuntimeError) as error:
+                    if len(asked) == 1:
+                        raise
+                    failed[called] = f"{type(error).__name__}: {error}"  # what the others gave is not lost
+                    screen.note(f"network {called} failed: {failed[called]}")
+                    continue
+                results.append((called, judged))
+                if judged.fallback:
+                    screen.note(f"network {called}: {judged.protocol['precision_reason']}")
+                screen.accuracy(called, judged.mean, judged.std, len(judged.runs))
         table = Table("network", "accuracy %", "std", "networks", "epochs")
         for name, result in results:
             counts = (len(result.runs), result.protocol["epochs"])
             table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", *map(str, counts))
         print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
+        if failed:
+            raise RunError(f"not evaluated: {'; '.join(f'{name} ({why})' for name, why in failed.items())}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,16 +15,19 @@ from ddistill.data import DataSettings, RealData
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import METHODS, IDCSettings, MethodSettings, TrajectoryMatchingSettings
+from ddistill.methods.distances import matched_names
 from ddistill.model_augmentation import ModelAugmentationSettings
-from ddistill.networks import NetworkSettings, check_known_network, check_network, network_gives
+from ddistill.networks import NetworkSettings, build_network, check_known_network, check_network, network_gives
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
-from ddistill.training import CompileMode, Precision, TrainingSettings
+from ddistill.training import CompileMode, Precision, TrainingSettings, trial_fault
 
 Model = TypeVar("Model", bound=Settings)
 
 OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None"}
 """Whole settings that a change may clear with None."""
+TRUSTED = ("convnet", "resnet_ap")
+"""Networks that every method can use; others are tried before a run."""
 SIGNATURE = "# sha256"
 SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
@@ -138,6 +142,38 @@ class Recipe(Settings):
         """
         self._check_size(data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
+        if self.method.needs.network and self.network.name not in TRUSTED:
+            self._try_network(data)
+
+    def _try_network(self, data: RealData) -> None:
+        """Refuse a network that the method cannot use, by building it and making a step with two images."""
+        name, network = self.method.name, self.network.name
+        images = torch.rand(2, data.channels, data.size, data.size, generator=torch.Generator().manual_seed(0))
+        try:
+            module = build_network(self.network, data.num_classes, data.channels, data.size, "trial")
+            logits = tuple(module.eval()(images).shape)
+        except UserError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"network {network!r} does not work for {data.num_classes} classes of images of {data.channels} x "
+                f"{data.size} x {data.size}: {type(error).__name__}: {error}"
+            ) from error
+        distance = getattr(self.method, "distance", None)
+        if distance and not matched_names(distance, dict(module.named_parameters())):
+            raise UserError(
+                f"method {name} compares gradients of convolutions by {distance} (weights of four dimensions), and "
+                f"network {network!r} has none; use network.name=convnet, or method.distance=cosine, which takes "
+                "matrices, too"
+            )
+        if logits != (2, data.num_classes):
+            raise UserError(
+                f"network {network!r} gives outputs of shape {logits} for 2 images of {data.num_classes} classes; it "
+                f"must give (2, {data.num_classes})"
+            )
+        fault = trial_fault(module, images, "fp32", second_order=self.method.needs.second_order)
+        if fault:
+            raise UserError(f"method {name} cannot use network {network!r}: {fault}; use network.name=convnet")
 
     def _check_method(self) -> None:
         """Refuse what the method cannot be composed with."""
@@ -191,6 +227,8 @@ class Recipe(Settings):
             raise unknown_name("method", str(method), METHODS)
         if method != self.method.name:
             values["method"] = METHODS[method][0]().model_dump()
+        if changes.get("network.name", self.network.name) != self.network.name:
+            values["network"] = NetworkSettings().model_dump()  # width and depth of another network are not this one's
         legal = dict(field_paths(type(self), method=METHODS[method][0])) | OPTIONAL_PARTS
         for path, value in changes.items():
             parent, _, _leaf = path.rpartition(".")

@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from ddistill.training.hot_path import AUTO_PRECISION
+
+IN_BOTH_PRECISIONS = ("contract", "smoke")
+"""Folders whose tests run once with float32 and once with ``auto`` taken as bfloat16, on any processor."""
+
 
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path_factory, monkeypatch):
     """Pools and decoded data of a test go to a folder of its own; a test may set another."""
     monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def auto_precision(request):
+    """What ``run.precision=auto`` means, so that no test depends on the processor that it runs on."""
+    precision = getattr(request, "param", "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(AUTO_PRECISION, precision)
+        yield precision
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.path.parent.name in IN_BOTH_PRECISIONS:
+        metafunc.parametrize("auto_precision", ["fp32", "bf16"], indirect=True, scope="module")

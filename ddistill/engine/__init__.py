@@ -3,7 +3,7 @@
 from ddistill.engine.early_stage import pool_for, trajectories_for
 from ddistill.engine.folder import check_folder
 from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
-from ddistill.engine.run import Run, distill_data
+from ddistill.engine.run import Run, Session, distill_data
 from ddistill.observer import Observer
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "OnPaper",
     "Plan",
     "Run",
+    "Session",
     "check_folder",
     "distill_data",
     "on_paper",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,7 +18,7 @@ from ddistill.model_augmentation import FreshSource, NetworkFactory, load_into
 from ddistill.networks import build_network
 from ddistill.observer import Observer
 from ddistill.synthetic import initial_set, random_set
-from ddistill.training import Source, Trainer, predict_accuracy, resolve_precision
+from ddistill.training import Source, Trainer, choose_hot_path, predict_accuracy, training_work
 
 TRAINING_STEPS = 8
 FEW, MORE = 1, 3
@@ -119,8 +119,9 @@ def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
 
 
 def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> Plan:
-    """Predict time, FLOPs and memory of a run from a few steps of it, eager; nothing is written.
+    """Predict time, FLOPs and memory of a run from a few steps of it; nothing is written.
 
+    Steps that the run would compile are measured eager, and taken to be faster by what was measured elsewhere.
     A pool is counted whether or not it is in the cache. A method whose outer steps differ in length (CAFE) is measured
     on its third one, or on an earlier one where they are long.
 
@@ -157,74 +158,89 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
 
 def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
     """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
-    place = torch.device(device)
-    source = Source.of(data.train.images, data.train.labels, data, place)
-    precision = resolve_precision(recipe.run.precision, place)
-    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=precision)
-    steps = factory.steps_per_epoch()
-    return _training_seconds(factory.trainer(), place) * steps, factory.trainer().flops_per_step() * steps
+    session, gain = _session(data, recipe, torch.device(device))
+    precision = session.hot_path.precision
+    factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes, precision=precision)
+    steps, trainer = factory.steps_per_epoch(), factory.trainer()
+    return _training_seconds(trainer, session.device) * steps / gain, trainer.flops_per_step() * steps
 
 
 def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float, InnerStep | None]:
     """Seconds and FLOPs of an outer step; that of many inner steps follows from one of few and one of more."""
+    session, gain = _session(data, recipe, device)
     inner = getattr(recipe.method, "inner_steps", 0)
     if isinstance(recipe.method, GradientMatchingSettings) and not recipe.method.network_epochs:
-        return _inner_step(data, recipe, device)
+        return _inner_step(session, gain)
     if inner <= MORE:
-        return *_outer_step(data, recipe, device), None
-    (few_s, few_f), (more_s, more_f) = (
-        _outer_step(data, recipe.changed({"method.inner_steps": steps}), device) for steps in (FEW, MORE)
-    )
+        return *_outer_step(session, gain), None
+    measured = []
+    for steps in (FEW, MORE):
+        session.recipe = recipe.changed({"method.inner_steps": steps})
+        measured.append(_outer_step(session, gain))
+    (few_s, few_f), (more_s, more_f) = measured
     further = (inner - MORE) / (MORE - FEW)
     return more_s + further * max(0.0, more_s - few_s), more_f + further * (more_f - few_f), None
 
 
-def _method(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Method, Callable[[int], None]]:
-    """The recipe's method, and what loads the weights of an outer step into its network."""
+def _session(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Session, float]:
+    """A run of the recipe that writes and compiles nothing, and how many times faster the compiled one is."""
     session = Session(data, recipe, None, device, Observer(), 0.0)
+    chosen = session.choose_hot_path(session.network())
+    session.hot_path = replace(chosen, precision=chosen.eager, compiled=False)
+    return session, chosen.gain
+
+
+def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
+    """The recipe's method, and what loads the weights of an outer step into its network."""
+    data, recipe = session.data, session.recipe
     factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes)
     weights = FreshSource(factory, 0, recipe.run.seed).weights
     session.target = lambda step: weights(step + 1)
     network = session.network()
-    synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), device)
-    trainer = Trainer(network, session.real, recipe.training, precision=session.precision)
+    synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), session.device)
+    trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision)
     return session.method(network, trainer, synthetic, False), lambda step: load_into(network, weights(step))
 
 
-def _inner_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float, InnerStep]:
+def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]:
     """An outer step of gradient matching from the matching of a few classes and a few mini-batches."""
-    method, load = _method(data, recipe, device)
+    classes, device = session.data.num_classes, session.device
+    method, load = _method(session)
     assert isinstance(method, GradientMatching)
     load(1)
-    matched = method.only(range(min(data.num_classes, max(method.chunk, MEASURED_CLASSES))))
+    matched = method.only(range(min(classes, max(method.chunk, MEASURED_CLASSES))))
     drawn = method.draw(1)
     trainer, synthetic = method.context.trainer, method.context.synthetic
     batches = drawn.network.shape[1]
-    one_class = _seconds(lambda _: matched.class_loop(0, drawn), TRIALS, device) / len(matched.own)
-    one_batch = _training_seconds(trainer, device) if batches else 0.0
+    one_class = _seconds(lambda _: matched.class_loop(0, drawn), TRIALS, device) / len(matched.own) / gain
+    one_batch = _training_seconds(trainer, device) / gain if batches else 0.0
     parts = InnerStep(
-        recipe.method.inner_steps,  # type: ignore[union-attr]
+        session.recipe.method.inner_steps,  # type: ignore[union-attr]
         one_class,
         one_batch,
         batches,
         sum(parameter.nbytes for parameter in trainer.parameters.values()),
-        synthetic.images.nbytes // data.num_classes,
+        synthetic.images.nbytes // classes,
     )
-    seconds = parts.steps * (data.num_classes * one_class + batches * one_batch)
+    seconds = parts.steps * (classes * one_class + batches * one_batch)
     return seconds, method.flops_per_outer_step(), parts
 
 
-def _outer_step(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float]:
-    method, load = _method(data, recipe, device)
+def _outer_step(session: Session, gain: float) -> tuple[float, float]:
+    method, load = _method(session)
+    recipe, device = session.recipe, session.device
 
     def one(step: int) -> None:
         load(step)
         method.outer_step(step, lambda done, of: None)
 
     if isinstance(method, CountsItsWork):
-        return _several(one, method, min(TRIALS, recipe.budget.steps), device)
-    once = recipe.method.needs.one_step
-    return _seconds(one, 1 if once else TRIALS, device, warm=not once), method.flops_per_outer_step()
+        seconds, flops = _several(one, method, min(TRIALS, recipe.budget.steps), device)
+    else:
+        once = recipe.method.needs.one_step
+        seconds = _seconds(one, 1 if once else TRIALS, device, warm=not once)
+        flops = method.flops_per_outer_step()
+    return seconds / gain, flops
 
 
 def _several(one: Callable[[int], None], method: CountsItsWork, most: int, device: torch.device) -> tuple[float, float]:
@@ -264,9 +280,11 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
         images, labels = one.decoded()
         source = Source.like(images.to(device), labels.to(device), one)
         module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
-        precision = resolve_precision(recipe.run.precision, device)
-        trainer = Trainer(module, source, settings.training, precision=precision)
         epochs = evaluation_epochs(settings, len(labels) // data.num_classes, data.num_classes)
+        trainer = Trainer(module, source, settings.training)
+        steps = len(labels) / min(len(labels), settings.training.batch) * epochs * settings.repeats
+        hot = choose_hot_path(module, training_work(trainer, steps), recipe.run.precision, recipe.run.compile)
+        trainer = Trainer(module, source, settings.training, precision=hot.eager)
         draws = torch.Generator().manual_seed(0)
 
         def epoch(_: int, trainer: Trainer = trainer, count: int = len(labels), draws: torch.Generator = draws) -> None:
@@ -275,7 +293,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
 
         test = Source.of(data.test.images, data.test.labels, one, device)
         testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
-        total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) + testing)
+        total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) / hot.gain + testing)
     return total
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,23 @@ from ddistill.model_augmentation import (
     Weights,
     load_into,
 )
-from ddistill.networks import runs_on_kernels
 from ddistill.observer import Observer, Phase
 from ddistill.ranks import ALONE, Ranks, current
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
 from ddistill.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
-from ddistill.training import Safety, Source, Trainer, Unfinished, resolve_precision
-from ddistill.training.compilation import COMPILE_SECONDS, COMPILED_OVER_EAGER, REPAYING_FLOPS, worth_compiling
+from ddistill.training import (
+    EAGER,
+    HotPath,
+    Safety,
+    Source,
+    Trainer,
+    Unfinished,
+    choose_hot_path,
+    compiler_available,
+    training_work,
+)
+from ddistill.training.compilation import COMPILE_SECONDS, REPAYING_FLOPS
 from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
 EXPLODED = 100.0
@@ -161,6 +170,7 @@ class Session:
         self.whole_folder, self.folder = folder, folder if ranks.first else None
         folder = self.folder
         self.costs = Costs()
+        self.hot_path = EAGER
         self.source_flops_per_step = 0.0
         self.target: Callable[[int], Weights] | None = None
         self.safety = Safety(checkpoint_every, observer.stopping, observer.note)
@@ -169,7 +179,6 @@ class Session:
         self.unfinished = Unfinished(in_progress, self.safety)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.precision = resolve_precision(recipe.run.precision, device)
         self.real = Source.of(data.train.images, data.train.labels, data, device)
 
     def _describe(self) -> None:
@@ -193,13 +202,14 @@ class Session:
             self.observer.note(note)
             self.log.event("note", text=note)
         network = self.network()
-        compiled = self._compile(network, Trainer(network, self.real, recipe.training))
+        self.hot_path = self.choose_hot_path(network)
+        compiled = self.hot_path.compiled
         trainer = Trainer(
             network,
             self.real,
             recipe.training,
             compiled=compiled,
-            precision=self.precision,
+            precision=self.hot_path.precision,
             ranks=self.ranks,
             shards=recipe.run.shards,
             replay=True,
@@ -229,7 +239,7 @@ class Session:
             trainer,
             run.seed,
             compiled,
-            self.precision,
+            self.hot_path.precision,
             run.class_chunk,
             self.recipe.budget.steps,
             self.target,
@@ -238,30 +248,26 @@ class Session:
         )
         return build_method(self.recipe.method, context)
 
-    def _compile(self, network: nn.Module, trainer: Trainer) -> bool:
-        """Whether the work ahead repays compilation; a function of recipe and data, never of a clock."""
+    def choose_hot_path(self, network: nn.Module) -> HotPath:
+        """In which precision, and whether compiled, the work ahead is done; a function of recipe, data and device."""
         recipe, data = self.recipe, self.data
+        trainer = Trainer(network, self.real, recipe.training)
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
         method = self.method(network, trainer, on_device(probe, self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps + self._early_stage_flops(trainer)
-        # the kernels keep no map from before a pool, which is what a method that matches layers asks for
-        kernels = runs_on_kernels(network, self.device) and not recipe.method.needs.layers
-        served = self.precision == "fp32" and kernels
-        compiled = worth_compiling(recipe.run.compile, ahead, served)
-        gain = {"compiled_over_eager": COMPILED_OVER_EAGER, "compile_seconds_expected": COMPILE_SECONDS}
-        self.log.event(
-            "hot path",
-            compiled=compiled,
-            kernels=served,
-            flops=ahead,
-            mode=recipe.run.compile,
-            precision=self.precision,
-            **gain,
+        needs = recipe.method.needs
+        work = replace(
+            training_work(trainer, 0.0), flops=ahead, second_order=needs.second_order, every_layer=needs.layers
         )
-        if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not (compiled or served):
+        chosen = choose_hot_path(network, work, recipe.run.precision, recipe.run.compile)
+        gain = {"compiled_over_eager": chosen.gain, "compile_seconds_expected": COMPILE_SECONDS}
+        self.log.event("hot path", **chosen.as_dict(), flops=ahead, mode=recipe.run.compile, **gain)
+        if chosen.fallback:
+            self.observer.note(chosen.reason)
+        if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not compiler_available():
             self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
-        return compiled
+        return chosen
 
     def _early_stage_flops(self, trainer: Trainer) -> float:
         """Of training the pool (also of one from the cache), or all fresh networks of the run."""
@@ -279,7 +285,7 @@ class Session:
             self.real,
             self.data.num_classes,
             compiled,
-            self.precision,
+            self.hot_path.precision,
             self.ranks,
             recipe.run.shards,
         )
@@ -508,6 +514,8 @@ class Session:
             part="validation" if what == "validation" else "test",
             ranks=self.ranks,
         )
+        if evaluation.fallback and not self.hot_path.fallback:
+            self.observer.note(f"evaluation: {evaluation.protocol['precision_reason']}")
         self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
         costs = {"seconds": spent.seconds, "flops": spent.flops} if spent else {}
         self.log.event("accuracy", what=what, step=step, **evaluation.as_dict(), **costs)
@@ -549,6 +557,7 @@ class Session:
             "versions": versions(),
             "machine": machine(self.device),
             "processes": self.ranks.count,
+            "hot_path": self.hot_path.as_dict(),
         }
         if self.folder is not None:
             about = {

@@ -19,7 +19,7 @@ from ddistill.augment import AugmentSettings
 from ddistill.data import RealData, Split
 from ddistill.errors import UserError
 from ddistill.evaluation.judge import Judge, OnEpoch
-from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
+from ddistill.networks import NetworkSettings, build_network
 from ddistill.ranks import ALONE, Ranks
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
@@ -29,9 +29,10 @@ from ddistill.training import (
     Trainer,
     TrainingSettings,
     Unfinished,
-    resolve_precision,
+    choose_hot_path,
+    training_work,
 )
-from ddistill.training.compilation import CompileMode, worth_compiling
+from ddistill.training.compilation import CompileMode
 
 OnRun = Callable[[int, float], None]
 Part = Literal["test", "validation"]
@@ -71,10 +72,12 @@ class Evaluation:
     Attributes:
         runs: one per trained network.
         protocol: what was done, JSON-able.
+        fallback: why the network was trained in float32 where bfloat16 was wanted; None where nothing stood against it.
     """
 
     runs: tuple[float, ...]
     protocol: dict[str, Any]
+    fallback: str | None = None
 
     @property
     def mean(self) -> float:
@@ -157,10 +160,8 @@ def evaluate_set(
     shape = (classes, train.images.shape[1], train.images.shape[-1])
     module = build_network(network, *shape, "evaluation").to(device)
     steps = len(train.labels) / min(len(train.labels), settings.training.batch) * epochs * settings.repeats
-    ahead = Trainer(module, train, settings.training).flops_per_step() * steps
-    exact = resolve_precision(precision, device)
-    served = exact == "fp32" and runs_on_kernels(module, device)
-    compiled = worth_compiling(compile_mode, ahead, served)
+    work = training_work(Trainer(module, train, settings.training), steps)
+    hot_path = choose_hot_path(module, work, precision, compile_mode)
     runs = dict(finished or {})
     judge = Judge(
         module,
@@ -172,8 +173,8 @@ def evaluate_set(
         epochs,
         settings.repeats,
         seed,
-        compiled,
-        exact,
+        hot_path.compiled,
+        hot_path.precision,
         device.type == "cuda" if side_by_side is None else side_by_side,
         on_epoch,
         unfinished,
@@ -196,10 +197,11 @@ def evaluate_set(
         "lr_decay": "x0.2 at 2/3 and 5/6 of the epochs",
         "images": "decoded with single",
         "test_images": len(test.labels),
-        "precision": exact,
+        "precision": hot_path.precision,
+        "precision_reason": hot_path.reason,
         "reported": "last epoch",
     }
-    return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol)
+    return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol, hot_path.fallback)
 
 
 def _part(data: RealData, part: Part) -> Split:

@@ -2,6 +2,7 @@
 
 from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
+from ddistill.training.hot_path import EAGER, HotPath, Work, choose_hot_path, training_work
 from ddistill.training.loop import (
     Normalised,
     Source,
@@ -11,12 +12,14 @@ from ddistill.training.loop import (
     predict_accuracy,
     step_decay,
 )
-from ddistill.training.precision import Forward, Precision, Resolved, resolve_precision
+from ddistill.training.precision import Forward, Precision, Resolved, trial_fault
 from ddistill.training.unfinished import Safety, Unfinished
 
 __all__ = [
+    "EAGER",
     "CompileMode",
     "Forward",
+    "HotPath",
     "Normalised",
     "Precision",
     "Resolved",
@@ -26,11 +29,14 @@ __all__ = [
     "TrainingDraws",
     "TrainingSettings",
     "Unfinished",
+    "Work",
+    "choose_hot_path",
     "compiler_available",
     "free_memory_bytes",
     "keep_freed_memory",
     "maybe_compile",
     "predict_accuracy",
-    "resolve_precision",
     "step_decay",
+    "training_work",
+    "trial_fault",
 ]

@@ -1,16 +1,19 @@
 """Precision of the hot path: bfloat16 convolutions and products over float32 masters.
 
-Weights, optimiser state, images, norm statistics, losses and distances stay float32; only what convolutions and
-linear layers read and write is bfloat16.
+Weights, optimiser state, images, losses and distances stay float32. Which operations compute in bfloat16 is decided by
+torch's autocast, operation by operation, so that any `nn.Module` can be used: attention, own layers, scales, norms.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
 Precision = Literal["auto", "fp32", "bf16"]
 Resolved = Literal["fp32", "bf16"]
@@ -25,38 +28,52 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def resolve_precision(asked: Precision, device: torch.device) -> Resolved:
-    """``asked``, with auto taken as bf16 where the device multiplies it in hardware and fp32 elsewhere."""
-    if asked == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    return asked
-
-
 class Forward:
-    """Logits of a module with weights that are given with each call.
+    """What a module gives for weights that come with each call.
 
     Args:
         module: gives the forward function and its buffers.
-        precision: bf16 lets convolutions and linear layers compute in bfloat16; gradients reach the float32 weights.
+        precision: bf16 lets convolutions and products compute in bfloat16; gradients reach the float32 weights.
     """
 
     def __init__(self, module: nn.Module, precision: Resolved = "fp32") -> None:
         self.module = module
-        self.low = _product_weights(module) if precision == "bf16" else frozenset()
+        self.precision = precision
 
-    def __call__(self, weights: Tensors, images: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (N, C) of normalised images (N, channels, H, H)."""
-        if not self.low:
+    def __call__(self, weights: Tensors, images: torch.Tensor) -> Any:
+        """Float32 outputs, logits (N, C) as a rule, of normalised images (N, channels, H, H)."""
+        if self.precision == "fp32":
             return functional_call(self.module, weights, (images,))
-        half = {name: weight.bfloat16() if name in self.low else weight for name, weight in weights.items()}
-        return functional_call(self.module, half, (images.bfloat16(),)).float()
+        # without autocast's cache of weights: it would hold the first call's casts across the levels of torch.func
+        with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
+            outputs = functional_call(self.module, weights, (images,))
+        return tree_map_only(torch.Tensor, torch.Tensor.float, outputs)
 
 
-def _product_weights(module: nn.Module) -> frozenset[str]:
-    """Names of the parameters of convolutions and linear layers."""
-    return frozenset(
-        f"{path}.{name}" if path else name
-        for path, layer in module.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear))
-        for name, _ in layer.named_parameters(recurse=False)
-    )
+def trial_fault(module: nn.Module, images: torch.Tensor, precision: Resolved, *, second_order: bool) -> str | None:
+    """Why a network cannot be trained, or matched, in a precision: what torch says of a small step; None where it can.
+
+    Args:
+        module: from images to logits (N, C); it is left as it is.
+        images: a few normalised images (N, channels, H, H).
+        precision: of convolutions and products.
+        second_order: gradients are differentiated with respect to the images, too.
+
+    Returns:
+        A line.
+    """
+    trial = copy.deepcopy(module).train()
+    forward = Forward(trial, precision)
+    weights: Tensors = dict(trial.named_parameters())
+    images = images.detach().clone().requires_grad_()
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    try:
+        loss = F.cross_entropy(forward(weights, images), labels)
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order, allow_unused=True)
+        values = [loss, *(gradient.square().sum() for gradient in gradients if gradient is not None)]
+        if second_order:
+            along = torch.autograd.grad(torch.stack(values[1:]).sum(), images, allow_unused=True)
+            values.extend(gradient for gradient in along if gradient is not None)
+    except (RuntimeError, TypeError, ValueError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None if all(bool(value.isfinite().all()) for value in values) else "it gives values that are not finite"

@@ -14,7 +14,7 @@ from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods import gradient_matching as fast
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Forward, Source, Trainer, TrainingSettings, free_memory_bytes, resolve_precision
+from ddistill.training import Forward, Source, Trainer, TrainingSettings, free_memory_bytes
 
 CLASSES, SIDE = 4, 16
 
@@ -114,16 +114,6 @@ def test_only_convolutions_and_products_are_bf16():
     assert network.blocks[0].norm.weight.dtype == torch.float32
     exact = network(torch.zeros(2, 3, SIDE, SIDE))
     assert exact.dtype == torch.float32
-
-
-def test_auto_precision_follows_the_hardware(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr("ddistill.training.precision.has_fast_bf16", lambda _: True)
-    assert resolve_precision("auto", cpu) == "bf16"
-    assert resolve_precision("fp32", cpu) == "fp32"
-    monkeypatch.setattr("ddistill.training.precision.has_fast_bf16", lambda _: False)
-    assert resolve_precision("auto", cpu) == "fp32"
-    assert resolve_precision("bf16", cpu) == "bf16"
 
 
 class HostReads(TorchDispatchMode):

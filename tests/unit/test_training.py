@@ -19,7 +19,7 @@ from ddistill.evaluation import Evaluation, EvaluationSettings
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.networks import ConvNet, NetworkSettings, build_network
 from ddistill.training import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
-from ddistill.training.compilation import REPAYING_FLOPS, maybe_compile, worth_compiling
+from ddistill.training.compilation import REPAYING_FLOPS, maybe_compile, repays_compilation
 
 TOLERANCE = 1e-6
 NO_AUGMENTATION = AugmentSettings(operations=())
@@ -247,18 +247,12 @@ def test_the_rate_starts_full_and_never_rises(epochs):
 )
 def test_training_is_compiled_where_it_is_asked_for_or_repays(mode, share, expected, monkeypatch):
     monkeypatch.setattr("ddistill.training.compilation.compiler_available", lambda: True)
-    assert worth_compiling(mode, share * REPAYING_FLOPS) is expected
-
-
-def test_where_kernels_serve_auto_does_not_compile(monkeypatch):
-    monkeypatch.setattr("ddistill.training.compilation.compiler_available", lambda: True)
-    assert not worth_compiling("auto", 1e30, kernels=True)
-    assert worth_compiling("on", 0.0, kernels=True)
+    assert repays_compilation(mode, share * REPAYING_FLOPS) is expected
 
 
 def test_without_a_compiler_auto_never_compiles(monkeypatch):
     monkeypatch.setattr("ddistill.training.compilation.compiler_available", lambda: False)
-    assert not worth_compiling("auto", 1e30)
+    assert not repays_compilation("auto", 1e30)
 
 
 def test_a_training_step_is_counted_as_three_forward_passes_but_for_the_images_gradient():
