@@ -449,6 +449,10 @@ def _show_cells(cells: list[Any], known: list[Any], plans: list[Any]) -> None:
 
 def main() -> None:
     """Entry point of the command."""
+    # OpenMP threads that wait actively for one that a busy core holds back make everything many times slower. The
+    # library reads this once, when torch is imported.
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     signal.signal(signal.SIGTERM, STOP.hear)
     signal.signal(signal.SIGINT, STOP.hear)
     app()

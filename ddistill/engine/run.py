@@ -203,7 +203,11 @@ class Session:
             self.log.event("note", text=note)
         network = self.network()
         self.hot_path = self.choose_hot_path(network)
-        compiled = self.hot_path.compiled
+        with self.hot_path.on_its_threads():
+            return self._run(network)
+
+    def _run(self, network: nn.Module) -> Run:
+        recipe, data, compiled = self.recipe, self.data, self.hot_path.compiled
         trainer = Trainer(
             network,
             self.real,

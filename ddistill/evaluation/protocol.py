@@ -182,7 +182,8 @@ def evaluate_set(
     )
     pending = [repeat for repeat in range(settings.repeats) if repeat not in runs]
     for shares in judge.rounds(pending, ranks.count):
-        found = ranks.gather(judge.accuracies(shares[ranks.rank]))
+        with hot_path.on_its_threads():
+            found = ranks.gather(judge.accuracies(shares[ranks.rank]))
         for repeat, accuracy in zip(chain(*shares), chain(*found), strict=True):
             runs[repeat] = accuracy
             if on_run:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,9 @@ AVX-512 BF16 3e6 (LeNet) gave 1.0 times the rate of float32, 2e7 (ConvNet-3 of w
 gave half the rate, since every cast is one more launch; what lies above was not measured there."""
 
 
+ONE_THREAD_FLOPS = 5e6
+"""Floating-point operations of training on one image up to which a second thread of a CPU gains nothing when the
+machine is free (28-px images at width 16: 27.9 and 25.9 ms a step), and loses much when it is not."""
 EXAMPLES = 4
 """Images that a network is tried on."""
 
@@ -35,6 +40,7 @@ class HotPath:
         compiled: whether hot functions are compiled.
         kernels: whether hand-written kernels serve the network.
         reason: of the precision, in words.
+        threads: of torch, where the work is too small for all of them; None: as they are.
         fallback: why bfloat16, which was asked for or would pay, cannot be used with this network; None where it can.
     """
 
@@ -42,6 +48,7 @@ class HotPath:
     compiled: bool
     kernels: bool
     reason: str
+    threads: int | None = None
     fallback: str | None = None
 
     @property
@@ -54,9 +61,20 @@ class HotPath:
         """Precision in which a few steps are measured without compiling them."""
         return "fp32" if self.compiled else self.precision
 
-    def as_dict(self) -> dict[str, str | bool]:
+    @contextmanager
+    def on_its_threads(self) -> Iterator[None]:
+        """Set torch's threads for the work, and set them back afterwards."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(min(before, self.threads or before))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def as_dict(self) -> dict[str, str | bool | int | None]:
         """For the log and the summary."""
-        return {"precision": self.precision, "compiled": self.compiled, "kernels": self.kernels, "reason": self.reason}
+        names = ("precision", "compiled", "kernels", "threads", "reason")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,8 @@ def choose_hot_path(
     kernels = kernels and not low
     # the kernels are as fast as compiled float32 and need no compilation
     compiled = would_compile and (mode == "on" or not kernels)
-    return HotPath("bf16" if low else "fp32", compiled, kernels, reason, fallback)
+    threads = 1 if device.type == "cpu" and work.flops_per_image <= ONE_THREAD_FLOPS else None
+    return HotPath("bf16" if low else "fp32", compiled, kernels, reason, threads, fallback)
 
 
 def _wants_bf16(
