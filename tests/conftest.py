@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import ExitStack, contextmanager
+
 import pytest
+import torch
 
 from ddistill.training.hot_path import AUTO_PRECISION
 
@@ -23,6 +27,26 @@ def auto_precision(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(AUTO_PRECISION, precision)
         yield precision
+
+
+@pytest.fixture
+def waiting_forbidden():
+    """A context in which whatever makes the host wait for a GPU is an error; it always ends with the test.
+
+    torch warns, once, when its debug mode is switched on; that warning and no other is let through.
+    """
+    with ExitStack() as held:
+
+        @contextmanager
+        def forbidden():
+            with warnings.catch_warnings(), ExitStack() as mode:
+                warnings.filterwarnings("ignore", message="Synchronization debug mode", category=UserWarning)
+                mode.callback(torch.cuda.set_sync_debug_mode, "default")
+                torch.cuda.set_sync_debug_mode("error")
+                yield
+
+        held.callback(lambda: torch.cuda.is_available() and torch.cuda.set_sync_debug_mode("default"))
+        yield forbidden
 
 
 def pytest_generate_tests(metafunc):

@@ -134,8 +134,8 @@ def decode_bound(stored: Tensor, factor: int, bound: int = MOST_DECODED) -> Tens
 
 def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """(x - mean) / std per channel; images [n, c, H, W], mean and std [c]."""
-    mean = torch.as_tensor(mean, dtype=images.dtype).reshape(1, -1, 1, 1)
-    std = torch.as_tensor(std, dtype=images.dtype).reshape(1, -1, 1, 1)
+    mean = torch.as_tensor(mean, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+    std = torch.as_tensor(std, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
     return (images - mean) / std
 
 
@@ -202,7 +202,7 @@ def class_loop(
     augment: Callable[[Tensor], Tensor] | None = None,
     clamp: bool = False,
     subsets: Sequence[Tensor | None] | None = None,
-) -> tuple[Tensor, Tensor | None, list[float]]:
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Section 1, the loop over classes of one inner step, done literally.
 
     ONE SGD over ONE tensor of all classes, momentum 0.5, stepped once per class in class order, so that a class's
@@ -216,7 +216,7 @@ def class_loop(
     subsets[c], if given and not None, holds the indices of the decoded images to use. It is required when more than
     128 would come out (section 1 takes a random subset; the reference draws nothing).
 
-    Returns the new (stored, momentum_buffer, losses), losses[c] being loss_c at the moment of class c's step. Inputs
+    Returns the new (stored, momentum_buffer, losses), losses[c] (0-d) being loss_c at the moment of class c's step. Inputs
     are not changed. With image_momentum 0 there is no buffer and None comes back.
     """
     images = stored.detach().clone()
@@ -237,14 +237,14 @@ def class_loop(
         both = normalise(torch.cat([real, decoded]), mean, std)
         if augment is not None:
             both = augment(both)
-        real_labels = torch.full((real.shape[0],), c)
-        syn_labels = torch.full((decoded.shape[0],), c)
+        real_labels = torch.full((real.shape[0],), c, device=real.device)
+        syn_labels = torch.full((decoded.shape[0],), c, device=decoded.device)
         loss = matching_loss(
             forward, parameters, both[: real.shape[0]], real_labels, both[real.shape[0] :], syn_labels, distance
         )
         optimiser.zero_grad(set_to_none=False)
         loss.backward()
         optimiser.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())
     buffer = optimiser.state[images].get("momentum_buffer")
     return images.detach(), None if buffer is None else buffer.detach().clone(), losses

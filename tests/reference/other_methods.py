@@ -16,7 +16,8 @@ from reference.matching import distance_cosine, matching_loss, normalise
 def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Back to pixels in [0, 1]."""
     shape = (1, -1, 1, 1)
-    return images * torch.tensor(std).reshape(shape) + torch.tensor(mean).reshape(shape)
+    mean, std = (torch.tensor(values, device=images.device).reshape(shape) for values in (mean, std))
+    return images * std + mean
 
 
 def summed_step(
@@ -46,7 +47,7 @@ def summed_step(
 
 def dc_loss(forward: Callable, parameters: dict[str, Tensor], real: Tensor, images: Tensor, label: int) -> Tensor:
     """DC: for each output filter of each layer 1 - cos of the two gradients, classifier included."""
-    labels = [torch.full((len(batch),), label) for batch in (real, images)]
+    labels = [torch.full((len(batch),), label, device=batch.device) for batch in (real, images)]
     return matching_loss(forward, parameters, real, labels[0], images, labels[1], distance_cosine)
 
 
@@ -64,7 +65,7 @@ def cafe_loss(
 ) -> Tensor:
     """CAFE, all classes: weighted squared distances of layer means, 1 more for the flattened last layer, and the
     cross-entropy of all real embeddings under the synthetic mean embeddings as classifier (batch mean)."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=images[0].device)
     real_embeddings, classifier, labels = [], [], []
     for c in range(len(real)):
         of_real, of_synthetic = layers(real[c]), layers(images[c])
@@ -74,7 +75,7 @@ def cafe_loss(
         total = total + 1.0 * torch.sum((r.mean(dim=0) - s.mean(dim=0)) ** 2)
         real_embeddings.append(r)
         classifier.append(s.mean(dim=0))
-        labels.append(torch.full((len(r),), c))
+        labels.append(torch.full((len(r),), c, device=r.device))
     logits = torch.cat(real_embeddings) @ torch.stack(classifier).T
     return total + discrimination_weight * torch.nn.functional.cross_entropy(logits, torch.cat(labels))
 

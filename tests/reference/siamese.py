@@ -67,7 +67,7 @@ def affine(x: Tensor, theta: list[list[float]]) -> Tensor:
 
     Bilinear, zeros outside, align_corners false, in both affine_grid and grid_sample.
     """
-    matrix = torch.tensor([theta], dtype=x.dtype)
+    matrix = torch.tensor([theta], dtype=x.dtype, device=x.device)
     grid = F.affine_grid(matrix, [1, *x.shape], align_corners=False)
     return F.grid_sample(x[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
 

@@ -143,7 +143,7 @@ def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end()
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_not_waited_for_between_the_draws_of_an_outer_step_and_its_end():
+def test_a_gpu_is_not_waited_for_between_the_draws_of_an_outer_step_and_its_end(waiting_forbidden):
     method = make_method(device="cuda")
     plan = method.draw(1)
 
@@ -154,11 +154,8 @@ def test_a_gpu_is_not_waited_for_between_the_draws_of_an_outer_step_and_its_end(
             method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
 
     all_inner_steps()  # what is made once may wait
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_forbidden():
         all_inner_steps()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

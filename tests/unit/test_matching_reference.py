@@ -134,7 +134,7 @@ def test_images_after_class_loops_agree_with_the_sequential_reference(distance, 
             settings.image_momentum,
         )
         total = method.class_loop(inner, plan)
-        assert float(total) == pytest.approx(sum(losses), rel=TOLERANCE)
+        assert float(total) == pytest.approx(float(sum(losses)), rel=TOLERANCE)
     assert relative_error(context.synthetic.images, stored.flatten(0, 1)) < TOLERANCE
     moved = stored.flatten(0, 1) - make_method(distance, factor, decoder).context.synthetic.images
     ours = context.synthetic.images - make_method(distance, factor, decoder).context.synthetic.images
