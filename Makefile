@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench bench-digits bench-end-to-end bench-gpu bench-large bench-processes reliability clean
+.PHONY: setup demo test test-slow lint bench bench-busy bench-digits bench-end-to-end bench-gpu bench-large \
+	bench-processes gpu-check gpu-results reliability clean
 
 setup: $(READY)
 
@@ -43,6 +44,16 @@ bench-digits: setup
 
 bench-gpu: setup
 	$(BIN)/python benchmarks/hot_path.py --device cuda --growth --save
+
+# these two ask for nothing but torch and the other packages: no set-up, no network. DATA is CIFAR-10, OUT a folder
+gpu-check:
+	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_check.py $(or $(OUT),runs/gpu-check) $(if $(DATA),--data $(DATA)) $(if $(TOY),--toy)
+
+gpu-results:
+	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_results.py $(DATA) --out $(or $(OUT),runs/reproduce)
+
+bench-busy: setup
+	$(BIN)/python benchmarks/busy_machine.py --save
 
 bench-large: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/large_data.py runs/large --save

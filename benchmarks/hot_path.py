@@ -1,4 +1,4 @@
-"""Seconds of one inner step of IDC by phase: the slow reference, the fast code in fp32, the fast code in bf16.
+"""Seconds of one inner step of IDC by phase: the slow reference, and the fast code in fp32, TF32 (on a GPU) and bf16.
 
 CIFAR-10 shapes (10 classes, 64 real and 40 decoded images each, 2000 network samples), random pixels. The kinds take
 turns in one process, so that a drift of the machine hits all of them; warm-up and compilation are not counted.
@@ -36,7 +36,8 @@ from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings, keep_freed_memory, resolve_precision
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training.precision import has_fast_bf16
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference import convnet, matching
@@ -172,29 +173,42 @@ def timed(phase: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def product_rate(precision: Resolved, device: torch.device, trials: int) -> float:
+def set_tf32(kind: str) -> None:
+    """Let a GPU's float32 products be TF32 where that is the kind, and nowhere else."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind == "tf32"
+
+
+def product_rate(precision: str, device: torch.device, trials: int) -> float:
     """FLOP/s of a large square product, the best of some trials."""
     side = PRODUCT_SIDE[device.type]
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     return 2.0 * side**3 / min(timed(lambda: a @ a, device) for _ in range(trials + 1))
 
 
-def measure(shape: Shape, trials: int, precisions: list[Resolved], device: torch.device) -> dict[str, Any]:
+def measure(shape: Shape, trials: int, precisions: list[str], device: torch.device) -> dict[str, Any]:
     """Times of all kinds, interleaved."""
     kinds: dict[str, Phases] = {"reference": reference_phases(shape, device)}
     flops = 0.0
     for precision in precisions:
-        kinds[precision], method = fast_phases(shape, None, precision, device)
+        rounded: Resolved = "bf16" if precision == "bf16" else "fp32"
+        kinds[precision], method = fast_phases(shape, None, rounded, device)
         flops = flops or method.flops_per_outer_step()
-    warm_up = {kind: sum(timed(phase, device) for phase in phases.values()) for kind, phases in kinds.items()}
+    warm_up: dict[str, float] = {}
+    for kind, phases in kinds.items():
+        set_tf32(kind)  # what is captured now keeps it
+        warm_up[kind] = sum(timed(phase, device) for phase in phases.values())
     seconds: dict[str, dict[str, list[float]]] = {kind: {phase: [] for phase in kinds[kind]} for kind in kinds}
     for _ in range(trials):
         for kind, phases in kinds.items():
+            set_tf32(kind)
             for name, phase in phases.items():
                 seconds[kind][name].append(timed(phase, device))
     for times in seconds.values():
         times["inner step"] = [a + b for a, b in zip(times["matching"], times["network"], strict=True)]
-    rates = {precision: product_rate(precision, device, trials) for precision in precisions}
+    rates = {}
+    for precision in precisions:
+        set_tf32(precision)
+        rates[precision] = product_rate(precision, device, trials)
     median = {kind: {name: statistics.median(t) for name, t in times.items()} for kind, times in seconds.items()}
 
     def ratio(kind: str, phase: str) -> float:
@@ -299,6 +313,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", choices=["auto", "on", "off"], default="auto", help="auto: where the hardware has it")
+    parser.add_argument("--samples", type=int, default=SHAPE["samples"], help="real images of the network training")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
@@ -309,9 +324,9 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(options.one, device)))
         return
-    with_bf16 = options.bf16 == "on" or (options.bf16 == "auto" and resolve_precision("auto", device) == "bf16")
-    precisions: list[Resolved] = ["fp32", "bf16"] if with_bf16 else ["fp32"]
-    result = measure({**SHAPE, "width": options.width}, options.trials, precisions, device)
+    with_bf16 = options.bf16 == "on" or (options.bf16 == "auto" and has_fast_bf16(device))
+    precisions = ["fp32", *(["tf32"] if device.type == "cuda" else []), *(["bf16"] if with_bf16 else [])]
+    result = measure({**SHAPE, "width": options.width, "samples": options.samples}, options.trials, precisions, device)
     if options.growth:
         result["growth"] = growth(options.device)
     result |= {

@@ -49,6 +49,13 @@ def waiting_forbidden():
         yield forbidden
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and none is here"))
+
+
 def pytest_generate_tests(metafunc):
     if metafunc.definition.path.parent.name in IN_BOTH_PRECISIONS:
         metafunc.parametrize("auto_precision", ["fp32", "bf16"], indirect=True, scope="module")

@@ -216,8 +216,8 @@ def class_loop(
     subsets[c], if given and not None, holds the indices of the decoded images to use. It is required when more than
     128 would come out (section 1 takes a random subset; the reference draws nothing).
 
-    Returns the new (stored, momentum_buffer, losses), losses[c] (0-d) being loss_c at the moment of class c's step. Inputs
-    are not changed. With image_momentum 0 there is no buffer and None comes back.
+    Returns the new (stored, momentum_buffer, losses), losses[c] (0-d) being loss_c at the moment of class c's step.
+    Inputs are not changed. With image_momentum 0 there is no buffer and None comes back.
     """
     images = stored.detach().clone()
     if clamp:

@@ -1,0 +1,181 @@
+"""What a GPU does with this program, in under 9 minutes: for whoever has one.
+
+    PYTHONPATH=. python benchmarks/gpu_check.py OUT [--data PATH] [--minutes 8.5] [--toy]
+
+Nothing is installed and nothing is asked of a network. In turn, each in a process of its own that is stopped when its
+time is up: the tests that need a GPU; two outer steps of every method on digits; seconds of an inner step by phase
+beside the slow reference, in float32, TF32 and bfloat16 (CIFAR-10 shapes, width 128); and, where ``--data`` names
+CIFAR-10, a real piece of a run. OUT keeps everything that was printed, the run and ``check.json``; a short table and
+one JSON line come last. ``--toy`` does all of it at toy size, on a CPU, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ddistill
+from ddistill.engine.environment import machine, versions
+from ddistill.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = ("idc-ma", "dc", "dsa-ma", "dm-ma", "cafe", "tm", "random", "herding", "k-center")
+"""One recipe for each method."""
+SHARES = {"tests": 0.3, "methods": 0.25, "steps": 0.3, "run": 1.0}
+"""Of the time that is left, that a part may take."""
+
+
+def main() -> int:
+    """All parts; 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", help="CIFAR-10: a path")
+    parser.add_argument("--minutes", type=float, default=8.5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--toy", action="store_true", help="toy size, for a CPU")
+    parser.add_argument("--only-methods", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only_methods:
+        run_methods(options.device, options.toy)
+        return 0
+    if options.device == "cpu" and not options.toy:
+        parser.error("no GPU is here; --toy goes through the same parts at toy size on a CPU")
+    options.out.mkdir(parents=True, exist_ok=True)
+    check = Check(options)
+    parts = {"tests": check.tests, "methods": check.methods, "steps": check.steps, "run": check.run}
+    rows, result = [], {"device": options.device, "toy": options.toy, "versions": versions()}
+    result["machine"] = machine(torch.device(options.device))
+    for name, part in parts.items():
+        began = time.monotonic()
+        result[name] = {**part(SHARES[name]), "part_seconds": round(time.monotonic() - began, 1)}
+        rows.append((name, result[name]))
+    failed = [name for name, found in rows if not found["ok"]]
+    for name, found in rows:
+        print(f"{name:<10}{'ok' if found['ok'] else 'FAILED':<8}{found['part_seconds']:>7.0f} s  {found['shown']}")
+    result["seconds"] = round(check.spent(), 1)
+    (options.out / "check.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+    return 1 if failed else 0
+
+
+def run_methods(device: str, toy: bool) -> None:
+    """Two outer steps of every method on digits, a JSON line each; one that fails does not stop the others."""
+    settings = {"budget.outer_steps": 2, "evaluation.epochs": 20, "evaluation.repeats": 1}
+    if toy:
+        settings |= {"evaluation.epochs": 1, "network.width": 8}
+    for family in FAMILIES:
+        chooses = family in ("random", "herding", "k-center")  # real images, in one step
+        changes = {**settings, **({"budget.outer_steps": 1} if chooses else {})}
+        row: dict[str, Any] = {"family": family}
+        try:
+            summary = ddistill.distill("digits", family, changes=changes, device=device).summary
+            row |= {name: summary[name] for name in ("seconds", "accuracy", "hot_path")}
+        except Exception as error:  # whatever a device does
+            row["error"] = f"{type(error).__name__}: {error}"[:300]
+        print(json.dumps(row), flush=True)
+
+
+class Check:
+    """The parts; each gives what it found, with ``ok`` and a line ``shown``."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.began = time.monotonic()
+
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.began
+
+    def tests(self, share: float) -> dict[str, Any]:
+        """The tests that are marked gpu; without a GPU they are skipped, each with the reason."""
+        code, text = self._call("tests", share, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests")
+        last = [line for line in text.splitlines() if re.search(r"\d+ (passed|failed|skipped|error)", line)]
+        return {"ok": code == 0, "shown": last[-1].strip("= ") if last else f"exit code {code}"}
+
+    def methods(self, share: float) -> dict[str, Any]:
+        """Every method, two outer steps on digits."""
+        size = ("--toy",) if self.options.toy else ()
+        words = ("benchmarks/gpu_check.py", str(self.options.out), "--device", self.options.device, "--only-methods")
+        _, text = self._call("methods", share, *words, *size)
+        rows = [json.loads(line) for line in text.splitlines() if line.startswith('{"family"')]
+        failed = [f"{row['family']} ({row['error']})" for row in rows if "error" in row]
+        failed += [f"{family} (not reached)" for family in FAMILIES[len(rows) :]]
+        done = f"{len(FAMILIES) - len(failed)} of {len(FAMILIES)} methods"
+        return {"ok": not failed, "shown": "; ".join([done, *failed]), "rows": rows}
+
+    def steps(self, share: float) -> dict[str, Any]:
+        """Seconds of an inner step by phase, beside the reference."""
+        options = self.options
+        size = ("--width", "8", "--trials", "1", "--samples", "64") if options.toy else ("--width", "128")
+        bf16 = "off" if options.toy else "on"  # it is compiled, which takes a minute on a CPU
+        words = ("benchmarks/hot_path.py", "--device", options.device, "--bf16", bf16, *size)
+        code, text = self._call("steps", share, *words)
+        if code:
+            return {"ok": False, "shown": f"exit code {code}; see steps.txt"}
+        measured = json.loads(text.splitlines()[-1])
+        inner = {kind: times["inner step"] for kind, times in measured["seconds"].items()}
+        shown = ", ".join(f"{kind} {1e3 * seconds:.0f} ms" for kind, seconds in inner.items())
+        return {"ok": True, "shown": f"inner step: {shown}", "measured": measured}
+
+    def run(self, share: float) -> dict[str, Any]:
+        """A piece of a run of CIFAR-10, or of digits at toy size."""
+        options = self.options
+        if not (options.data or options.toy):
+            return {"ok": True, "shown": "no --data, so no piece of a run"}
+        minutes = max(0.2, self._left() * share / 60.0 - 0.7)  # some seconds for the start and the state
+        data, scale = ("digits", "tiny") if options.toy else (options.data, "full")
+        folder = options.out / "run"
+        words = ("benchmarks/end_to_end.py", data, "--out", str(folder), "--minutes", f"{minutes:.2f}")
+        code, text = self._call("run", 1.0, *words, "--scale", scale, "--device", options.device)
+        log = folder / "log.jsonl"
+        events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+        steps = [event for event in events if event.get("event") == "outer step"]
+        pool = next((event["seconds"] for event in events if event.get("event") == "pool"), None)
+        found: dict[str, Any] = {"ok": code in (0, 3), "outer_steps": len(steps), "pool_seconds": pool}
+        if steps:
+            found["seconds_per_outer_step"] = round(steps[-1]["distill_seconds"] / steps[-1]["step"], 3)
+        last = text.strip().splitlines()
+        found["shown"] = f"{len(steps)} outer steps, {found.get('seconds_per_outer_step', '-')} s each"
+        if not found["ok"]:
+            found["shown"] = last[-1][:200] if last else f"exit code {code}"
+        return found
+
+    def _left(self) -> float:
+        """Seconds, one at least."""
+        return max(1.0, 60.0 * self.options.minutes - self.spent())
+
+    def _call(self, name: str, share: float, *words: str) -> tuple[int, str]:
+        """Exit code and output of a Python process; 124 where it ran out of its share of the time."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment["DDISTILL_CACHE"] = str((self.options.out / "cache").resolve())
+        try:
+            done = subprocess.run(
+                [sys.executable, *words],
+                cwd=ROOT,
+                env=environment,
+                timeout=max(5.0, self._left() * min(share, 1.0)),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            code, text = done.returncode, done.stdout
+        except subprocess.TimeoutExpired as error:
+            code, text = 124, (error.stdout or b"").decode(errors="replace")
+        (self.options.out / f"{name}.txt").write_text(text, encoding="utf-8")
+        print(f"{name}: exit code {code}, {self.spent():.0f} s so far", flush=True)
+        return code, text
+
+
+if __name__ == "__main__":
+    assert len(FAMILIES) == len(METHODS), "a method without a recipe here"
+    sys.exit(main())
