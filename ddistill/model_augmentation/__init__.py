@@ -5,6 +5,7 @@ from ddistill.model_augmentation.pool import Pool, train_pool
 from ddistill.model_augmentation.sources import (
     FreshSource,
     ModelAugmentationSettings,
+    NetworkDraw,
     NetworkSource,
     PerturbedSource,
     PoolSource,
@@ -15,6 +16,7 @@ from ddistill.model_augmentation.trajectories import Trajectories, TrajectorySou
 __all__ = [
     "FreshSource",
     "ModelAugmentationSettings",
+    "NetworkDraw",
     "NetworkFactory",
     "NetworkSource",
     "PerturbedSource",

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.pool import OnMember, in_progress, pool_identity
+from ddistill.model_augmentation.sources import NetworkDraw
 from ddistill.model_augmentation.training import NetworkFactory, copy_of
 from ddistill.randomness import generator
 from ddistill.storage import (
@@ -79,19 +80,12 @@ class TrajectorySource:
         self.ahead = ahead
         self.seed = seed
 
-    def weights(self, step: int) -> Weights:
-        """The expert's weights at the start epoch."""
-        return self.trajectories.weights(*self._drawn(step))
-
-    def target(self, step: int) -> Weights:
-        """The same expert's weights ``ahead`` epochs later."""
-        expert, start = self._drawn(step)
-        return self.trajectories.weights(expert, start + self.ahead)
-
-    def _drawn(self, step: int) -> tuple[int, int]:
+    def draw(self, step: int) -> NetworkDraw:
+        """The expert's weights at the start epoch and, for reference, those ``ahead`` epochs later."""
         draws = generator(self.seed, "trajectory", step)
         expert = int(torch.randint(self.trajectories.size, (), generator=draws))
-        return expert, int(torch.randint(self.max_start_epoch + 1, (), generator=draws))
+        start = int(torch.randint(self.max_start_epoch + 1, (), generator=draws))
+        return NetworkDraw(*(self.trajectories.weights(expert, epoch) for epoch in (start, start + self.ahead)))
 
 
 def train_trajectories(

@@ -22,6 +22,7 @@ from ddistill.errors import UserError
 from ddistill.model_augmentation import (
     FreshSource,
     ModelAugmentationSettings,
+    NetworkDraw,
     NetworkFactory,
     PerturbedSource,
     Pool,
@@ -100,15 +101,17 @@ class Constant:
     def __init__(self, weights: Weights) -> None:
         self.kept = weights
 
-    def weights(self, step: int) -> Weights:
-        return copied(self.kept)
+    def draw(self, step: int) -> NetworkDraw:
+        return NetworkDraw(copied(self.kept), {"reference": torch.ones(1)})
 
 
 def moves_of(settings: ModelAugmentationSettings, steps: int, seed: int = 0) -> torch.Tensor:
     """How far each step moves each filter of a large layer, over the filter's own length: [steps, filters, fan-in]."""
     weight = torch.randn(8, 4000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     source = PerturbedSource(Constant({"w": weight}), settings, seed)
-    return torch.stack([(source.weights(step)["w"] - weight) / weight.norm(dim=1)[:, None] for step in range(steps)])
+    return torch.stack(
+        [(source.draw(step).weights["w"] - weight) / weight.norm(dim=1)[:, None] for step in range(steps)]
+    )
 
 
 def test_two_directions_with_magnitudes_in_the_range_make_the_move_of_the_program():
@@ -137,7 +140,7 @@ def coefficients_of(settings: ModelAugmentationSettings, steps: int, monkeypatch
     monkeypatch.setattr("ddistill.model_augmentation.sources.perturbed", spy)
     source = PerturbedSource(Constant(toy_weights()), settings, 0)
     for step in range(1, steps + 1):
-        source.weights(step)
+        source.draw(step)
     return np.array(seen)
 
 
@@ -174,9 +177,14 @@ def test_directions_of_different_steps_and_seeds_are_nearly_orthogonal():
     assert float(cosines.abs().max()) < 5 / (8 * 4000) ** 0.5  # five standard deviations
 
 
+def test_a_reference_is_not_perturbed():
+    drawn = PerturbedSource(Constant(toy_weights()), ModelAugmentationSettings(perturb=True), 0).draw(1)
+    assert torch.equal(drawn.reference["reference"], torch.ones(1))
+
+
 def test_whole_number_buffers_are_not_perturbed():
     weights = {**toy_weights(), "seen": torch.tensor([[3, 4]])}
-    got = PerturbedSource(Constant(weights), ModelAugmentationSettings(perturb=True), 0).weights(1)
+    got = PerturbedSource(Constant(weights), ModelAugmentationSettings(perturb=True), 0).draw(1).weights
     assert torch.equal(got["seen"], weights["seen"])
     assert got["seen"].dtype == torch.int64
 
@@ -193,7 +201,7 @@ def test_an_illegal_range_is_refused(values):
 def test_random_selection_gives_every_member_about_equally_often():
     members = [toy_weights(seed) for seed in range(4)]
     source = PoolSource(members, "random", 0)
-    given = [source.weights(step) for step in range(1, 401)]
+    given = [source.draw(step).weights for step in range(1, 401)]
     counts = [sum(same(weights, member) for weights in given) for member in members]
     assert sum(counts) == 400
     assert min(counts) > 55  # 100 less five standard deviations
@@ -205,7 +213,7 @@ def test_average_selection_gives_the_mean_of_all_members_as_the_reference_does()
     expected = selection.average(members)
     source = PoolSource(members, "average", 0)
     for step in (1, 2, 7):
-        got = source.weights(step)
+        got = source.draw(step).weights
         for name in expected:
             torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-12)
     assert all(same(a, b) for a, b in zip(members, before, strict=True))
@@ -230,21 +238,21 @@ SOURCES = {
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_source_is_a_pure_function_of_seed_and_step(kind):
     one, other, another_seed = SOURCES[kind](0), SOURCES[kind](0), SOURCES[kind](1)
-    forwards = [one.weights(step) for step in range(1, 5)]
-    backwards = [other.weights(step) for step in range(4, 0, -1)][::-1]
+    forwards = [one.draw(step).weights for step in range(1, 5)]
+    backwards = [other.draw(step).weights for step in range(4, 0, -1)][::-1]
     assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
     assert any(not same(forwards[0], weights) for weights in forwards[1:])
-    assert any(not same(another_seed.weights(step), forwards[step - 1]) for step in range(1, 5))
+    assert any(not same(another_seed.draw(step).weights, forwards[step - 1]) for step in range(1, 5))
 
 
 @pytest.mark.parametrize("kind", [*SOURCES, "average"])
 def test_what_is_done_to_the_weights_given_never_reaches_the_source(kind):
     source = SOURCES[kind](0) if kind in SOURCES else PoolSource([toy_weights()], "average", 0)
-    given = source.weights(1)
+    given = source.draw(1).weights
     before = copied(given)
     for tensor in given.values():
         tensor.zero_()
-    assert same(source.weights(1), before)
+    assert same(source.draw(1).weights, before)
 
 
 def test_loading_weights_keeps_the_modules_tensors():
