@@ -17,7 +17,7 @@ from ddistill.config import Recipe, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
-from ddistill.engine.early_stage import pool_for, trajectories_for
+from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe
 from ddistill.engine.lock import locked
@@ -35,10 +35,9 @@ from ddistill.model_augmentation import (
     FreshSource,
     NetworkFactory,
     NetworkSource,
+    NetworkStore,
     PerturbedSource,
-    Pool,
     PoolSource,
-    Trajectories,
     TrajectorySource,
     load_into,
 )
@@ -291,11 +290,11 @@ class Session:
         )
         source: NetworkSource
         if settings.networks == "pool":
-            pool = pool_for(recipe, self.data, factory, self.observer, self.safety)
+            pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
             self._count_pool(pool, factory)
             source = PoolSource(pool.members, settings.selection, recipe.run.seed)
         elif settings.networks == "trajectories":
-            experts = trajectories_for(recipe, self.data, factory, self.observer, self.safety)
+            experts = networks_for(recipe, self.data, factory, self.observer, self.safety)
             self._count_pool(experts, factory)
             wanted = recipe.method.needs.trajectories
             assert wanted is not None  # the recipe was checked for it
@@ -306,7 +305,7 @@ class Session:
             self.source_flops_per_step = per_step * settings.fresh_epochs
         return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
 
-    def _count_pool(self, pool: Pool | Trajectories, factory: NetworkFactory) -> None:
+    def _count_pool(self, pool: NetworkStore, factory: NetworkFactory) -> None:
         settings = self.recipe.model_augmentation
         steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
         self.costs.seconds["pool"] = pool.seconds

@@ -1,7 +1,6 @@
 """Model augmentation: early-stage networks and weight perturbation as the source of networks."""
 
 from ddistill.model_augmentation.perturb import Weights
-from ddistill.model_augmentation.pool import Pool, train_pool
 from ddistill.model_augmentation.sources import (
     FreshSource,
     ModelAugmentationSettings,
@@ -9,9 +8,10 @@ from ddistill.model_augmentation.sources import (
     NetworkSource,
     PerturbedSource,
     PoolSource,
+    TrajectorySource,
 )
+from ddistill.model_augmentation.store import NetworkStore, Wanted, train_networks
 from ddistill.model_augmentation.training import NetworkFactory, load_into
-from ddistill.model_augmentation.trajectories import Trajectories, TrajectorySource, train_trajectories
 
 __all__ = [
     "FreshSource",
@@ -19,13 +19,12 @@ __all__ = [
     "NetworkDraw",
     "NetworkFactory",
     "NetworkSource",
+    "NetworkStore",
     "PerturbedSource",
-    "Pool",
     "PoolSource",
-    "Trajectories",
     "TrajectorySource",
+    "Wanted",
     "Weights",
     "load_into",
-    "train_pool",
-    "train_trajectories",
+    "train_networks",
 ]

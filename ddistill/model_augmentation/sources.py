@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from ddistill.model_augmentation.perturb import Weights, perturbed, random_direction, signed_coefficients
+from ddistill.model_augmentation.store import NetworkStore
 from ddistill.model_augmentation.training import NetworkFactory
 from ddistill.randomness import generator
 from ddistill.settings import Settings
@@ -95,6 +96,30 @@ class PoolSource:
         """A copy of the member that (seed, step) selects, or of the average."""
         chosen = torch.randint(len(self.members), (), generator=generator(self.seed, "pool member", step)).item()
         return NetworkDraw({name: tensor.clone() for name, tensor in self.members[int(chosen)].items()})
+
+
+class TrajectorySource:
+    """A random expert at a random early epoch, by (seed, step), and for reference the same some epochs later.
+
+    Args:
+        experts: keep all epochs.
+        max_start_epoch: the last epoch that a start may be drawn from.
+        ahead: epochs from start to reference.
+        seed: of the run.
+    """
+
+    def __init__(self, experts: NetworkStore, max_start_epoch: int, ahead: int, seed: int) -> None:
+        self.experts = experts
+        self.max_start_epoch = max_start_epoch
+        self.ahead = ahead
+        self.seed = seed
+
+    def draw(self, step: int) -> NetworkDraw:
+        """The expert's weights at the start epoch, and those ``ahead`` epochs later."""
+        draws = generator(self.seed, "trajectory", step)
+        expert = int(torch.randint(self.experts.size, (), generator=draws))
+        start = int(torch.randint(self.max_start_epoch + 1, (), generator=draws))
+        return NetworkDraw(*(self.experts.weights(expert, epoch) for epoch in (start, start + self.ahead)))
 
 
 class PerturbedSource:

@@ -24,16 +24,17 @@ from ddistill.model_augmentation import (
     ModelAugmentationSettings,
     NetworkDraw,
     NetworkFactory,
+    NetworkStore,
     PerturbedSource,
-    Pool,
     PoolSource,
+    Wanted,
     Weights,
     load_into,
-    train_pool,
+    train_networks,
 )
 from ddistill.model_augmentation.perturb import filter_normalised, perturbed, random_direction
 from ddistill.networks import NetworkSettings
-from ddistill.training import Source, TrainingSettings, predict_accuracy
+from ddistill.training import Safety, Source, TrainingSettings, predict_accuracy
 
 NETWORK = NetworkSettings(width=4, depth=2)
 DATA = "d" * 64
@@ -267,16 +268,18 @@ def test_loading_weights_keeps_the_modules_tensors():
 # -------------------------------------------------------------------------------------------------------- pool
 
 
-def toy_pool(folder: Path, factory: NetworkFactory | None = None, **changes: object) -> Pool:
-    settings = {"size": 2, "epochs": 1, "seed": 0, "data_fingerprint": DATA, **changes}
-    return train_pool(factory or toy_factory(), folder=folder, **settings)
+def toy_pool(folder: Path, factory: NetworkFactory | None = None, **changes: object) -> NetworkStore:
+    settings = {"size": 2, "epochs": 1, "seed": 0, "all_epochs": False, **changes}
+    wanted = Wanted(*(settings.pop(name) for name in ("size", "epochs", "seed", "all_epochs")))
+    data = settings.pop("data_fingerprint", DATA)
+    return train_networks(factory or toy_factory(), data, wanted, folder=folder, **settings)
 
 
 def forbid_training(monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a network was trained")
 
-    monkeypatch.setattr(NetworkFactory, "early_stage", refuse)
+    monkeypatch.setattr(NetworkFactory, "stages", refuse)
 
 
 def test_a_pool_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
@@ -295,7 +298,7 @@ def test_a_pool_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
 
 def test_a_pool_is_kept_in_the_cache_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path / "here"))
-    pool = train_pool(toy_factory(), DATA, size=1, epochs=0, seed=0)
+    pool = train_networks(toy_factory(), DATA, Wanted(size=1, epochs=0, seed=0))
     assert pool.folder.parent == tmp_path / "here" / "pools"
 
 
@@ -415,7 +418,6 @@ def test_an_interrupted_pool_goes_on_after_its_last_whole_member_to_the_same_bit
     whole = toy_pool(tmp_path / "whole", size=3)
     assert all(same(a, b) for a, b in zip(again.members, whole.members, strict=True))
     assert {path.name for path in again.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}
-    assert "unfinished.json" not in {path.name for path in whole.folder.iterdir()}
 
 
 def test_a_member_that_was_damaged_before_the_pool_was_whole_is_trained_again(tmp_path):
@@ -425,11 +427,41 @@ def test_a_member_that_was_damaged_before_the_pool_was_whole_is_trained_again(tm
 
     with pytest.raises(KeyboardInterrupt):
         toy_pool(tmp_path, size=3, on_member=stop)
-    (home,) = (path for path in tmp_path.rglob("unfinished.json"))
+    (home,) = (path for path in tmp_path.rglob("pool.json"))
     (home.parent / "member-000.safetensors").write_bytes(b"x")
     whole = toy_pool(tmp_path / "whole", size=3)
     again = toy_pool(tmp_path, size=3)
     assert all(same(a, b) for a, b in zip(again.members, whole.members, strict=True))
+
+
+def test_trajectories_keep_every_epoch_at_a_constant_rate(tmp_path, monkeypatch):
+    experts = toy_pool(tmp_path, epochs=3, all_epochs=True)
+    assert sorted(path.name for path in experts.folder.iterdir()) == [
+        "expert-000.safetensors",
+        "expert-001.safetensors",
+        "trajectories.json",
+    ]
+    assert same(experts.weights(1, 0), dict(toy_factory().build(0, "expert", 1).state_dict()))
+    short = toy_pool(tmp_path, epochs=2, all_epochs=True)  # so its last epoch is another's epoch on the way
+    assert same(experts.weights(1, 2), short.weights(1, 2))
+    assert not same(experts.weights(1, 3), experts.weights(1, 2))
+    forbid_training(monkeypatch)
+    assert toy_pool(tmp_path, epochs=3, all_epochs=True).reused
+
+
+def test_interrupted_trajectories_go_on_in_the_middle_of_an_expert(tmp_path):
+    seen: list[int] = []
+
+    def go(stop_at: int) -> NetworkStore:
+        safety = Safety(0.0, lambda: len(seen) == stop_at)
+        report = lambda done, total: seen.append(done)  # noqa: E731
+        return toy_pool(tmp_path, epochs=3, all_epochs=True, on_member=report, safety=safety)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(5)
+    again, whole = go(-1), toy_pool(tmp_path / "whole", epochs=3, all_epochs=True)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert all(same(again.weights(e, epoch), whole.weights(e, epoch)) for e in range(2) for epoch in range(4))
 
 
 # -------------------------------------------------------------------------------------------------- early stage
