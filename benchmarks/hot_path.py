@@ -118,7 +118,7 @@ def fast_phases(
         for i in range(EVALUATION_STEPS)
     ]
     return {
-        "matching": lambda: method.class_loop(0, plan),
+        "matching": lambda: method.image_step(0, plan),
         "network": lambda: trainer.run(batches, plan.training),
         "evaluation": lambda: judge.run(order, generator(0, "judge")),
     }, method

@@ -12,6 +12,7 @@ Prints a table and, last, one JSON line; ``--save`` writes it to benchmarks/resu
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import json
 import statistics
@@ -69,9 +70,9 @@ class Pair:
         offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
         self.settings: Settings = METHODS[name][0](**SETTINGS[name])
         batch = getattr(self.settings, "real_batch", 1)
-        self.context = Context(
-            source, offsets, self.synthetic, self.network, trainer, 0, compiled, target=lambda _step: target
-        )
+        reference = copy.deepcopy(self.network)
+        reference.load_state_dict(target)
+        self.context = Context(source, offsets, self.synthetic, self.network, trainer, 0, compiled, reference=reference)
         self.method = build_method(self.settings, self.context)
         index = draw_real(self.context, "real batch", 1, batch, 1)[:, 0]
         self.real = [source.fetch(one) for one in index]

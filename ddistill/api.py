@@ -19,13 +19,12 @@ from ddistill.engine import (
     Session,
     check_folder,
     distill_data,
+    networks_for,
     plan_run,
-    pool_for,
-    trajectories_for,
 )
 from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
-from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
+from ddistill.model_augmentation import NetworkFactory, NetworkStore
 from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.ranks import current
 from ddistill.synthetic import (
@@ -202,7 +201,7 @@ def pretrain(
     changes: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
-) -> Pool | Trajectories:
+) -> NetworkStore:
     """Train the pool of early-stage networks (or the expert trajectories) of a recipe, or find it if it is there.
 
     Args:
@@ -226,8 +225,7 @@ def pretrain(
         precision=session.choose_hot_path(session.network()).precision,  # that of a run, so that a run finds the pool
         ranks=current(),
     )
-    prepare = trajectories_for if complete.model_augmentation.networks == "trajectories" else pool_for
-    return prepare(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))
+    return networks_for(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))
 
 
 def plan(

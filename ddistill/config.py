@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ddistill.data import DataSettings, RealData
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
-from ddistill.methods import METHODS, IDCSettings, MethodSettings, TrajectoryMatchingSettings
+from ddistill.methods import METHODS, IDCSettings, MethodSettings
 from ddistill.methods.distances import matched_names
 from ddistill.model_augmentation import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, build_network, check_known_network, check_network, network_gives
@@ -183,16 +183,17 @@ class Recipe(Settings):
                 f"method {name} uses no network: model_augmentation.networks=pool, perturb and fresh_epochs have no "
                 "effect; leave them out or choose another method"
             )
-        if needs.trajectories != (source.networks == "trajectories"):
+        if (needs.trajectories is not None) != (source.networks == "trajectories"):
             raise ValueError(
                 f"method {name} starts from expert trajectories: set model_augmentation.networks=trajectories"
                 if needs.trajectories
                 else f"model_augmentation.networks=trajectories is for method tm; method {name} takes fresh or pool"
             )
-        if isinstance(self.method, TrajectoryMatchingSettings) and self.method.last_epoch > source.pool_epochs:
+        last = needs.trajectories.max_start_epoch + needs.trajectories.ahead if needs.trajectories else 0
+        if needs.trajectories and last > source.pool_epochs:
             raise ValueError(
-                f"method tm asks for the experts' epoch {self.method.last_epoch} (max_start_epoch + expert_epochs), "
-                f"but model_augmentation.pool_epochs is {source.pool_epochs}; raise it, or lower method.max_start_epoch"
+                f"method {name} asks for the experts' epoch {last} (max_start_epoch + expert_epochs), but "
+                f"model_augmentation.pool_epochs is {source.pool_epochs}; raise it, or lower method.max_start_epoch"
             )
         if needs.one_step and self.budget.steps > 1:
             raise ValueError(

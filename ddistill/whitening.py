@@ -35,6 +35,10 @@ class Whitening:
         """Whiten normalised images (N, channels, side, side); differentiable."""
         return ((images.flatten(1) - self.mean) @ self.matrix).view_as(images)
 
+    def inverse(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images of whitened ones (N, channels, side, side)."""
+        return (torch.linalg.solve(self.matrix, images.flatten(1).T).T + self.mean).view_as(images)
+
     @cached_property
     def metric(self) -> torch.Tensor:
         """matrix ** -2, (d, d): takes a gradient with respect to normalised images to the step, in those units, that

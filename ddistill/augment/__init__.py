@@ -1,6 +1,7 @@
 """Augmentation as pure functions of drawn parameters."""
 
 from ddistill.augment.cutmix import CutMixDraws, cutmix, draw_cutmix
+from ddistill.augment.normalisation import Normalisation
 from ddistill.augment.siamese import (
     DSA_AUGMENTATION,
     NO_AUGMENTATION,
@@ -17,6 +18,7 @@ __all__ = [
     "AugmentDraws",
     "AugmentSettings",
     "CutMixDraws",
+    "Normalisation",
     "Pipeline",
     "augment",
     "cutmix",

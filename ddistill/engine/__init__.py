@@ -1,6 +1,6 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
-from ddistill.engine.early_stage import pool_for, trajectories_for
+from ddistill.engine.early_stage import networks_for
 from ddistill.engine.folder import check_folder
 from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
 from ddistill.engine.run import Run, Session, distill_data
@@ -15,9 +15,8 @@ __all__ = [
     "Session",
     "check_folder",
     "distill_data",
+    "networks_for",
     "on_paper",
     "plan_run",
-    "pool_for",
     "training_costs",
-    "trajectories_for",
 ]

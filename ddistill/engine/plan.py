@@ -13,7 +13,7 @@ from ddistill.data import RealData
 from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.run import Session, on_device
 from ddistill.evaluation.protocol import evaluation_epochs
-from ddistill.methods import CountsItsWork, GradientMatching, GradientMatchingSettings, Method
+from ddistill.methods import GradientMatching, GradientMatchingSettings, Method
 from ddistill.model_augmentation import FreshSource, NetworkFactory, load_into
 from ddistill.networks import build_network
 from ddistill.observer import Observer
@@ -194,12 +194,17 @@ def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
     """The recipe's method, and what loads the weights of an outer step into its network."""
     data, recipe = session.data, session.recipe
     factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes)
-    weights = FreshSource(factory, 0, recipe.run.seed).weights
-    session.target = lambda step: weights(step + 1)
+    source = FreshSource(factory, 0, recipe.run.seed)
     network = session.network()
     synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), session.device)
     trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision)
-    return session.method(network, trainer, synthetic, False), lambda step: load_into(network, weights(step))
+
+    def load(step: int) -> None:
+        load_into(network, source.draw(step).weights)
+        if session.reference is not None:  # any other network: the work is the same
+            load_into(session.reference, source.draw(step + 1).weights)
+
+    return session.method(network, trainer, synthetic, False), load
 
 
 def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]:
@@ -208,11 +213,11 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
     method, load = _method(session)
     assert isinstance(method, GradientMatching)
     load(1)
-    matched = method.only(range(min(classes, max(method.chunk, MEASURED_CLASSES))))
+    matched = method.only(range(min(classes, max(method.chunking.classes, MEASURED_CLASSES))))
     drawn = method.draw(1)
     trainer, synthetic = method.context.trainer, method.context.synthetic
     batches = drawn.network.shape[1]
-    one_class = _seconds(lambda _: matched.class_loop(0, drawn), TRIALS, device) / len(matched.own) / gain
+    one_class = _seconds(lambda _: matched.image_step(0, drawn), TRIALS, device) / len(matched.own) / gain
     one_batch = _training_seconds(trainer, device) / gain if batches else 0.0
     parts = InnerStep(
         session.recipe.method.inner_steps,  # type: ignore[union-attr]
@@ -234,7 +239,7 @@ def _outer_step(session: Session, gain: float) -> tuple[float, float]:
         load(step)
         method.outer_step(step, lambda done, of: None)
 
-    if isinstance(method, CountsItsWork):
+    if method.flops_done() is not None:
         seconds, flops = _several(one, method, min(TRIALS, recipe.budget.steps), device)
     else:
         once = recipe.method.needs.one_step
@@ -243,13 +248,13 @@ def _outer_step(session: Session, gain: float) -> tuple[float, float]:
     return seconds / gain, flops
 
 
-def _several(one: Callable[[int], None], method: CountsItsWork, most: int, device: torch.device) -> tuple[float, float]:
+def _several(one: Callable[[int], None], method: Method, most: int, device: torch.device) -> tuple[float, float]:
     """Seconds and FLOPs of the last of the first few outer steps, which differ in length."""
     began, seconds, flops = time.perf_counter(), 0.0, 0.0
     for step in range(1, most + 1):
-        before = method.flops_done()
+        before = method.flops_done() or 0.0
         seconds = _seconds(lambda _, step=step: one(step), 1, device, warm=False)  # type: ignore[misc]
-        flops = method.flops_done() - before
+        flops = (method.flops_done() or 0.0) - before
         if time.perf_counter() - began > LONG_SECONDS:
             break
     return seconds, flops

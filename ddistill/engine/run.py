@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from ddistill.config import Recipe, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
-from ddistill.engine.early_stage import pool_for, trajectories_for
+from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe
 from ddistill.engine.lock import locked
@@ -28,23 +27,18 @@ from ddistill.errors import RunError, UserError, in_words
 from ddistill.evaluation import Evaluation, evaluate_set
 from ddistill.methods import (
     Context,
-    CountsItsWork,
-    MatchesInChunks,
     Method,
     OnInner,
-    TrajectoryMatchingSettings,
     build_method,
 )
 from ddistill.model_augmentation import (
     FreshSource,
     NetworkFactory,
     NetworkSource,
+    NetworkStore,
     PerturbedSource,
-    Pool,
     PoolSource,
-    Trajectories,
     TrajectorySource,
-    Weights,
     load_into,
 )
 from ddistill.observer import Observer, Phase
@@ -172,7 +166,6 @@ class Session:
         self.costs = Costs()
         self.hot_path = EAGER
         self.source_flops_per_step = 0.0
-        self.target: Callable[[int], Weights] | None = None
         self.safety = Safety(checkpoint_every, observer.stopping, observer.note)
         self._describe()
         in_progress = folder / "checkpoint" / "evaluation.safetensors" if folder else None
@@ -180,6 +173,7 @@ class Session:
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.real = Source.of(data.train.images, data.train.labels, data, device)
+        self.reference = self.network() if recipe.method.needs.trajectories else None
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
@@ -221,8 +215,9 @@ class Session:
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
         source = self._source(compiled)
         method = self.method(network, trainer, synthetic, compiled)
-        if isinstance(method, MatchesInChunks):
-            self.log.event("classes per launch", most=method.chunk, images_at_once=method.part)
+        if method.chunking is not None:
+            chunking = method.chunking
+            self.log.event("classes per launch", most=chunking.classes, images_at_once=chunking.images)
         state, spent = self._distill(method, source, network, synthetic)
         return self._finish(synthetic, state, spent)
 
@@ -246,7 +241,7 @@ class Session:
             self.hot_path.precision,
             run.class_chunk,
             self.recipe.budget.steps,
-            self.target,
+            self.reference,
             run.image_chunk,
             self.ranks,
         )
@@ -295,23 +290,22 @@ class Session:
         )
         source: NetworkSource
         if settings.networks == "pool":
-            pool = pool_for(recipe, self.data, factory, self.observer, self.safety)
+            pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
             self._count_pool(pool, factory)
             source = PoolSource(pool.members, settings.selection, recipe.run.seed)
         elif settings.networks == "trajectories":
-            assert isinstance(recipe.method, TrajectoryMatchingSettings)
-            experts = trajectories_for(recipe, self.data, factory, self.observer, self.safety)
+            experts = networks_for(recipe, self.data, factory, self.observer, self.safety)
             self._count_pool(experts, factory)
-            start, ahead = recipe.method.max_start_epoch, recipe.method.expert_epochs
-            source = TrajectorySource(experts, start, ahead, recipe.run.seed)
-            self.target = source.target
+            wanted = recipe.method.needs.trajectories
+            assert wanted is not None  # the recipe was checked for it
+            source = TrajectorySource(experts, wanted.max_start_epoch, wanted.ahead, recipe.run.seed)
         else:
             source = FreshSource(factory, settings.fresh_epochs, recipe.run.seed)
             per_step = factory.trainer().flops_per_step() * factory.steps_per_epoch() if settings.fresh_epochs else 0.0
             self.source_flops_per_step = per_step * settings.fresh_epochs
         return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
 
-    def _count_pool(self, pool: Pool | Trajectories, factory: NetworkFactory) -> None:
+    def _count_pool(self, pool: NetworkStore, factory: NetworkFactory) -> None:
         settings = self.recipe.model_augmentation
         steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
         self.costs.seconds["pool"] = pool.seconds
@@ -364,7 +358,8 @@ class Session:
 
     def _spend(self, state: Checkpoint, method: Method) -> Spent:
         """Book the costs of the run up to a state."""
-        done = method.flops_done() if isinstance(method, CountsItsWork) else self.flops_per_step * state.step
+        counted = method.flops_done()
+        done = self.flops_per_step * state.step if counted is None else counted
         self.costs.seconds["distill"] = state.seconds
         self.costs.flops["distill"] = done + self.source_flops_per_step * state.step
         seconds = self.costs.seconds["pool"] + state.seconds
@@ -404,7 +399,10 @@ class Session:
         """The loss of the step after ``state``; out of memory, it is made again with fewer classes at once."""
         step = state.step + 1
         while True:
-            load_into(network, source.weights(step))
+            drawn = source.draw(step)
+            load_into(network, drawn.weights)
+            if self.reference is not None and drawn.reference is not None:
+                load_into(self.reference, drawn.reference)
             try:
                 loss = float(method.outer_step(step, on_inner))
                 if not self.recipe.method.needs.spread:
@@ -418,7 +416,7 @@ class Session:
                         f"outer step {step}: out of memory on {self.device} of process {self.ranks.rank}; go on with "
                         f"run.class_chunk=1, or a run.image_chunk; the images of step {state.step} are kept"
                     ) from error
-                chunk = method.smaller_chunk() if isinstance(method, MatchesInChunks) else None
+                chunk = method.smaller_chunk()
                 if chunk is None:
                     raise RunError(
                         f"outer step {step}: out of memory on {self.device}, and fewer classes at once do not help; "

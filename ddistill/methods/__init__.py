@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ddistill.methods.base import Context, CountsItsWork, MatchesInChunks, Method, Needs, OnInner
+from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.methods.cafe import CAFE, CAFESettings
+from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, Through
 from ddistill.methods.coresets import Coreset, HerdingSettings, KCenterSettings, RandomSettings
 from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
 from ddistill.methods.gradient_matching import (
@@ -23,9 +24,10 @@ __all__ = [
     "CAFE",
     "METHODS",
     "CAFESettings",
+    "ClassMatching",
+    "ClassMatchingSettings",
     "Context",
     "Coreset",
-    "CountsItsWork",
     "DCSettings",
     "DSASettings",
     "DistributionMatching",
@@ -35,12 +37,13 @@ __all__ = [
     "HerdingSettings",
     "IDCSettings",
     "KCenterSettings",
-    "MatchesInChunks",
     "Method",
     "MethodSettings",
     "Needs",
+    "Networks",
     "OnInner",
     "RandomSettings",
+    "Through",
     "TrajectoryMatching",
     "TrajectoryMatchingSettings",
     "build_method",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,7 +14,10 @@ from ddistill.data import class_batches
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Normalised, Resolved, Source, Trainer, TrainingSettings
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings
+
+if TYPE_CHECKING:
+    from ddistill.methods.chunking import Chunking
 
 PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
 """How DC, DSA and CAFE train their network on the synthetic set."""
@@ -23,27 +26,38 @@ OnInner = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """Which part of an expert's training a method looks at.
+
+    Attributes:
+        max_start_epoch: the last epoch that a start may be drawn from.
+        ahead: epochs from the start to the reference.
+    """
+
+    max_start_epoch: int
+    ahead: int
+
+
+@dataclass(frozen=True)
 class Needs:
-    """What a method asks for; the engine and the contract tests read it.
+    """What a method asks for; recipes are checked by it, and the engine reads it.
 
     Attributes:
         network: uses a network, so a network source is meaningful.
-        second_order: differentiates through gradients with respect to weights.
-        trains_network_on: what the network is trained on between image updates.
+        second_order: gradients with respect to weights are differentiated, too.
         features: asks the network for the input of its classifier (a method `features`).
         layers: asks the network for the maps of all its layers (a method `layers`).
-        trajectories: starts from an expert's weights and aims at its later ones.
+        trajectories: starts from an expert's weights and aims at its later ones; which.
         fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
         spread: the classes are shared out to the ranks of a run; else every rank does all of the matching.
     """
 
     network: bool
-    second_order: bool
-    trains_network_on: Literal["real", "synthetic", "nothing"]
+    second_order: bool = False
     features: bool = False
     layers: bool = False
-    trajectories: bool = False
+    trajectories: Trajectory | None = None
     fixed_length: bool = False
     one_step: bool = False
     spread: bool = False
@@ -64,7 +78,7 @@ class Context:
         precision: of convolutions and products in the hot functions.
         class_chunk: classes that are matched in one launch; None chooses by the device and its free memory.
         outer_steps: of the whole run, for rates that fall in its course.
-        target: for trajectory matching, from the outer step to the weights that the student should reach.
+        reference: holds the weights of a second network of the outer step, where the source gives one.
         image_chunk: images of a class whose activations are kept at once; None: all of them where they fit.
         ranks: the processes of the run.
     """
@@ -79,7 +93,7 @@ class Context:
     precision: Resolved = "fp32"
     class_chunk: int | None = None
     outer_steps: int = 1
-    target: Callable[[int], dict[str, torch.Tensor]] | None = None
+    reference: nn.Module | None = None
     image_chunk: int | None = None
     ranks: Ranks = ALONE
 
@@ -89,11 +103,16 @@ class Context:
         return self.ranks.share(self.synthetic.num_classes)
 
 
-class Method(Protocol):
+class Method:
     """One outer step at a time: given real data and a network, improve the synthetic set.
 
     What a method needs is a property of its settings (``settings.needs``), so that a recipe can be checked without it.
+
+    Attributes:
+        chunking: what it puts into one launch, where it can put more or less into one.
     """
+
+    chunking: Chunking | None = None
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Improve the set in place.
@@ -105,88 +124,26 @@ class Method(Protocol):
         Returns:
             The mean matching loss, a 0-d tensor on the device.
         """
-        ...
+        raise NotImplementedError
 
     def state(self) -> dict[str, torch.Tensor]:
         """What must be kept, besides the images, to go on after an outer step."""
-        ...
+        return {}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state` gave."""
-        ...
 
     def flops_per_outer_step(self) -> float:
         """Floating-point operations of one outer step, by torch's counter on the real functions."""
-        ...
+        raise NotImplementedError
 
-
-@runtime_checkable
-class CountsItsWork(Protocol):
-    """A method whose outer steps differ in length, and that knows what it has done."""
-
-    def flops_done(self) -> float:
-        """Floating-point operations of all outer steps so far."""
-        ...
-
-
-@runtime_checkable
-class MatchesInChunks(Protocol):
-    """A method that matches several classes in one launch, and can do with fewer.
-
-    Attributes:
-        chunk: most classes in one launch.
-        part: most images of a class whose activations are kept at once; None: all.
-    """
-
-    chunk: int
-    part: int | None
+    def flops_done(self) -> float | None:
+        """Floating-point operations of all outer steps so far; None where each takes `flops_per_outer_step`."""
+        return None
 
     def smaller_chunk(self) -> str | None:
-        """Halve the classes per launch, then the images at once; what is done now in words, None where it is one."""
-        ...
-
-
-class ImageSGD:
-    """SGD with momentum on the stored images.
-
-    Args:
-        synthetic: the set; its image tensor is changed in place.
-        lr: learning rate.
-        momentum: of the velocity.
-        space: normalisation (and whitening W) of the images that ``lr`` is meant for, as DC, DSA, DM and TM publish it;
-            None: pixels. A step of lr * g along the gradient g in that space is, in pixels,
-            lr * std * W ** -2 * std * (gradient in pixels).
-    """
-
-    def __init__(self, synthetic: SyntheticSet, lr: float, momentum: float, space: Normalised | None = None) -> None:
-        self.images = synthetic.images
-        self.velocity = torch.zeros_like(self.images)
-        self.lr = lr
-        self.momentum = momentum
-        std = [1.0] * self.images.shape[1] if space is None else list(space.std)
-        self.std = torch.tensor(std, device=self.images.device).view(1, -1, 1, 1)
-        self.scale = torch.tensor([value**2 for value in std], device=self.images.device).view(1, -1, 1, 1)
-        whitening = space.whitening if space else None
-        self.metric = None if whitening is None else whitening.metric.to(self.images.device)
-
-    def step(self, gradient: torch.Tensor) -> None:
-        """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
-        self.velocity.mul_(self.momentum).add_(self.in_space(gradient))
-        self.images.sub_(self.velocity, alpha=self.lr)
-
-    def in_space(self, gradient: torch.Tensor) -> torch.Tensor:
-        """A gradient with respect to pixels as the direction, in pixels, of a step in the space that ``lr`` is for."""
-        if self.metric is None:
-            return gradient * self.scale
-        return ((gradient * self.std).flatten(1) @ self.metric).view_as(gradient) * self.std
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """What must be kept, besides the images, to go on."""
-        return {"velocity": self.velocity}
-
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
-        self.velocity.copy_(state["velocity"])
+        """Put less into a launch after the device ran out of memory; in words, None where it cannot be less."""
+        return None
 
 
 def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int) -> torch.Tensor:
@@ -200,3 +157,9 @@ def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int)
         draws = generator(context.seed, purpose, step, label)
         rows.append(class_batches(end - first, batch, steps, draws) + first)
     return torch.stack(rows).to(context.real.images.device)
+
+
+def synthetic_trainer(context: Context, settings: TrainingSettings) -> Trainer:
+    """Trains the network on the decoded set as it now is."""
+    images, labels = context.synthetic.decoded()
+    return Trainer(context.network, Source.like(images, labels, context.real), settings, precision=context.precision)

@@ -1,5 +1,7 @@
 """CAFE: align synthetic and real class means at every layer, and let the synthetic means classify real images.
 
+https://arxiv.org/abs/2203.01531.
+
 Shapes: C classes, B real images of a class per step, S decoded synthetic images of a class, E numbers of an embedding
 (the input of the classifier), L layers.
 """
@@ -8,20 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
-from torch import nn
-from torch.func import grad_and_value
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from ddistill.augment import NO_AUGMENTATION, AugmentDraws, AugmentSettings, draw_augment
-from ddistill.methods.base import PLAIN_SGD, Context, ImageSGD, Needs, OnInner, draw_real
+from ddistill.augment import NO_AUGMENTATION, AugmentSettings
+from ddistill.methods.base import PLAIN_SGD, Context, Needs, OnInner, synthetic_trainer
+from ddistill.methods.class_matching import ClassMatching, Networks, StepDraws, Through
 from ddistill.randomness import generator
+from ddistill.runtime.flops import flops_of
 from ddistill.settings import Settings
-from ddistill.training import Forward, Source, Trainer, TrainingSettings, maybe_compile
+from ddistill.training import TrainingSettings, maybe_compile
 
 Tensors = dict[str, torch.Tensor]
 
@@ -66,25 +68,10 @@ class CAFESettings(Settings):
         """A network that gives its layers and embeddings, and is trained on the synthetic set."""
         return Needs(
             network=True,
-            second_order=False,
-            trains_network_on="synthetic",
             features=True,
             layers=True,
             fixed_length=True,
         )
-
-
-class Layers(nn.Module):
-    """The maps of all layers, as a module: (N, channels, H, H) to L tensors (N, ...), from the input side on."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The network's `layers`; the flattened last one is the embedding."""
-        layers: list[torch.Tensor] = self.network.layers(images)  # type: ignore[operator]
-        return layers
 
 
 def layer_weights(layers: int, early: float) -> list[float]:
@@ -95,63 +82,10 @@ def layer_weights(layers: int, early: float) -> list[float]:
     return weights
 
 
-def describe(layers: Forward, weights: Tensors, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+def describe(layers: Through, weights: Tensors, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Mean over the images of every layer, L tensors (...), and the embeddings (N, E)."""
     maps = layers(weights, images)
     return [layer.mean(dim=0) for layer in maps], maps[-1].flatten(1)
-
-
-def align(
-    layers: Forward,
-    weights: Tensors,
-    layer_weight: list[float],
-    targets: list[torch.Tensor],
-    pull: torch.Tensor,
-    synthetic: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted squared distance of one class's layer means, and the gradient of it plus <pull, mean embedding>.
-
-    Written with torch.func so that it compiles into one graph.
-
-    Args:
-        layers: from weights and images to the maps of all layers.
-        weights: of the network, detached.
-        layer_weight: of each layer.
-        targets: layer means of the real images.
-        pull: gradient of the discrimination loss with respect to the class's mean embedding, (E,).
-        synthetic: (S, channels, H, H), normalised and augmented.
-
-    Returns:
-        The distance (0-d), and the gradient (S, channels, H, H).
-    """
-
-    def loss(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        means, embeddings = describe(layers, weights, images)
-        distance = torch.stack(
-            [w * (m - t).square().sum() for w, m, t in zip(layer_weight, means, targets, strict=True)]
-        ).sum()
-        return distance + (pull * embeddings.mean(dim=0)).sum(), distance
-
-    gradient, (_, distance) = grad_and_value(loss, has_aux=True)(synthetic)
-    return distance, gradient
-
-
-def align_eager(
-    layers: Forward,
-    weights: Tensors,
-    layer_weight: list[float],
-    targets: list[torch.Tensor],
-    pull: torch.Tensor,
-    synthetic: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`align` by plain autograd; faster than it where nothing is compiled."""
-    synthetic = synthetic.detach().requires_grad_()
-    # a view, since torch's FLOP counter cannot hook a leaf under autograd.grad
-    means, embeddings = describe(layers, weights, synthetic.view_as(synthetic))
-    parts = [w * (m - t).square().sum() for w, m, t in zip(layer_weight, means, targets, strict=True)]
-    distance = torch.stack(parts).sum()
-    total = distance + (pull * embeddings.mean(dim=0)).sum()
-    return distance.detach(), torch.autograd.grad(total, synthetic)[0]
 
 
 def discriminate(
@@ -194,7 +128,7 @@ class Done:
     network_epochs: int = 0
 
 
-class CAFE:
+class CAFE(ClassMatching):
     """The loop of CAFE: image updates, each followed by network training, until the real-batch accuracy settles.
 
     Deviations from the authors' program: both loops are bounded; the accuracy is that of real images under the
@@ -202,147 +136,131 @@ class CAFE:
     in [0, 1] pixels. The schedule reads one number per image update on the host, as it must.
     """
 
+    settings: CAFESettings
+    mapped = False
+
     def __init__(self, settings: CAFESettings, context: Context) -> None:
-        self.settings = settings
-        self.context = context
-        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real)
-        self.pipeline = context.real.pipeline(settings.augment)
-        module = Layers(context.network)
-        self.layers = Forward(module, context.precision)
-        self.weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        compiled = context.compiled and next(module.buffers(), None) is None
-        self._align = maybe_compile(align, True) if compiled else align_eager
-        self._describe = maybe_compile(describe, compiled)
+        self.layers = Through(context.network, "layers", context.precision)
+        super().__init__(settings, context)
+        self._describe = maybe_compile(describe, self.compiled)
         self.done = Done()
+        self.targets: list[tuple[list[torch.Tensor], torch.Tensor]] = []
+        self.accuracy = torch.zeros(())
+        self.watch = Watch(settings.window)
+
+    def loss(self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Weighted squared distance of one class's layer means; its gradient is of that plus <pull, mean embedding>.
+
+        ``real`` holds the layer means of the real images, and the pull: the gradient of the discrimination loss of all
+        classes with respect to the class's mean embedding, (E,), since that loss does not fall apart into classes.
+        """
+        targets, pull = real
+        means, embeddings = describe(self.layers, networks.weights, synthetic)
+        weights = layer_weights(len(targets), self.settings.early_weight)
+        terms = [w * (m - t).square().sum() for w, m, t in zip(weights, means, targets, strict=True)]
+        along = (pull * embeddings.mean(dim=0)).sum()
+        return torch.stack(terms).sum() + (along - along.detach())  # no value, a gradient
+
+    def begin(self, step: int) -> None:
+        """Halve the rate late in the run; forget the accuracies."""
+        passed = sum(step > part * self.context.outer_steps for part in LR_FALLS)
+        self.optimiser.lr = self.settings.image_lr * 0.5**passed
+        self.watch = Watch(self.settings.window)
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
-        """Image updates under one network until the schedule ends them."""
-        settings, context = self.settings, self.context
-        context.synthetic.keep_in_range()
-        passed = sum(step > part * context.outer_steps for part in LR_FALLS)
-        self.optimiser.lr = settings.image_lr * 0.5**passed
-        real = draw_real(context, "real batch", step, settings.real_batch, settings.max_inner_steps)
-        calls = settings.max_inner_steps * context.synthetic.num_classes
-        augment = draw_augment(settings.augment, calls, 1, generator(context.seed, "siamese", step))
-        augment = augment.to(context.real.device)
-        watch, total = Watch(settings.window), torch.zeros((), device=context.real.device)
-        for inner in range(settings.max_inner_steps):
-            context.network.train()
-            loss, accuracy = self.image_step(real[:, inner], augment, inner)
-            total += loss
-            self.done.image_steps += 1
-            spread = watch.add(float(accuracy))
-            finished = spread is not None and spread < settings.stop_matching_range
-            on_inner(settings.max_inner_steps if finished else inner + 1, settings.max_inner_steps)
-            if finished:
-                break
-            self._train_network(real[:, inner].flatten(), step, inner)
-        return total / (inner + 1)
+        """Image updates under one network until the schedule ends them; the mean loss of all classes together."""
+        return super().outer_step(step, on_inner) * self.context.synthetic.num_classes
 
-    def image_step(self, real: torch.Tensor, augment: AugmentDraws, inner: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One image update; the loss of all classes, and the accuracy of real images under the synthetic means.
-
-        Args:
-            real: positions of the real images of each class, (C, B).
-            augment: random numbers of the outer step.
-            inner: image updates before, in this outer step.
-        """
-        context, settings = self.context, self.settings
-        synthetic, classes = context.synthetic, context.synthetic.num_classes
-        calls = [(augment.uniforms[inner * classes + c], augment.choices[inner * classes + c]) for c in range(classes)]
+    def image_step(self, inner: int, draws: StepDraws) -> torch.Tensor:
+        """One image update: what is aimed at, from all classes, then each class's gradient."""
+        context, weight = self.context, self.settings.discrimination_weight
         targets, embeddings, means = [], [], []
-        with torch.no_grad():
-            for label, call in enumerate(calls):
-                images = self.pipeline(context.real.fetch(real[label]), *call)
-                target, embedded = self._describe(self.layers, self.weights, images)
-                targets.append(target)
-                embeddings.append(embedded)
-                own = self.pipeline(synthetic.decode_class(synthetic.images[synthetic.class_slice(label)]), *call)
-                means.append(self._describe(self.layers, self.weights, own)[0][-1].flatten())
-        labels = context.real.fetch_labels(real.flatten())
-        loss, pulls, accuracy = discriminate(torch.cat(embeddings).float(), labels, torch.stack(means).float())
-        total, gradient = settings.discrimination_weight * loss, torch.empty_like(synthetic.images)
-        layer_weight = layer_weights(len(targets[0]), settings.early_weight)
-        for label, call in enumerate(calls):
-            mine = synthetic.class_slice(label)
-            stored = synthetic.images[mine].detach().requires_grad_()
-            augmented = self.pipeline(synthetic.decode_class(stored), *call)
-            pull = settings.discrimination_weight * pulls[label]
-            distance, slope = self._align(
-                self.layers, self.weights, layer_weight, targets[label], pull, augmented.detach()
-            )
-            gradient[mine] = torch.autograd.grad(augmented, stored, slope)[0]
-            total = total + distance
-        self.optimiser.step(gradient)
-        return total, accuracy
+        for label in self.own:
+            target, embedded, mean = self._look(label, inner, draws)
+            targets.append(target)
+            embeddings.append(embedded)
+            means.append(mean)
+        labels = context.real.fetch_labels(draws.real[:, inner].flatten())
+        loss, pulls, self.accuracy = discriminate(torch.cat(embeddings).float(), labels, torch.stack(means).float())
+        self.targets = list(zip(targets, weight * pulls, strict=True))
+        self.done.image_steps += 1
+        return weight * loss + super().image_step(inner, draws)
 
-    def _train_network(self, real: torch.Tensor, step: int, inner: int) -> None:
+    @torch.no_grad()
+    def _look(self, label: int, inner: int, draws: StepDraws) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Layer means and embeddings of a class's real images, and the mean embedding of its synthetic ones."""
+        synthetic, weights = self.context.synthetic, self.networks.weights
+        target, embedded = self._describe(self.layers, weights, self.real_images(label, inner, draws))
+        stored = synthetic.images[synthetic.class_slice(label)]
+        means, _ = self._describe(self.layers, weights, self.synthetic_images(label, stored, inner, draws))
+        return target, embedded, means[-1].flatten()
+
+    def real_side(self, label: int, inner: int, draws: StepDraws) -> Any:
+        """What `image_step` has found for the class."""
+        return self.targets[label]
+
+    @property
+    def inner_steps(self) -> int:
+        """Image updates per outer step, at most."""
+        return self.settings.max_inner_steps
+
+    def settled(self) -> bool:
+        """Whether the accuracy's range over the window is small; reads one number on the host."""
+        moved = self.watch.add(float(self.accuracy))
+        return moved is not None and moved < self.settings.stop_matching_range
+
+    def between(self, step: int, inner: int, draws: StepDraws) -> None:
         """Epochs on the synthetic set until the accuracy on the real batch has moved enough."""
-        settings, context = self.settings, self.context
-        trainer, labels = self._trainer()
+        settings, context, real = self.settings, self.context, draws.real[:, inner].flatten()
+        trainer = synthetic_trainer(context, settings.synthetic_training)
         images, wanted = self.pipeline.normalise(context.real.fetch(real)), context.real.fetch_labels(real)
-        watch = Watch(settings.window)
-        draws = generator(context.seed, "synthetic batch", step, inner)
+        watch, random = Watch(settings.window), generator(context.seed, "synthetic batch", step, inner)
         for _ in range(settings.max_network_epochs):
-            order = torch.randperm(len(labels), generator=draws).to(labels.device)
-            trainer.run(order.split(min(settings.synthetic_training.batch, len(labels))), draws)
+            trainer.run_epoch(random)
             self.done.network_epochs += 1
             with torch.no_grad():
                 context.network.eval()
                 accuracy = (context.network(images).argmax(dim=1) == wanted).float().mean()
-            spread = watch.add(float(accuracy))
-            if spread is not None and spread > settings.stop_training_range:
+            moved = watch.add(float(accuracy))
+            if moved is not None and moved > settings.stop_training_range:
                 break
 
-    def _trainer(self) -> tuple[Trainer, torch.Tensor]:
-        images, labels = self.context.synthetic.decoded()
-        source = Source.like(images, labels, self.context.real)
-        settings = self.settings.synthetic_training
-        return Trainer(self.context.network, source, settings, precision=self.context.precision), labels
-
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> Tensors:
         """The momentum of the images, and what was done."""
-        return {
-            **self.optimiser.state(),
-            "done": torch.tensor([self.done.image_steps, self.done.network_epochs], dtype=torch.int64),
-        }
+        done = torch.tensor([self.done.image_steps, self.done.network_epochs], dtype=torch.int64)
+        return {**super().state(), "done": done}
 
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state(self, state: Tensors) -> None:
         """Take back what `state` gave."""
-        self.optimiser.load_state(state)
+        super().load_state(state)
         self.done = Done(*state["done"].tolist())
 
     def flops_per_outer_step(self) -> float:
         """Of an outer step that ends as early as it can: as many image updates as the window is long."""
-        image, epoch = self._flops()
+        image, epoch = self._flops
         return self.settings.window * image + (self.settings.window - 1) * epoch * self.settings.max_network_epochs
 
     def flops_done(self) -> float:
         """Of what the dynamic schedule has done."""
-        image, epoch = self._flops()
+        image, epoch = self._flops
         return self.done.image_steps * image + self.done.network_epochs * epoch
 
+    @cached_property
     def _flops(self) -> tuple[float, float]:
-        """Of one image update, counted on one class for each number of stored images, and of one network epoch."""
-        context, settings = self.context, self.settings
-        side, channels = context.synthetic.images.shape[-1], context.synthetic.images.shape[1]
-        device = context.synthetic.images.device
+        """Of one image update, and of one network epoch with the accuracy that is watched; counted once."""
+        image = super().flops_per_outer_step() / self.inner_steps
+        network, real = self.context.network, self.settings.real_batch * self.context.synthetic.num_classes
+        one = self.context.synthetic.images[:1]
+        watched = flops_of(lambda: network(one)) * real
+        return image, synthetic_trainer(self.context, self.settings.synthetic_training).flops_per_epoch() + watched
 
-        def counted(images: int, gradient: bool) -> float:
-            some = torch.zeros(images, channels, side, side, device=device)
-            with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(gradient):
-                means, embeddings = describe(self.layers, self.weights, some)
-                if gradient:
-                    pull = torch.zeros_like(embeddings[0])
-                    weights = layer_weights(len(means), settings.early_weight)
-                    align_eager(self.layers, self.weights, weights, [m.detach() for m in means], pull, some)
-            return float(counter.get_total_flops())
+    def _eager(self) -> Self:
+        eager = super()._eager()
+        eager._describe = describe
+        return eager
 
-        one_real, synthetic = counted(1, False), 0.0
-        for label in range(context.synthetic.num_classes):
-            decoded = context.synthetic.decoded_per_class(label)
-            synthetic += decoded * counted(1, True)
-        trainer, labels = self._trainer()
-        per_image = trainer.flops_per_step() / min(settings.synthetic_training.batch, len(labels))
-        watched = one_real * settings.real_batch * context.synthetic.num_classes
-        return watched + synthetic, per_image * len(labels) + watched
+    def class_work(self, label: int, draws: StepDraws) -> None:
+        """What an image update computes for one class."""
+        target, _, mean = self._look(label, 0, draws)
+        self.targets = [(target, torch.zeros_like(mean))] * self.context.synthetic.num_classes
+        super().class_work(label, draws)

@@ -6,15 +6,14 @@ Shapes: n real images of a class, E numbers of an embedding (the input of the cl
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddistill.augment import NO_AUGMENTATION
-from ddistill.methods.base import Context, Needs, OnInner
-from ddistill.methods.distribution_matching import Embedding
+from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.randomness import generator
+from ddistill.runtime.flops import flops_of
 from ddistill.settings import Settings
 
 EMBEDDED_AT_ONCE = 250
@@ -30,16 +29,16 @@ class RandomSettings(Settings):
     @property
     def needs(self) -> Needs:
         """Nothing but the images."""
-        return Needs(network=False, second_order=False, trains_network_on="nothing", one_step=True)
+        return Needs(network=False, one_step=True)
 
 
 class EmbeddingCoresetSettings(Settings):
-    """Real images chosen by their embeddings under a network, of usual one that was trained on the real images."""
+    """Real images chosen by their embeddings under a network, usually one that was trained on the real images."""
 
     @property
     def needs(self) -> Needs:
         """A network that gives embeddings."""
-        return Needs(network=True, second_order=False, trains_network_on="nothing", features=True, one_step=True)
+        return Needs(network=True, features=True, one_step=True)
 
 
 class HerdingSettings(EmbeddingCoresetSettings):
@@ -91,7 +90,7 @@ def k_center(embeddings: torch.Tensor, count: int) -> list[int]:
     return chosen
 
 
-class Coreset:
+class Coreset(Method):
     """Fills the set with chosen real images in its one outer step."""
 
     def __init__(self, settings: RandomSettings | HerdingSettings | KCenterSettings, context: Context) -> None:
@@ -122,23 +121,16 @@ class Coreset:
     @torch.no_grad()
     def _embeddings(self, first: int, end: int) -> torch.Tensor:
         """Of the real images at those positions, (end - first, E)."""
-        self.context.network.eval()
-        embed = Embedding(self.context.network)
+        network: Any = self.context.network.eval()
         positions = torch.arange(first, end, device=self.context.real.images.device)
         parts = positions.split(EMBEDDED_AT_ONCE)
-        return torch.cat([embed(self.pipeline.normalise(self.context.real.fetch(part))) for part in parts])
+        return torch.cat([network.features(self._normalised(part)).flatten(1) for part in parts])
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Nothing: one outer step is all."""
-        return {}
-
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Nothing to take back."""
+    def _normalised(self, positions: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.normalise(self.context.real.fetch(positions))
 
     def flops_per_outer_step(self) -> float:
         """Of embedding all real images; the greedy choice is not counted."""
         if not self.settings.needs.network:
             return 0.0
-        with FlopCounterMode(display=False) as counter:
-            self._embeddings(0, 1)
-        return float(counter.get_total_flops()) * len(self.context.real.labels)
+        return flops_of(lambda: self._embeddings(0, 1)) * len(self.context.real.labels)

@@ -1,5 +1,6 @@
 """Trajectory matching (TM, also MTT): a few student steps on the synthetic set should lead where an expert got to.
 
+https://arxiv.org/abs/2203.11932
 Shapes: n decoded synthetic images in all, b of them in a student step, N student steps, theta all weights.
 
 The student starts at an expert's weights theta_0 and makes N plain SGD steps with a learned rate eta,
@@ -22,15 +23,17 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch.func import grad, grad_and_value
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, draw_augment
 from ddistill.data import epoch_batches
-from ddistill.errors import RunError
-from ddistill.methods.base import Context, ImageSGD, Needs, OnInner
+from ddistill.errors import RunError, UserError
+from ddistill.methods.base import Context, Method, Needs, OnInner, Trajectory
+from ddistill.methods.image_optimiser import ImageSGD
+from ddistill.networks import couples_batch
 from ddistill.randomness import generator
+from ddistill.runtime.flops import flops_of
+from ddistill.runtime.gradients import GradAndValue, eager_grad_and_value, grad_and_value_for
 from ddistill.settings import Settings
 from ddistill.training import Forward, maybe_compile
 
@@ -63,26 +66,35 @@ class TrajectoryMatchingSettings(Settings):
 
     @property
     def needs(self) -> Needs:
-        """Expert trajectories and gradients of second order."""
-        return Needs(network=True, second_order=True, trains_network_on="nothing", trajectories=True)
-
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch of an expert that may be asked for."""
-        return self.max_start_epoch + self.expert_epochs
+        """Expert trajectories."""
+        trajectory = Trajectory(self.max_start_epoch, self.expert_epochs)
+        return Needs(network=True, second_order=True, trajectories=trajectory)
 
 
-def student_gradient(forward: Forward, weights: Tensors, images: torch.Tensor, labels: torch.Tensor) -> Tensors:
-    """The gradient of the student's loss with respect to its weights; written with torch.func, so that it compiles."""
-    return grad(lambda theta: F.cross_entropy(forward(theta, images), labels))(weights)
+def student_gradient(
+    grad_and_value: GradAndValue, forward: Forward, weights: Tensors, images: torch.Tensor, labels: torch.Tensor
+) -> Tensors:
+    """The gradient of the student's loss with respect to its weights."""
+
+    def loss(theta: Tensors, x: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(forward(theta, x), labels)
+
+    gradient: Tensors = grad_and_value(loss)(weights, images)[0]
+    return gradient
 
 
 def student_adjoint(
-    forward: Forward, weights: Tensors, images: torch.Tensor, labels: torch.Tensor, adjoint: Tensors
+    grad_and_value: GradAndValue,
+    forward: Forward,
+    weights: Tensors,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    adjoint: Tensors,
 ) -> tuple[torch.Tensor, Tensors, torch.Tensor]:
     """<g, adjoint> and its gradients with respect to weights and images, for g = `student_gradient`.
 
     Args:
+        grad_and_value: of `runtime.gradients`.
         forward: from weights and images to logits.
         weights: of the student, detached.
         images: (b, channels, H, H), normalised and augmented.
@@ -91,37 +103,14 @@ def student_adjoint(
     """
 
     def product(theta: Tensors, x: torch.Tensor) -> torch.Tensor:
-        gradient = student_gradient(forward, theta, x, labels)
+        gradient = student_gradient(grad_and_value, forward, theta, x, labels)
         return torch.stack([(g * adjoint[name]).sum() for name, g in gradient.items()]).sum()
 
     (by_weights, by_images), value = grad_and_value(product, argnums=(0, 1))(weights, images)
     return value, by_weights, by_images
 
 
-def student_gradient_eager(forward: Forward, weights: Tensors, images: torch.Tensor, labels: torch.Tensor) -> Tensors:
-    """`student_gradient` by plain autograd; faster than it where nothing is compiled."""
-    theta = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    gradients = torch.autograd.grad(F.cross_entropy(forward(theta, images), labels), list(theta.values()))
-    return dict(zip(theta, gradients, strict=True))
-
-
-def student_adjoint_eager(
-    forward: Forward, weights: Tensors, images: torch.Tensor, labels: torch.Tensor, adjoint: Tensors
-) -> tuple[torch.Tensor, Tensors, torch.Tensor]:
-    """`student_adjoint` by plain autograd."""
-    theta = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    images = images.detach().requires_grad_()
-    # a view, since torch's FLOP counter cannot hook a leaf under autograd.grad
-    loss = F.cross_entropy(forward(theta, images.view_as(images)), labels)
-    gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
-    value = torch.stack([(g * adjoint[name]).sum() for name, g in zip(theta, gradients, strict=True)]).sum()
-    # a shift of a norm moves the gradient only where a ReLU changes its mind: no gradient at all
-    *by_weights, by_images = torch.autograd.grad(value, [*theta.values(), images], allow_unused=True)
-    filled = [torch.zeros_like(w) if g is None else g for w, g in zip(theta.values(), by_weights, strict=True)]
-    return value.detach(), dict(zip(theta, filled, strict=True)), by_images
-
-
-class TrajectoryMatching:
+class TrajectoryMatching(Method):
     """The loop of MTT (algorithm 1 of its paper), one student per outer step.
 
     Deviations from the authors' program: the stored images stay in [0, 1] pixels and are clamped there at each outer
@@ -133,15 +122,16 @@ class TrajectoryMatching:
     def __init__(self, settings: TrajectoryMatchingSettings, context: Context) -> None:
         self.settings = settings
         self.context = context
-        device = context.synthetic.images.device
-        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real)
+        device, space = context.synthetic.images.device, context.real.normalisation
+        self.optimiser = ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, space)
         self.student_lr = torch.tensor(settings.student_lr, device=device)
         self.lr_velocity = torch.zeros((), device=device)
         self.pipeline = context.real.pipeline(settings.augment)
         self.forward = Forward(context.network, context.precision)
-        compiled = context.compiled and next(context.network.buffers(), None) is None
-        self._gradient = maybe_compile(student_gradient, True) if compiled else student_gradient_eager
-        self._adjoint = maybe_compile(student_adjoint, True) if compiled else student_adjoint_eager
+        compiled = context.compiled and not couples_batch(context.network)
+        self.grad_and_value = grad_and_value_for(compiled)
+        self._gradient = maybe_compile(student_gradient, compiled)
+        self._adjoint = maybe_compile(student_adjoint, compiled)
         self.labels = context.synthetic.decoded_labels()
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
@@ -149,10 +139,11 @@ class TrajectoryMatching:
         settings, context = self.settings, self.context
         context.synthetic.keep_in_range()
         context.network.train()
-        assert context.target is not None
+        if context.reference is None:
+            raise UserError("method tm aims at an expert's later weights: it needs a source that gives a reference")
         device = context.synthetic.images.device
         start = {name: parameter.detach().clone() for name, parameter in context.network.named_parameters()}
-        target = {name: tensor.to(device) for name, tensor in context.target(step).items() if name in start}
+        target = {name: parameter.detach() for name, parameter in context.reference.named_parameters()}
         batch = min(settings.synthetic_batch or len(self.labels), len(self.labels))
         draws = generator(context.seed, "student batch", step)
         order = epoch_batches(len(self.labels), batch, settings.student_steps, draws).to(device)
@@ -188,7 +179,7 @@ class TrajectoryMatching:
         for i in range(steps):
             with torch.no_grad():
                 images = self.pipeline(decoded[order[i]], augment.uniforms[i], augment.choices[i])
-            gradient = self._gradient(self.forward, states[-1], images, self.labels[order[i]])
+            gradient = self._gradient(self.grad_and_value, self.forward, states[-1], images, self.labels[order[i]])
             states.append({name: weight - rate * gradient[name] for name, weight in states[-1].items()})
             on_inner(i + 1, 2 * steps)
         scale = _distance(start, target)
@@ -200,8 +191,9 @@ class TrajectoryMatching:
             stored = self.context.synthetic.images.detach().requires_grad_()
             images = self.pipeline(self._decoded(stored)[order[i]], augment.uniforms[i], augment.choices[i])
             labels = self.labels[order[i]]
-            value, by_weights, slope = self._adjoint(self.forward, states.pop(), images.detach(), labels, adjoint)
-            by_images -= rate * torch.autograd.grad(images, stored, slope)[0]
+            setting = (self.grad_and_value, self.forward, states.pop())
+            value, by_weights, by_batch = self._adjoint(*setting, images.detach(), labels, adjoint)
+            by_images -= rate * torch.autograd.grad(images, stored, by_batch)[0]
             by_lr -= value
             adjoint = {name: tensor - rate * by_weights[name] for name, tensor in adjoint.items()}
             on_inner(2 * steps - i, 2 * steps)
@@ -229,10 +221,8 @@ class TrajectoryMatching:
         batch = min(settings.synthetic_batch or len(self.labels), len(self.labels))
         images = self._decoded(context.synthetic.images)[:batch]
         weights = {name: parameter.detach() for name, parameter in context.network.named_parameters()}
-        with FlopCounterMode(display=False) as counter:
-            student_gradient_eager(self.forward, weights, images, self.labels[:batch])
-            student_adjoint_eager(self.forward, weights, images, self.labels[:batch], weights)
-        return float(counter.get_total_flops()) * settings.student_steps
+        inputs = (eager_grad_and_value, self.forward, weights, images, self.labels[:batch])
+        return settings.student_steps * flops_of(lambda: (student_gradient(*inputs), student_adjoint(*inputs, weights)))
 
 
 def _distance(one: Tensors, other: Tensors) -> torch.Tensor:

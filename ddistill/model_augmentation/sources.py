@@ -1,16 +1,20 @@
 """Where the network of an outer step comes from: the paper's contribution, and nothing else of a method knows of it.
 
+Model augmentation, https://arxiv.org/abs/2212.06152: early-stage networks and weight perturbation.
+
 A source is a pure function of the outer step: asked again, it gives the same weights.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
 
 from ddistill.model_augmentation.perturb import Weights, perturbed, random_direction, signed_coefficients
+from ddistill.model_augmentation.store import NetworkStore
 from ddistill.model_augmentation.training import NetworkFactory
 from ddistill.randomness import generator
 from ddistill.settings import Settings
@@ -47,11 +51,24 @@ class ModelAugmentationSettings(Settings):
         return self
 
 
-class NetworkSource(Protocol):
-    """Gives one network per outer step."""
+@dataclass(frozen=True)
+class NetworkDraw:
+    """The networks of one outer step, as states of their modules.
 
-    def weights(self, step: int) -> Weights:
-        """The state of the network to use at outer step ``step`` (from 1); never aliases what the source keeps."""
+    Attributes:
+        weights: of the network that is matched.
+        reference: of a second network, where the source has one: what a trajectory leads to.
+    """
+
+    weights: Weights
+    reference: Weights | None = None
+
+
+class NetworkSource(Protocol):
+    """Gives the network of each outer step."""
+
+    def draw(self, step: int) -> NetworkDraw:
+        """The networks to use at outer step ``step`` (from 1); they never alias what the source keeps."""
         ...
 
 
@@ -63,9 +80,9 @@ class FreshSource:
         self.epochs = epochs
         self.seed = seed
 
-    def weights(self, step: int) -> Weights:
+    def draw(self, step: int) -> NetworkDraw:
         """Weights that depend on (seed, step)."""
-        return self.factory.early_stage(self.epochs, self.seed, "fresh", step, together=True)
+        return NetworkDraw(self.factory.early_stage(self.epochs, self.seed, "fresh", step, together=True))
 
 
 class PoolSource:
@@ -75,31 +92,56 @@ class PoolSource:
         self.members = [average(members)] if selection == "average" else members
         self.seed = seed
 
-    def weights(self, step: int) -> Weights:
+    def draw(self, step: int) -> NetworkDraw:
         """A copy of the member that (seed, step) selects, or of the average."""
         chosen = torch.randint(len(self.members), (), generator=generator(self.seed, "pool member", step)).item()
-        return {name: tensor.clone() for name, tensor in self.members[int(chosen)].items()}
+        return NetworkDraw({name: tensor.clone() for name, tensor in self.members[int(chosen)].items()})
+
+
+class TrajectorySource:
+    """A random expert at a random early epoch, by (seed, step), and for reference the same some epochs later.
+
+    Args:
+        experts: keep all epochs.
+        max_start_epoch: the last epoch that a start may be drawn from.
+        ahead: epochs from start to reference.
+        seed: of the run.
+    """
+
+    def __init__(self, experts: NetworkStore, max_start_epoch: int, ahead: int, seed: int) -> None:
+        self.experts = experts
+        self.max_start_epoch = max_start_epoch
+        self.ahead = ahead
+        self.seed = seed
+
+    def draw(self, step: int) -> NetworkDraw:
+        """The expert's weights at the start epoch, and those ``ahead`` epochs later."""
+        draws = generator(self.seed, "trajectory", step)
+        expert = int(torch.randint(self.experts.size, (), generator=draws))
+        start = int(torch.randint(self.max_start_epoch + 1, (), generator=draws))
+        return NetworkDraw(*(self.experts.weights(expert, epoch) for epoch in (start, start + self.ahead)))
 
 
 class PerturbedSource:
-    """Wraps any source and perturbs what it gives."""
+    """Wraps any source and perturbs the network that is matched; a reference stays as it is."""
 
     def __init__(self, inner: NetworkSource, settings: ModelAugmentationSettings, seed: int) -> None:
         self.inner = inner
         self.settings = settings
         self.seed = seed
 
-    def weights(self, step: int) -> Weights:
+    def draw(self, step: int) -> NetworkDraw:
         """theta + alpha * d, or theta + a * d1 + b * d2 with random coefficients."""
         draws = generator(self.seed, "perturbation", step)
-        weights = self.inner.weights(step)
+        drawn = self.inner.draw(step)
+        weights = drawn.weights
         if self.settings.perturb_alpha is not None:
             coefficients = [self.settings.perturb_alpha]
         else:
             coefficients = signed_coefficients(2, *self.settings.perturb_range, draws)
         trained = {name: weights[name] for name in weights if weights[name].is_floating_point()}
         directions = [random_direction(trained, draws) for _ in coefficients]
-        return perturbed(weights, directions, coefficients)
+        return NetworkDraw(perturbed(weights, directions, coefficients), drawn.reference)
 
 
 def average(members: list[Weights]) -> Weights:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from ddistill.data import epoch_batches
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, step_decay
-
-OnEpoch = Callable[[int, int], None]
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, train_epochs
 
 
 @dataclass
@@ -68,42 +67,40 @@ class NetworkFactory:
         """Mini-batches of an epoch, the last one filled from the next pass."""
         return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
 
-    def early_stage(
+    def early_stage(self, epochs: int, seed: int, purpose: str, step: int, *, together: bool = False) -> Weights:
+        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step).
+
+        ``together``: all ranks train it, in lockstep.
+        """
+        *_, (_, weights) = self.stages(epochs, seed, purpose, step, together=together)
+        return weights
+
+    def stages(
         self,
         epochs: int,
         seed: int,
         purpose: str,
         step: int,
-        on_epoch: OnEpoch | None = None,
         *,
         decay: bool = True,
         unfinished: Unfinished | None = None,
         together: bool = False,
-    ) -> Weights:
-        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step).
+    ) -> Iterator[tuple[int, Weights]]:
+        """Epochs done and copies of the weights: first ones, then after each epoch; for the rest see `early_stage`.
 
         With ``decay`` the rate falls x0.2 at 2/3 and 5/6 of the epochs. ``unfinished`` keeps the epochs done.
-        ``together``: all ranks train it, in lockstep.
         """
         fresh = self.build(seed, purpose, step).state_dict()
+        yield 0, copy_of(fresh)
         if not epochs:
-            return copy_of(fresh)
+            return
         trainer = self.trainer(together=together)
         trainer.module.load_state_dict(fresh)
         trainer.restart()
-        batch, device = min(self.training.batch, len(self.source.labels)), self.source.images.device
-        training = f"{purpose} {step}"
-        first = unfinished.resume(training, trainer) if unfinished else 0
-        for epoch in range(first, epochs):
-            draws = generator(seed, f"{purpose} epoch", step, epoch)
-            order = epoch_batches(len(self.source.labels), batch, self.steps_per_epoch(), draws).to(device)
-            rate = step_decay(self.training.lr, epochs, epoch) if decay else self.training.lr
-            trainer.run(list(order), draws, [rate] * len(order))
-            if on_epoch:
-                on_epoch(epoch + 1, epochs)
-            if unfinished and epoch + 1 < epochs:
-                unfinished.keep(training, epoch + 1, trainer)
-        return copy_of(trainer.module.state_dict())
+        kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {step}"}
+        random = partial(generator, seed, f"{purpose} epoch", step)
+        for done in train_epochs(trainer, epochs, random, decay=decay, filled=True, **kept):
+            yield done, copy_of(trainer.module.state_dict())
 
 
 def copy_of(weights: Weights) -> Weights:

@@ -2,6 +2,7 @@
 
 from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
+from ddistill.training.epochs import train_epochs
 from ddistill.training.hot_path import EAGER, HotPath, Work, choose_hot_path, training_work
 from ddistill.training.loop import (
     Normalised,
@@ -37,6 +38,7 @@ __all__ = [
     "maybe_compile",
     "predict_accuracy",
     "step_decay",
+    "train_epochs",
     "training_work",
     "trial_fault",
 ]

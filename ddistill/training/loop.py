@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -19,12 +20,13 @@ from ddistill.augment import (
     AugmentDraws,
     AugmentSettings,
     CutMixDraws,
+    Normalisation,
     Pipeline,
     cutmix,
     draw_augment,
     draw_cutmix,
 )
-from ddistill.data import expect, touched
+from ddistill.data import epoch_batches, expect, touched
 from ddistill.memory import free_memory_bytes
 from ddistill.networks import couples_batch
 from ddistill.ranks import ALONE, Ranks
@@ -101,6 +103,11 @@ class Source:
     std: tuple[float, ...]
     whitening: Whitening | None = None
     place: torch.device | None = None
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """What is done to the images before they enter a network."""
+        return Normalisation(self.mean, self.std, self.whitening).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -278,6 +285,22 @@ class Trainer:
                 loss = self._whole_step(*inputs, rates[step])
         return loss.clone()
 
+    def run_epoch(self, draws: torch.Generator, lr: float | None = None, *, filled: bool = False) -> None:
+        """One SGD step per mini-batch of one shuffled pass over the source.
+
+        Args:
+            draws: the order, then augmentation and CutMix.
+            lr: learning rate; the settings' by default.
+            filled: fill the last mini-batch from a further pass, else it is smaller.
+        """
+        total = len(self.source.labels)
+        batch = min(self.settings.batch, total)
+        steps = -(-total // batch)
+        drawn = epoch_batches(total, batch, steps, draws) if filled else torch.randperm(total, generator=draws)
+        order = drawn.to(self.source.images.device)
+        batches = order.unbind() if filled else order.split(batch)
+        self.run(batches, draws, [self.settings.lr if lr is None else lr] * steps)
+
     def _step_in_place(
         self,
         images: torch.Tensor,
@@ -295,6 +318,11 @@ class Trainer:
         forward = Forward(copy.deepcopy(self.module))  # the statistics of a batch norm would move
         step = eager_grad_and_value(lambda weights: F.cross_entropy(forward(weights, images), labels))
         return flops_of(lambda: step(self.parameters))
+
+    def flops_per_epoch(self) -> float:
+        """Floating-point operations of a pass over the source."""
+        total = len(self.source.labels)
+        return self.flops_per_step() * (total / min(total, self.settings.batch))
 
     def _divided_step(
         self,

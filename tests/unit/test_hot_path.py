@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddistill.augment import AugmentSettings
 from ddistill.errors import UserError
-from ddistill.methods import Context, GradientMatching, IDCSettings
-from ddistill.methods import gradient_matching as fast
+from ddistill.methods import Context, GradientMatching, IDCSettings, chunking
+from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.networks import ConvNet, ResNetAP
+from ddistill.runtime.gradients import eager_grad_and_value
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import Forward, Source, Trainer, TrainingSettings, free_memory_bytes
 
@@ -67,23 +68,23 @@ def test_images_do_not_depend_on_the_class_chunk(class_chunk, counts):
 
 
 def test_chunks_are_runs_of_classes_with_equally_many_images():
-    assert fast.class_chunks([2, 2, 2, 1, 1, 2], 2) == [range(2), range(2, 3), range(3, 5), range(5, 6)]
-    assert fast.class_chunks([3] * 5, 1) == [range(c, c + 1) for c in range(5)]
-    assert fast.class_chunks([3] * 5, 99) == [range(5)]
+    runs = chunking.class_runs([2, 2, 2, 1, 1, 2], 2, range(6))
+    assert runs == [range(2), range(2, 3), range(3, 5), range(5, 6)]
+    assert chunking.class_runs([3] * 5, 1, range(1, 5)) == [range(c, c + 1) for c in range(1, 5)]
+    assert chunking.class_runs([3] * 5, 99, range(5)) == [range(5)]
 
 
 @pytest.mark.parametrize(
     "network", [ConvNet(CLASSES, size=SIDE, width=8, depth=2), ResNetAP(CLASSES, 3, SIDE, width=0.125)]
 )
 def test_classes_matched_in_one_launch_agree_with_one_after_the_other(network):
-    forward = Forward(network)
-    matched, fixed = fast.split_weights(network, "mse", detach=True)
+    method = make_method(network=network, class_chunk=3)
     draws = torch.Generator().manual_seed(3)
     real, synthetic = (torch.randn(3, n, 3, SIDE, SIDE, generator=draws) for n in (5, 4))
     labels = torch.tensor([2, 0, 3])
-    losses, gradients = fast.match_classes(forward, "mse", matched, fixed, real, synthetic, labels)
+    losses, gradients = method.classes_gradient(method.networks, real, synthetic, labels)
     for k in range(3):
-        loss, gradient = fast.match(forward, "mse", matched, fixed, real[k], synthetic[k], labels[k])
+        loss, gradient = method.class_gradient(method.networks, real[k], synthetic[k], labels[k])
         assert float(losses[k]) == pytest.approx(float(loss), rel=1e-4)
         assert relative_error(gradients[k], gradient) < 1e-4
 
@@ -133,7 +134,7 @@ def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end()
     plan = method.draw(1)
     with HostReads() as reads:
         for inner in range(2):
-            method.class_loop(inner, plan)
+            method.image_step(inner, plan)
             batches = plan.network[inner].unbind()
             method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
     assert reads.count == 0
@@ -149,7 +150,7 @@ def test_a_gpu_is_not_waited_for_between_the_draws_of_an_outer_step_and_its_end(
 
     def all_inner_steps() -> None:
         for inner in range(2):
-            method.class_loop(inner, plan)
+            method.image_step(inner, plan)
             batches = plan.network[inner].unbind()
             method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
 
@@ -192,7 +193,7 @@ def test_the_compiled_step_agrees_with_the_eager_one():
     ("per_class", "free", "classes"), [(1, 100, 10), (5, 100, 8), (100, 100, 1), (0, 100, 10), (10**12, 1, 1)]
 )
 def test_as_many_classes_go_into_a_launch_as_fit(per_class, free, classes):
-    assert fast.classes_that_fit(per_class, free) == classes
+    assert chunking.classes_that_fit(per_class, free) == classes
 
 
 def test_what_one_more_image_keeps_for_its_backward_passes_is_counted():
@@ -204,12 +205,35 @@ def test_what_one_more_image_keeps_for_its_backward_passes_is_counted():
 
 
 def test_a_device_that_is_no_cpu_asks_for_its_free_memory(monkeypatch):
-    method = make_method()
-    method.labels = torch.empty(CLASSES, device="meta")
-    method.activation_bytes = lambda: 1
+    context = make_method().context
+    elsewhere = replace(context, synthetic=replace(context.synthetic, images=torch.empty(8, 3, 8, 8, device="meta")))
     for free, classes, part in ((10**9, 10, None), (100, 5, None), (15, 1, 6), (1, 1, 1)):  # 8 images a class
-        monkeypatch.setattr(fast, "free_memory_bytes", lambda device, free=free: free)
-        assert method._choose_chunk() == (classes, part)
+        monkeypatch.setattr(chunking, "free_memory_bytes", lambda device, free=free: free)
+        chosen = chunking.choose(elsewhere, 8, lambda: 1, mapped=True, divided=True)
+        assert (chosen.classes, chosen.images) == (classes, part)
+
+
+def test_a_method_whose_loss_cannot_be_mapped_or_divided_matches_whole_classes_one_by_one(monkeypatch):
+    context = replace(make_method().context, class_chunk=5)
+    monkeypatch.setattr(chunking, "free_memory_bytes", lambda device: 1)
+    for mapped, classes in ((False, 1), (True, 5)):
+        chosen = chunking.choose(context, 8, lambda: 1, mapped=mapped, divided=False)
+        assert (chosen.classes, chosen.images) == (classes, None)
+
+
+def setting_of(network: torch.nn.Module, distance: str):
+    return Forward(network), distance, {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+
+def matched_at_once(network: torch.nn.Module, distance: str, real: torch.Tensor, synthetic: torch.Tensor):
+    """The distance and its gradient, without parts."""
+
+    def loss(images: torch.Tensor) -> torch.Tensor:
+        setting = (eager_grad_and_value, *setting_of(network, distance))
+        return gradient_distance(*setting, real, images, torch.tensor(1))
+
+    gradient, value = eager_grad_and_value(loss)(synthetic)
+    return value, gradient
 
 
 @pytest.mark.parametrize("distance", ["mse", "l1", "cosine"])
@@ -218,9 +242,8 @@ def test_images_do_not_depend_on_how_many_activations_are_kept(distance, part):
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
     draws = torch.Generator().manual_seed(0)
     real, synthetic = (torch.randn(n, 3, SIDE, SIDE, generator=draws) for n in (7, 5))
-    setting = (Forward(network), distance, *fast.split_weights(network, distance, detach=False))
-    value, gradient = fast.match_eager(*setting, real, synthetic, torch.tensor(1))
-    in_parts, parts_gradient = fast.match_in_parts(*setting, real, synthetic, torch.tensor(1), part)
+    value, gradient = matched_at_once(network, distance, real, synthetic)
+    in_parts, parts_gradient = match_in_parts(*setting_of(network, distance), real, synthetic, torch.tensor(1), part)
     assert in_parts.item() == pytest.approx(value.item(), rel=1e-4)
     assert relative_error(parts_gradient, gradient) < 1e-4
 
@@ -235,7 +258,6 @@ class Holder:
 def test_parts_keep_less():
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2)
     real, synthetic = torch.randn(2, 12, 3, SIDE, SIDE)
-    setting = (Forward(network), "mse", *fast.split_weights(network, "mse", detach=False))
 
     def most_kept(match) -> int:
         """Bytes that the backward passes of one graph keep, at most."""
@@ -250,10 +272,11 @@ def test_parts_keep_less():
             return holder
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda holder: holder.tensor):
-            match(*setting, real, synthetic, torch.tensor(1))
+            match()
         return most
 
-    whole, parts = most_kept(fast.match_eager), most_kept(partial(fast.match_in_parts, part=2))
+    whole = most_kept(partial(matched_at_once, network, "mse", real, synthetic))
+    parts = most_kept(partial(match_in_parts, *setting_of(network, "mse"), real, synthetic, torch.tensor(1), 2))
     assert parts < 0.4 * whole
 
 
@@ -268,10 +291,10 @@ def test_a_class_that_does_not_fit_is_divided(monkeypatch):
     start = make_method().context.synthetic.images
     whole = step_of(make_method()) - start
     per_image = make_method().activation_bytes()
-    monkeypatch.setattr(fast, "free_memory_bytes", lambda device: 10 * per_image)
+    monkeypatch.setattr(chunking, "free_memory_bytes", lambda device: 10 * per_image)
     method = make_method()
-    assert method.part == 4  # of 10 that would fill the memory
-    assert method.chunk == 1
+    assert method.chunking.images == 4  # of 10 that would fill the memory
+    assert method.chunking.classes == 1
     assert relative_error(step_of(method) - start, whole) < 1e-3
 
 
@@ -279,7 +302,7 @@ def test_batch_norm_looks_at_whole_classes():
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm="batch")
     with pytest.raises(UserError, match=r"run\.image_chunk=2.*network\.norm=instance"):
         make_method(network=network, image_chunk=2)
-    assert make_method(network=network).part is None
+    assert make_method(network=network).chunking.images is None
 
 
 def test_less_and_less_is_kept_after_running_out_of_memory():

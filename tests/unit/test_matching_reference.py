@@ -8,11 +8,14 @@ from functools import partial
 import pytest
 import torch
 from reference import convnet, matching
+from torch.func import grad_and_value
 
 from ddistill.augment import AugmentSettings, Pipeline
 from ddistill.methods import Context, GradientMatching, IDCSettings
-from ddistill.methods import gradient_matching as fast
+from ddistill.methods.image_optimiser import coast
+from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.networks import ConvNet, ResNetAP
+from ddistill.runtime.gradients import eager_grad_and_value
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import Forward, Source, Trainer, TrainingSettings
 
@@ -60,10 +63,18 @@ def forward(parameters: dict[str, torch.Tensor], images: torch.Tensor) -> torch.
     return convnet.convnet_forward(parameters, images, depth=2)
 
 
+def matched(grad_and_value, forward, distance, weights, real, synthetic, label):
+    def loss(images):
+        return gradient_distance(grad_and_value, forward, distance, weights, real, images, label)
+
+    gradient, value = grad_and_value(loss)(synthetic)
+    return value, gradient
+
+
 IMPLEMENTATIONS = {
-    "match": fast.match,
-    "match_eager": fast.match_eager,
-    "match_in_parts": partial(fast.match_in_parts, part=3),
+    "functional": partial(matched, grad_and_value),
+    "eager": partial(matched, eager_grad_and_value),
+    "in parts": partial(match_in_parts, part=3),
 }
 
 
@@ -75,9 +86,8 @@ def test_loss_and_image_gradient_agree_with_the_reference(distance, implementati
     real, synthetic = (torch.randn(n, 3, SIDE, SIDE, generator=draws) for n in (BATCH, 5))
     label = torch.tensor(1)
     network = method.context.network
-    matched, fixed = fast.split_weights(network, distance, detach=implementation is fast.match)
-    loss, gradient = implementation(Forward(network), distance, matched, fixed, real, synthetic, label)
-    parameters = {name: p.detach() for name, p in method.context.network.named_parameters()}
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    loss, gradient = implementation(Forward(network), distance, parameters, real, synthetic, label)
     expected_loss, expected = matching.class_loss_and_image_gradient(
         forward, parameters, real, label.expand(BATCH), synthetic, label.expand(5), DISTANCES[distance]
     )
@@ -89,14 +99,13 @@ def test_loss_and_image_gradient_agree_with_the_reference(distance, implementati
 def test_resnet_ap_image_gradient_agrees_with_the_reference(distance, side):
     torch.manual_seed(0)
     network = ResNetAP(CLASSES, size=side, width=0.125)
-    parameters = dict(network.named_parameters())
-    matched, fixed = fast.split_weights(network, distance, detach=False)
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
     real, synthetic = torch.randn(4, 3, side, side), torch.randn(3, 3, side, side)
     label = torch.tensor(2)
-    loss, gradient = fast.match_eager(Forward(network), distance, matched, fixed, real, synthetic, label)
+    loss, gradient = IMPLEMENTATIONS["eager"](Forward(network), distance, parameters, real, synthetic, label)
     expected_loss, expected = matching.class_loss_and_image_gradient(
         convnet.resnet_ap_forward,
-        {name: p.detach() for name, p in parameters.items()},
+        parameters,
         real,
         label.expand(4),
         synthetic,
@@ -133,7 +142,7 @@ def test_images_after_class_loops_agree_with_the_sequential_reference(distance, 
             method.optimiser.lr,
             settings.image_momentum,
         )
-        total = method.class_loop(inner, plan)
+        total = method.image_step(inner, plan)
         assert float(total) == pytest.approx(float(sum(losses)), rel=TOLERANCE)
     assert relative_error(context.synthetic.images, stored.flatten(0, 1)) < TOLERANCE
     moved = stored.flatten(0, 1) - make_method(distance, factor, decoder).context.synthetic.images
@@ -171,7 +180,7 @@ def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
         0.5,
         augment=same_draw,
     )
-    method.class_loop(0, plan)
+    method.image_step(0, plan)
     assert relative_error(context.synthetic.images, stored.flatten(0, 1)) < TOLERANCE
 
 
@@ -202,5 +211,5 @@ def test_coasting_equals_steps_with_a_zero_gradient(steps, momentum):
     for _ in range(steps):
         image.grad = torch.zeros_like(image)
         optimiser.step()
-    fast.coast(ours, velocity, 0.1, momentum, torch.tensor(steps))
+    coast(ours, velocity, 0.1, momentum, torch.tensor(steps))
     assert torch.allclose(ours, image.detach(), rtol=1e-12)

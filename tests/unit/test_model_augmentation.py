@@ -22,17 +22,19 @@ from ddistill.errors import UserError
 from ddistill.model_augmentation import (
     FreshSource,
     ModelAugmentationSettings,
+    NetworkDraw,
     NetworkFactory,
+    NetworkStore,
     PerturbedSource,
-    Pool,
     PoolSource,
+    Wanted,
     Weights,
     load_into,
-    train_pool,
+    train_networks,
 )
 from ddistill.model_augmentation.perturb import filter_normalised, perturbed, random_direction
 from ddistill.networks import NetworkSettings
-from ddistill.training import Source, TrainingSettings, predict_accuracy
+from ddistill.training import Safety, Source, TrainingSettings, predict_accuracy
 
 NETWORK = NetworkSettings(width=4, depth=2)
 DATA = "d" * 64
@@ -100,15 +102,17 @@ class Constant:
     def __init__(self, weights: Weights) -> None:
         self.kept = weights
 
-    def weights(self, step: int) -> Weights:
-        return copied(self.kept)
+    def draw(self, step: int) -> NetworkDraw:
+        return NetworkDraw(copied(self.kept), {"reference": torch.ones(1)})
 
 
 def moves_of(settings: ModelAugmentationSettings, steps: int, seed: int = 0) -> torch.Tensor:
     """How far each step moves each filter of a large layer, over the filter's own length: [steps, filters, fan-in]."""
     weight = torch.randn(8, 4000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     source = PerturbedSource(Constant({"w": weight}), settings, seed)
-    return torch.stack([(source.weights(step)["w"] - weight) / weight.norm(dim=1)[:, None] for step in range(steps)])
+    return torch.stack(
+        [(source.draw(step).weights["w"] - weight) / weight.norm(dim=1)[:, None] for step in range(steps)]
+    )
 
 
 def test_two_directions_with_magnitudes_in_the_range_make_the_move_of_the_program():
@@ -137,7 +141,7 @@ def coefficients_of(settings: ModelAugmentationSettings, steps: int, monkeypatch
     monkeypatch.setattr("ddistill.model_augmentation.sources.perturbed", spy)
     source = PerturbedSource(Constant(toy_weights()), settings, 0)
     for step in range(1, steps + 1):
-        source.weights(step)
+        source.draw(step)
     return np.array(seen)
 
 
@@ -174,9 +178,14 @@ def test_directions_of_different_steps_and_seeds_are_nearly_orthogonal():
     assert float(cosines.abs().max()) < 5 / (8 * 4000) ** 0.5  # five standard deviations
 
 
+def test_a_reference_is_not_perturbed():
+    drawn = PerturbedSource(Constant(toy_weights()), ModelAugmentationSettings(perturb=True), 0).draw(1)
+    assert torch.equal(drawn.reference["reference"], torch.ones(1))
+
+
 def test_whole_number_buffers_are_not_perturbed():
     weights = {**toy_weights(), "seen": torch.tensor([[3, 4]])}
-    got = PerturbedSource(Constant(weights), ModelAugmentationSettings(perturb=True), 0).weights(1)
+    got = PerturbedSource(Constant(weights), ModelAugmentationSettings(perturb=True), 0).draw(1).weights
     assert torch.equal(got["seen"], weights["seen"])
     assert got["seen"].dtype == torch.int64
 
@@ -193,7 +202,7 @@ def test_an_illegal_range_is_refused(values):
 def test_random_selection_gives_every_member_about_equally_often():
     members = [toy_weights(seed) for seed in range(4)]
     source = PoolSource(members, "random", 0)
-    given = [source.weights(step) for step in range(1, 401)]
+    given = [source.draw(step).weights for step in range(1, 401)]
     counts = [sum(same(weights, member) for weights in given) for member in members]
     assert sum(counts) == 400
     assert min(counts) > 55  # 100 less five standard deviations
@@ -205,7 +214,7 @@ def test_average_selection_gives_the_mean_of_all_members_as_the_reference_does()
     expected = selection.average(members)
     source = PoolSource(members, "average", 0)
     for step in (1, 2, 7):
-        got = source.weights(step)
+        got = source.draw(step).weights
         for name in expected:
             torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-12)
     assert all(same(a, b) for a, b in zip(members, before, strict=True))
@@ -230,21 +239,21 @@ SOURCES = {
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_source_is_a_pure_function_of_seed_and_step(kind):
     one, other, another_seed = SOURCES[kind](0), SOURCES[kind](0), SOURCES[kind](1)
-    forwards = [one.weights(step) for step in range(1, 5)]
-    backwards = [other.weights(step) for step in range(4, 0, -1)][::-1]
+    forwards = [one.draw(step).weights for step in range(1, 5)]
+    backwards = [other.draw(step).weights for step in range(4, 0, -1)][::-1]
     assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
     assert any(not same(forwards[0], weights) for weights in forwards[1:])
-    assert any(not same(another_seed.weights(step), forwards[step - 1]) for step in range(1, 5))
+    assert any(not same(another_seed.draw(step).weights, forwards[step - 1]) for step in range(1, 5))
 
 
 @pytest.mark.parametrize("kind", [*SOURCES, "average"])
 def test_what_is_done_to_the_weights_given_never_reaches_the_source(kind):
     source = SOURCES[kind](0) if kind in SOURCES else PoolSource([toy_weights()], "average", 0)
-    given = source.weights(1)
+    given = source.draw(1).weights
     before = copied(given)
     for tensor in given.values():
         tensor.zero_()
-    assert same(source.weights(1), before)
+    assert same(source.draw(1).weights, before)
 
 
 def test_loading_weights_keeps_the_modules_tensors():
@@ -259,16 +268,18 @@ def test_loading_weights_keeps_the_modules_tensors():
 # -------------------------------------------------------------------------------------------------------- pool
 
 
-def toy_pool(folder: Path, factory: NetworkFactory | None = None, **changes: object) -> Pool:
-    settings = {"size": 2, "epochs": 1, "seed": 0, "data_fingerprint": DATA, **changes}
-    return train_pool(factory or toy_factory(), folder=folder, **settings)
+def toy_pool(folder: Path, factory: NetworkFactory | None = None, **changes: object) -> NetworkStore:
+    settings = {"size": 2, "epochs": 1, "seed": 0, "all_epochs": False, **changes}
+    wanted = Wanted(*(settings.pop(name) for name in ("size", "epochs", "seed", "all_epochs")))
+    data = settings.pop("data_fingerprint", DATA)
+    return train_networks(factory or toy_factory(), data, wanted, folder=folder, **settings)
 
 
 def forbid_training(monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a network was trained")
 
-    monkeypatch.setattr(NetworkFactory, "early_stage", refuse)
+    monkeypatch.setattr(NetworkFactory, "stages", refuse)
 
 
 def test_a_pool_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
@@ -287,7 +298,7 @@ def test_a_pool_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
 
 def test_a_pool_is_kept_in_the_cache_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path / "here"))
-    pool = train_pool(toy_factory(), DATA, size=1, epochs=0, seed=0)
+    pool = train_networks(toy_factory(), DATA, Wanted(size=1, epochs=0, seed=0))
     assert pool.folder.parent == tmp_path / "here" / "pools"
 
 
@@ -407,7 +418,6 @@ def test_an_interrupted_pool_goes_on_after_its_last_whole_member_to_the_same_bit
     whole = toy_pool(tmp_path / "whole", size=3)
     assert all(same(a, b) for a, b in zip(again.members, whole.members, strict=True))
     assert {path.name for path in again.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}
-    assert "unfinished.json" not in {path.name for path in whole.folder.iterdir()}
 
 
 def test_a_member_that_was_damaged_before_the_pool_was_whole_is_trained_again(tmp_path):
@@ -417,11 +427,41 @@ def test_a_member_that_was_damaged_before_the_pool_was_whole_is_trained_again(tm
 
     with pytest.raises(KeyboardInterrupt):
         toy_pool(tmp_path, size=3, on_member=stop)
-    (home,) = (path for path in tmp_path.rglob("unfinished.json"))
+    (home,) = (path for path in tmp_path.rglob("pool.json"))
     (home.parent / "member-000.safetensors").write_bytes(b"x")
     whole = toy_pool(tmp_path / "whole", size=3)
     again = toy_pool(tmp_path, size=3)
     assert all(same(a, b) for a, b in zip(again.members, whole.members, strict=True))
+
+
+def test_trajectories_keep_every_epoch_at_a_constant_rate(tmp_path, monkeypatch):
+    experts = toy_pool(tmp_path, epochs=3, all_epochs=True)
+    assert sorted(path.name for path in experts.folder.iterdir()) == [
+        "expert-000.safetensors",
+        "expert-001.safetensors",
+        "trajectories.json",
+    ]
+    assert same(experts.weights(1, 0), dict(toy_factory().build(0, "expert", 1).state_dict()))
+    short = toy_pool(tmp_path, epochs=2, all_epochs=True)  # so its last epoch is another's epoch on the way
+    assert same(experts.weights(1, 2), short.weights(1, 2))
+    assert not same(experts.weights(1, 3), experts.weights(1, 2))
+    forbid_training(monkeypatch)
+    assert toy_pool(tmp_path, epochs=3, all_epochs=True).reused
+
+
+def test_interrupted_trajectories_go_on_in_the_middle_of_an_expert(tmp_path):
+    seen: list[int] = []
+
+    def go(stop_at: int) -> NetworkStore:
+        safety = Safety(0.0, lambda: len(seen) == stop_at)
+        report = lambda done, total: seen.append(done)  # noqa: E731
+        return toy_pool(tmp_path, epochs=3, all_epochs=True, on_member=report, safety=safety)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(5)
+    again, whole = go(-1), toy_pool(tmp_path / "whole", epochs=3, all_epochs=True)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert all(same(again.weights(e, epoch), whole.weights(e, epoch)) for e in range(2) for epoch in range(4))
 
 
 # -------------------------------------------------------------------------------------------------- early stage

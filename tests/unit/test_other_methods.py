@@ -1,5 +1,6 @@
 """DC, DSA, DM and coresets against slow references (1e-4, float32), and what recipes may compose."""
 
+import copy
 import weakref
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from reference import convnet, other_methods
 from reference.matching import normalise
+from torch.func import grad_and_value
 
 from ddistill.augment import AugmentSettings, Pipeline
 from ddistill.config import Recipe
@@ -27,15 +29,16 @@ from ddistill.methods import (
     RandomSettings,
     TrajectoryMatching,
     TrajectoryMatchingSettings,
+    class_matching,
 )
 from ddistill.methods import cafe as fast_cafe
 from ddistill.methods import coresets as fast_coresets
-from ddistill.methods import distribution_matching as fast_dm
 from ddistill.methods import trajectory_matching as fast_tm
 from ddistill.networks import NETWORKS, ConvNet
 from ddistill.recipes import find
+from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Forward, Source, Trainer, TrainingSettings
+from ddistill.training import Source, Trainer, TrainingSettings
 
 CLASSES, IPC, SIDE, PER_CLASS = 3, 2, 16, 20
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -84,7 +87,7 @@ def test_dc_steps_normalised_images_along_the_sum_of_all_classes_cosine_distance
 
     expected = other_methods.summed_step(loss, start, IPC, MEAN, STD, 0.1, 0.5, steps=2)
     for _ in range(2):
-        method.sum_step(0, plan)
+        method.image_step(0, plan)
     assert_moved_alike(context.synthetic.images, expected, start)
 
 
@@ -92,7 +95,7 @@ def test_dm_steps_normalised_images_along_the_sum_of_all_classes_distances_of_me
     context = make_context()
     method = DistributionMatching(DistributionMatchingSettings(real_batch=8, augment=PLAIN), context)
     start = context.synthetic.images.clone()
-    real = real_batches(context, fast_dm.draw_real(context, "real batch", 1, 8, 1))
+    real = real_batches(context, method.draw(1).real)
 
     def loss(label: int, images: torch.Tensor) -> torch.Tensor:
         return other_methods.dm_loss(context.network.features, real[label], images)
@@ -102,13 +105,15 @@ def test_dm_steps_normalised_images_along_the_sum_of_all_classes_distances_of_me
     assert_moved_alike(context.synthetic.images, expected, start)
 
 
-def test_the_compiled_form_of_dm_is_the_eager_one():
-    embedding = fast_dm.Embedding(make_context().network)
-    weights = {name: p.detach() for name, p in embedding.named_parameters()}
+def test_the_compiled_form_of_dm_is_the_eager_one(monkeypatch):
+    monkeypatch.setattr(class_matching, "maybe_compile", lambda function, _: function)  # without the compiler
     draws = torch.Generator().manual_seed(3)
     real, synthetic = (torch.randn(n, 3, SIDE, SIDE, generator=draws) for n in (8, 4))
-    loss, gradient = fast_dm.match_means(Forward(embedding), weights, real, synthetic)
-    expected_loss, expected = fast_dm.match_means_eager(Forward(embedding), weights, real, synthetic)
+    forms = [DistributionMatching(DistributionMatchingSettings(), make_context(compiled=c)) for c in (True, False)]
+    assert [form.grad_and_value for form in forms] == [grad_and_value, eager_grad_and_value]
+    (loss, gradient), (expected_loss, expected) = (
+        form.class_gradient(form.networks, real, synthetic, torch.tensor(1)) for form in forms
+    )
     assert float(loss) == pytest.approx(float(expected_loss), rel=1e-4)
     assert float((gradient - expected).norm()) < 1e-4 * float(expected.norm())
 
@@ -138,30 +143,31 @@ def test_dc_moves_the_statistics_of_batch_norms_by_real_images_and_holds_them_wh
     norm = context.network.blocks[0].norm
     before = norm.running_mean.clone()
     method = GradientMatching(DCSettings(inner_steps=1, real_batch=8, network_epochs=0), context)
-    method._freeze_batch_norm(1, 0)
+    method.before(1, 0)
     moved = norm.running_mean.clone()
     assert not torch.equal(moved, before)
     assert not norm.training
-    method.sum_step(0, method.draw(1))
+    method.image_step(0, method.draw(1))
     assert torch.equal(norm.running_mean, moved)
     assert not norm.training
 
 
 @pytest.mark.parametrize("compiled_form", [False, True])
 def test_cafe_steps_along_alignment_at_every_layer_and_discrimination(compiled_form, monkeypatch):
-    monkeypatch.setattr(fast_cafe, "maybe_compile", lambda function, _: function)  # without the compiler
+    for module in (fast_cafe, class_matching):
+        monkeypatch.setattr(module, "maybe_compile", lambda function, _: function)  # without the compiler
     context = make_context(compiled=compiled_form)
     settings = CAFESettings(real_batch=8, discrimination_weight=0.5, image_lr=0.02)
     method, start = CAFE(settings, context), context.synthetic.images.clone()
-    positions = fast_cafe.draw_real(context, "real batch", 1, 8, 1)
-    real = real_batches(context, positions)
+    draws = method.draw(1)
+    real = real_batches(context, draws.real)
     images = [normalise(start[c * IPC : (c + 1) * IPC], MEAN, STD).requires_grad_() for c in range(CLASSES)]
     loss = other_methods.cafe_loss(context.network.layers, real, images, [0.1, 1.0, 1.0], 0.5)
     gradients = torch.autograd.grad(loss, images)
     expected = torch.cat([image.detach() - 0.02 * g for image, g in zip(images, gradients, strict=True)])
-    ours, accuracy = method.image_step(positions[:, 0], fast_cafe.draw_augment(PLAIN, 3, 1, torch.Generator()), 0)
+    ours = method.image_step(0, draws)
     assert float(ours) == pytest.approx(float(loss.detach()), rel=1e-4)
-    assert 0.0 <= float(accuracy) <= 1.0
+    assert 0.0 <= float(method.accuracy) <= 1.0
     assert_moved_alike(context.synthetic.images, other_methods.denormalise(expected, MEAN, STD), start)
 
 
@@ -196,7 +202,9 @@ def make_trajectory_matching(**settings) -> tuple[TrajectoryMatching, dict, dict
     start = {name: p.detach().clone() for name, p in context.network.named_parameters()}
     draws = torch.Generator().manual_seed(5)
     target = {name: w + 0.1 * torch.randn(w.shape, generator=draws) for name, w in start.items()}
-    context = replace(context, target=lambda step: target)
+    reference = copy.deepcopy(context.network)
+    reference.load_state_dict(target)
+    context = replace(context, reference=reference)
     return TrajectoryMatching(TrajectoryMatchingSettings(**settings), context), start, target
 
 
@@ -204,8 +212,7 @@ def make_trajectory_matching(**settings) -> tuple[TrajectoryMatching, dict, dict
 @pytest.mark.parametrize(("steps", "batch"), [(1, 6), (4, 6), (5, 4)])
 def test_tm_gradients_are_those_of_the_unrolled_graph(steps, batch, functional):
     method, start, target = make_trajectory_matching(student_lr=0.05, student_steps=steps)
-    if functional:  # the form that is compiled
-        method._gradient, method._adjoint = fast_tm.student_gradient, fast_tm.student_adjoint
+    method.grad_and_value = grad_and_value_for(functional)
     augment = AugmentSettings(operations=("color", "flip"))
     method.pipeline = Pipeline(augment, MEAN, STD, torch.device("cpu"))
     draws = torch.Generator().manual_seed(6)

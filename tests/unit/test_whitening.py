@@ -7,13 +7,14 @@ from datasets import load_dataset
 from torch.nn import functional as F
 
 from ddistill import distill, evaluate, load_synthetic
+from ddistill.augment import Normalisation
 from ddistill.data import load_data
 from ddistill.data.settings import DataSettings
 from ddistill.engine import distill_data
 from ddistill.errors import UserError
-from ddistill.methods.base import ImageSGD
+from ddistill.methods.image_optimiser import ImageSGD
 from ddistill.recipes import find
-from ddistill.synthetic import save_synthetic
+from ddistill.synthetic import SyntheticSet, save_synthetic
 from ddistill.whitening import EPSILON, zca
 
 TINY = {
@@ -62,8 +63,10 @@ def test_a_step_on_pixels_is_the_step_on_whitened_images(whitened):
     to_white = lambda pixels: whitened.whitening((pixels - whitened.mean[0]) / whitened.std[0])  # noqa: E731
     white = to_white(start).requires_grad_()
     theirs = torch.optim.SGD([white], lr=0.3, momentum=0.5)
-    synthetic = type("Set", (), {"images": start.clone()})()
-    ours = ImageSGD(synthetic, 0.3, 0.5, whitened)
+    labels = torch.zeros(len(start), dtype=torch.int64)
+    space = Normalisation(whitened.mean, whitened.std, whitened.whitening)
+    synthetic = SyntheticSet(start.clone(), labels, ("a",), 1, "single", space.mean, space.std, space.whitening)
+    ours = ImageSGD(synthetic, 0.3, 0.5, space)
     for _ in range(4):
         theirs.zero_grad()
         F.mse_loss(white.sin(), goal, reduction="sum").backward()
@@ -72,6 +75,7 @@ def test_a_step_on_pixels_is_the_step_on_whitened_images(whitened):
         F.mse_loss(to_white(pixels).sin(), goal, reduction="sum").backward()
         ours.step(pixels.grad)
     torch.testing.assert_close(to_white(synthetic.images), white.detach(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(space.inverse(space(start)), start, atol=1e-3, rtol=1e-3)
 
 
 def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):

@@ -1,0 +1,374 @@
+"""What methods that match classes have in common, so that a method is its settings and a loss.
+
+Shapes: C classes, B real images of a class per step, S decoded synthetic images of a class, I stored ones, M inner
+steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, draw_augment
+from ddistill.methods.base import Context, Method, Needs, OnInner, draw_real
+from ddistill.methods.chunking import Chunking, bytes_of_one_more, choose, class_runs
+from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
+from ddistill.networks import couples_batch
+from ddistill.randomness import generator
+from ddistill.ranks import ALONE
+from ddistill.runtime.flops import flops_of
+from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
+from ddistill.settings import Settings
+from ddistill.training import Forward, Resolved, maybe_compile
+
+Tensors = dict[str, torch.Tensor]
+
+
+class ClassMatchingSettings(Settings):
+    """What every such method has: how images move, and what a step looks at."""
+
+    image_lr: float = Field(default=1.0, gt=0)
+    """Learning rate of the images, for images normalised by mean and spread."""
+    image_momentum: float = Field(default=0.5, ge=0, lt=1)
+    """SGD momentum of the images."""
+    inner_steps: int = Field(default=1, ge=1)
+    """Image updates per outer step, that is, per network."""
+    real_batch: int = Field(default=256, ge=1)
+    """Real images per class and step (B)."""
+    augment: AugmentSettings = DSA_AUGMENTATION
+    """Siamese augmentation: one draw for the real and the synthetic images of a class."""
+
+    @property
+    def needs(self) -> Needs:
+        """A network; the classes are shared out to the processes of a run."""
+        return Needs(network=True, spread=True)
+
+
+class Networks(NamedTuple):
+    """Weights by name of the networks of an outer step; a reference is there where the source gives one."""
+
+    weights: Tensors
+    reference: Tensors | None = None
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """Every random number of one outer step.
+
+    Attributes:
+        real: positions in the real images, int64 (C, M, B).
+        subset: for classes with too many decoded images, the ones to use, int64 (M, max_decoded).
+        augment: one call per (inner step, class).
+    """
+
+    real: torch.Tensor
+    subset: dict[int, torch.Tensor]
+    augment: AugmentDraws
+
+
+class Through:
+    """A method of a network other than its forward (``features``, ``layers``), with weights given with each call."""
+
+    def __init__(self, network: nn.Module, method: str, precision: Resolved) -> None:
+        self.forward = Forward(_Calls(network, method), precision)
+
+    def __call__(self, weights: Tensors, images: torch.Tensor) -> Any:
+        """What the method makes of normalised images, with the network's weights by their own names."""
+        return self.forward({f"network.{name}": weight for name, weight in weights.items()}, images)
+
+
+class _Calls(nn.Module):
+    def __init__(self, network: nn.Module, method: str) -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return getattr(self.network, self.method)(images)
+
+
+class ClassMatching(Method):
+    """One outer step: M image updates, each along the gradients of all classes' losses under one network.
+
+    A method defines `loss`. It may also replace `image_optimiser`, `before` and `between` (what happens to the network
+    around an image update), `settled` (an outer step that ends early) and `real_side` (what the loss gets of the real
+    images). Everything random is drawn at the start of an outer step, so that nothing is read on the host within it.
+
+    Attributes:
+        mapped: `loss` can be mapped over classes, so that several go into one launch.
+        divided: the method has `class_gradient_in_parts`.
+    """
+
+    chunking: Chunking
+    mapped = True
+    divided = False
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings, self.context = settings, context
+        synthetic, network = context.synthetic, context.network
+        spread = settings.needs.spread
+        self.own = context.own_classes if spread else range(synthetic.num_classes)
+        self.ranks = context.ranks if spread else ALONE
+        self.labels = torch.arange(synthetic.num_classes, device=synthetic.images.device)
+        self.pipeline = context.real.pipeline(settings.augment)
+        self.optimiser = self.image_optimiser()
+        self.forward = Forward(network, context.precision)
+        # detached: they share the network's memory, and no graph reaches the weights where none is asked for
+        weights, reference = (
+            {name: parameter.detach() for name, parameter in module.named_parameters()} if module is not None else None
+            for module in (network, context.reference)
+        )
+        self.networks = Networks(weights or {}, reference)
+        self.compiled = context.compiled and not couples_batch(network)
+        self.grad_and_value = eager_grad_and_value
+        self.chunking = choose(
+            context, self._images_at_once(), self.activation_bytes, mapped=self.mapped, divided=self.divided
+        )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Choose the code for the chunks as they are."""
+        chunking = self.chunking
+        self.chunks = class_runs(self.context.synthetic.counts, chunking.classes, self.own)
+        chunking.classes = max(map(len, self.chunks), default=1)
+        self.grad_and_value = grad_and_value_for(not chunking.images and (self.compiled or chunking.classes > 1))
+        self._one = maybe_compile(self.class_gradient, self.compiled)
+        self._several = maybe_compile(self.classes_gradient, self.compiled)
+        if chunking.images:
+            self._one = self.class_gradient_in_parts
+
+    # ------------------------------------------------------------------------------------------ what a method says
+
+    def loss(self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """The loss of one class, a 0-d tensor, as a function of its arguments alone.
+
+        Gradients inside of it are taken by ``self.grad_and_value``.
+
+        Args:
+            networks: weights for ``self.forward`` and `Through`.
+            real: (B, channels, H, H), normalised and augmented.
+            synthetic: (S, channels, H, H), the same way.
+            label: 0-d int64, the class.
+        """
+        raise NotImplementedError
+
+    def class_gradient_in_parts(
+        self, networks: Networks, real: torch.Tensor, synthetic: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`class_gradient` with the activations of ``self.chunking.images`` images at a time."""
+        raise NotImplementedError
+
+    def image_optimiser(self) -> ImageOptimiser:
+        """What moves the stored images: by default SGD at a rate that is meant for normalised images."""
+        settings, context = self.settings, self.context
+        return ImageSGD(context.synthetic, settings.image_lr, settings.image_momentum, context.real.normalisation)
+
+    @property
+    def inner_steps(self) -> int:
+        """Image updates per outer step, at most."""
+        steps: int = self.settings.inner_steps
+        return steps
+
+    @property
+    def max_decoded(self) -> int | None:
+        """Decoded images of a class per inner step at most, a random subset where there are more; None: no bound."""
+        return None
+
+    def begin(self, step: int) -> None:
+        """Start an outer step."""
+
+    def before(self, step: int, inner: int) -> None:
+        """Make the network ready for an image update."""
+        self.context.network.train()
+
+    def between(self, step: int, inner: int, draws: Any) -> None:
+        """Train the network after an image update, for example."""
+
+    def settled(self) -> bool:
+        """Whether the outer step ends with the image update that was just made."""
+        return False
+
+    def real_side(self, label: int, inner: int, draws: StepDraws) -> Any:
+        """What `loss` gets of a class's real images: themselves by default."""
+        return self.real_images(label, inner, draws)
+
+    # ------------------------------------------------------------------------------------------------- the algorithm
+
+    def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
+        """Image updates under one network; the mean loss of a class, a 0-d tensor."""
+        context, steps = self.context, self.inner_steps
+        context.synthetic.keep_in_range()
+        self.begin(step)
+        draws = self.draw(step)
+        total = torch.zeros((), device=self.labels.device)
+        own = slice(self.own.start, self.own.stop)
+        context.real.expect(draws.real[own, 0])
+        for inner in range(steps):
+            context.real.expect(draws.real[own, inner + 1 : inner + 2])  # read ahead, while this update is computed
+            self.before(step, inner)
+            total += self.image_step(inner, draws)
+            ended = self.settled()
+            if not ended:
+                self.between(step, inner, draws)
+            on_inner(steps if ended else inner + 1, steps)
+            if ended:
+                break
+        if self.optimiser.coasts:
+            self.join_classes()
+            self.ranks.add_([total.view(1)])
+        return total / ((inner + 1) * context.synthetic.num_classes)
+
+    def image_step(self, inner: int, draws: StepDraws) -> torch.Tensor:
+        """One update of all images under the network as it is; the sum of the classes' losses, a 0-d tensor."""
+        synthetic = self.context.synthetic
+        total = torch.zeros((), device=self.labels.device)
+        self.optimiser.begin()
+        for labels in self.chunks:
+            rows = synthetic.rows(labels)
+            loss, gradient = self.image_gradient(labels, synthetic.images[rows], inner, draws)
+            self.optimiser.take(rows, gradient)
+            total += loss
+        if not self.optimiser.coasts:  # one step on the sum of all classes' losses: ranks bring theirs together
+            self.ranks.add_([self.optimiser.gradient, total.view(1)])
+        self.optimiser.finish()
+        return total
+
+    def image_gradient(
+        self, labels: range, stored: torch.Tensor, inner: int, draws: StepDraws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of the losses of consecutive classes and its gradient with respect to their stored images.
+
+        Args:
+            labels: classes with equally many stored images.
+            stored: their images (K * I, channels, H, H), class-sorted.
+            inner: inner step, from 0.
+            draws: random numbers of the outer step.
+        """
+        stored = stored.detach().requires_grad_()
+        own = zip(labels, stored.chunk(len(labels)), strict=True)
+        synthetic = [self.synthetic_images(label, images, inner, draws) for label, images in own]
+        real = [self.real_side(label, inner, draws) for label in labels]
+        # two backward passes: the compiled code ends at the network's input, decoding and augmentation stay eager
+        if len(labels) == 1:
+            loss, gradient = self._one(self.networks, real[0], synthetic[0].detach(), self.labels[labels[0]])
+            return loss, torch.autograd.grad(synthetic[0], stored, gradient)[0]
+        stacked = torch.stack(synthetic)
+        chosen = self.labels[labels.start : labels.stop]
+        losses, gradient = self._several(self.networks, torch.stack(real), stacked.detach(), chosen)
+        return losses.sum(), torch.autograd.grad(stacked, stored, gradient)[0]
+
+    def class_gradient(
+        self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`loss`, and its gradient with respect to the class's decoded images (S, channels, H, H)."""
+        gradient, value = self.grad_and_value(lambda images: self.loss(networks, real, images, label))(synthetic)
+        return value, gradient
+
+    def classes_gradient(
+        self, networks: Networks, real: torch.Tensor, synthetic: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`class_gradient` of K classes in one launch: real (K, B, ...), synthetic (K, S, ...), labels (K,).
+
+        The weights are shared, so forward passes and input gradients run as one batch of K times as many images; only
+        the gradients of weights, and what is derived from them, have a class axis.
+        """
+        return torch.vmap(lambda x, s, c: self.class_gradient(networks, x, s, c))(real, synthetic, labels)
+
+    def real_images(self, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
+        """A class's real images of an inner step, (B, channels, H, H), normalised and augmented."""
+        return self._augmented(self.context.real.fetch(draws.real[label, inner]), label, inner, draws)
+
+    def synthetic_images(self, label: int, stored: torch.Tensor, inner: int, draws: StepDraws) -> torch.Tensor:
+        """A class's decoded images, (S, channels, H, H), normalised and augmented by the draw of its real images."""
+        decoded = self.context.synthetic.decode_class(stored)
+        if label in draws.subset:
+            decoded = decoded[draws.subset[label][inner]]
+        return self._augmented(decoded, label, inner, draws)
+
+    def _augmented(self, images: torch.Tensor, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
+        call = inner * self.context.synthetic.num_classes + label
+        return self.pipeline(images, draws.augment.uniforms[call], draws.augment.choices[call])
+
+    def draw(self, step: int, inner_steps: int | None = None) -> StepDraws:
+        """Every random number of outer step ``step``."""
+        context, steps, seed = self.context, inner_steps or self.inner_steps, self.context.seed
+        classes, device, most = context.synthetic.num_classes, self.labels.device, self.max_decoded
+        subset = {}
+        for label in range(classes):
+            decoded = context.synthetic.decoded_per_class(label)
+            if most is not None and decoded > most:
+                keys = torch.rand(steps, decoded, generator=generator(seed, "decoded subset", step, label))
+                subset[label] = keys.argsort(dim=1)[:, :most].to(device)
+        real = draw_real(context, "real batch", step, self.settings.real_batch, steps)
+        augment = draw_augment(self.settings.augment, steps * classes, 1, generator(seed, "siamese", step))
+        return StepDraws(real, subset, augment.to(device))
+
+    def join_classes(self) -> None:
+        """Bring together the images of all classes that ranks have moved on their own."""
+        moved = [self.context.synthetic.images, *self.optimiser.state().values()]
+        self.ranks.join_rows_(moved, self.context.synthetic.rows(self.own))
+
+    def state(self) -> Tensors:
+        """What the image optimiser keeps."""
+        return self.optimiser.state()
+
+    def load_state(self, state: Tensors) -> None:
+        """Take back what `state` gave."""
+        self.optimiser.load_state(state)
+
+    # ------------------------------------------------------------------------------------------------ cost and memory
+
+    def flops_per_outer_step(self) -> float:
+        """Of the image updates: `class_work` counted on one class for each number of stored images."""
+        counted, draws = self._eager(), self.draw(0, 1)
+        by_count: dict[int, float] = {}
+        for label, count in enumerate(self.context.synthetic.counts):
+            if count not in by_count:
+                by_count[count] = flops_of(lambda label=label: counted.class_work(label, draws))  # type: ignore[misc]
+        return self.inner_steps * sum(by_count[count] for count in self.context.synthetic.counts)
+
+    def class_work(self, label: int, draws: StepDraws) -> None:
+        """What an image update computes for one class."""
+        images = self.context.synthetic.images[self.context.synthetic.class_slice(label)]
+        self.image_gradient(range(label, label + 1), images, 0, draws)
+
+    def activation_bytes(self) -> int:
+        """What the backward passes of one more synthetic (and real) image keep, counted on two small eager calls."""
+        synthetic, label = self.context.synthetic, self.own.start
+        stored = synthetic.images[synthetic.class_slice(label)]
+        images = self.pipeline.normalise(synthetic.decode_class(stored).detach())
+
+        def work(count: int) -> None:
+            some = images[:1].expand(count, *images.shape[1:]).contiguous()
+            self._eager().class_gradient(self.networks, some, some, self.labels[label])
+
+        return bytes_of_one_more(work)
+
+    def _images_at_once(self) -> int:
+        """Images of the largest class that go through the network at once when it is not divided; 0: no class."""
+        most = max(map(self.context.synthetic.decoded_per_class, self.own), default=0)
+        return max(self.settings.real_batch, min(most, self.max_decoded or most)) if most else 0
+
+    def smaller_chunk(self) -> str | None:
+        """Put less into a launch after the device ran out of memory; in words, or None where it is one image."""
+        said = self.chunking.smaller()
+        if said is not None:
+            self._prepare()
+        return said
+
+    def _eager(self) -> Self:
+        """The same method, uncompiled and undivided."""
+        eager = copy.copy(self)
+        eager.grad_and_value = eager_grad_and_value
+        eager._one = eager.class_gradient
+        return eager
+
+    def only(self, classes: range) -> Self:
+        """The same method, at work on some classes alone."""
+        some = copy.copy(self)
+        some.own, some.chunks = classes, class_runs(self.context.synthetic.counts, self.chunking.classes, classes)
+        return some
