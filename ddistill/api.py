@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from ddistill import recipes
 from ddistill.config import Recipe, build
 from ddistill.data import RealData, load_data
+from ddistill.data.which import AFTER_DECODING, remembered
 from ddistill.engine import (
     Observer,
     Plan,
@@ -21,6 +22,8 @@ from ddistill.engine import (
     distill_data,
     plan_run,
     pool_for,
+    recorded,
+    source_beside,
     trajectories_for,
 )
 from ddistill.errors import UserError
@@ -70,12 +73,14 @@ def resolve(
     draft = recipe if isinstance(recipe, Recipe) else _draft(recipe, ipc)
     family = recipe if isinstance(recipe, str) and recipe in recipes.FAMILIES else None
     data_changes = {path: value for path, value in changes.items() if path.startswith(("data.", "run."))}
+    if data is not None or any(path.startswith("data.") and path not in AFTER_DECODING for path in changes):
+        data_changes = {"data.fingerprint": None, **data_changes}  # other images are asked for than those of the recipe
     # checks the names and values of all changes before any image is read
     draft.changed({path: value for path, value in changes.items() if not path.startswith("data.size")})
     placed = draft.changed(data_changes)
     real = load_for(data, placed, observer)
     complete = recipes.for_images(family, ipc, real) if family else draft
-    complete = complete.changed({**changes, "data.source": real.source})
+    complete = complete.changed({**changes, **recorded(real)})
     complete.check(real)
     return real, complete
 
@@ -275,28 +280,31 @@ def import_set(
         raise UserError(f"factor must be from 1 to {MAX_FACTOR}, got {factor}")
     real = load_for(data, Recipe(), observer)
     synthetic = import_pt(path, real, factor=factor, normalised=normalised)
-    changes = {"data.source": real.source, "synthetic.factor": factor, "name": "imported"}
+    changes = {**recorded(real), "synthetic.factor": factor, "name": "imported"}
     recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(changes)
     about = {
         "imported_from": os.path.basename(path),  # noqa: PTH119
         "data": {"name": real.name, "fingerprint": real.fingerprint},
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.travelling().model_dump(mode="json"),
     }
     save_synthetic(synthetic, folder, about)
     return synthetic
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:
-    """The recipe inside an artifact.
+    """The recipe inside an artifact; where its images are, on this machine, is told by the run that it lies in.
 
     Raises:
         UserError: no artifact there, or one whose recipe this version cannot read.
     """
     folder = artifact_folder(path)
-    stored = read_description(folder).get("recipe")
-    if not isinstance(stored, dict):
+    about = read_description(folder)
+    if not isinstance(about.get("recipe"), dict):
         raise UserError(f"{folder} carries no recipe; give the protocol and the data")
-    return build(Recipe, stored)
+    recipe = build(Recipe, about["recipe"])
+    if recipe.data.fingerprint is None and isinstance(about.get("data"), dict):  # as earlier versions wrote it
+        recipe = recipe.changed({"data.fingerprint": about["data"].get("fingerprint")})
+    return recipe if recipe.data.source else recipe.changed({"data.source": source_beside(folder, recipe)})
 
 
 def network_for(asked: NetworkSettings | str | None, recipe: Recipe) -> NetworkSettings:
@@ -325,17 +333,21 @@ def load_for(data: DataLike | None, recipe: Recipe, observer: Observer | None = 
     """The data that a recipe works on, read by its ``data`` settings and seed.
 
     Raises:
-        UserError: no data named, or unusable ones.
+        UserError: no data named, or unusable ones; the recipe's own are gone, or have changed since it was run.
     """
     observer = observer or Observer()
     if isinstance(data, RealData):
         return data
-    source = recipe.data.source if data is None else data
-    if source is None:
-        raise UserError("no data; name a data set ('digits', 'cifar10', a hub id) or give a path")
-    return load_data(
-        source,
-        recipe.data,
+    settings = recipe.data
+    real = load_data(
+        remembered(settings) if data is None else data,
+        settings if data is None else settings.model_copy(update={"fingerprint": None}),
         seed=recipe.run.seed,
         on_progress=lambda _what, done, total: observer.progress("data", done, total),
     )
+    if settings.fingerprint not in (None, real.fingerprint):
+        observer.note(
+            f"these are other images than the recipe was run on: fingerprint {real.fingerprint[:12]}, then "
+            f"{str(settings.fingerprint)[:12]}"
+        )
+    return real

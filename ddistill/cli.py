@@ -38,7 +38,8 @@ app = typer.Typer(
 )
 DATA_HELP = (
     "'digits' (comes with the program), a short name such as cifar10, a hub id such as uoft-cs/cifar10, or a path: "
-    "a folder of class folders, parquet, arrow. The recipe's own data if left out."
+    "a folder of class folders, parquet, arrow. Where a word can be both, ./digits is the folder and name:digits the "
+    "known set. The recipe's own data if left out."
 )
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", help="A name from `ddistill recipes`, or a recipe.yaml.", show_default=True)
@@ -289,7 +290,9 @@ def import_(
         with Screen() as screen:
             made = api.import_set(file, data, folder, factor=factor, normalised=normalised, observer=screen)
         out.print(f"{len(made.images)} images of {made.num_classes} classes in {escape(str(folder))}")
-        out.print(f"judge it:  ddistill evaluate {escape(shlex.quote(str(folder)))}")
+        own = api.recipe_of(folder).data.source  # no path of this machine goes into an artifact
+        words = ["ddistill", "evaluate", str(folder), *([] if own else ["--data", data])]
+        out.print(f"judge it:  {escape(shlex.join(words))}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
 from ddistill.engine.early_stage import pool_for, trajectories_for
-from ddistill.engine.folder import check_folder
+from ddistill.engine.folder import check_folder, recorded, source_beside
 from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
 from ddistill.engine.run import Run, Session, distill_data
 from ddistill.observer import Observer
@@ -18,6 +18,8 @@ __all__ = [
     "on_paper",
     "plan_run",
     "pool_for",
+    "recorded",
+    "source_beside",
     "training_costs",
     "trajectories_for",
 ]
