@@ -72,12 +72,16 @@ def resolve(
     changes = dict(changes or {})
     draft = recipe if isinstance(recipe, Recipe) else _draft(recipe, ipc)
     family = recipe if isinstance(recipe, str) and recipe in recipes.FAMILIES else None
-    data_changes = {path: value for path, value in changes.items() if path.startswith(("data.", "run."))}
+    early = changes
+    if family:
+        # names and values of all changes are checked before any image is read; which network suits the size of the
+        # images follows from them
+        draft.changed({path: value for path, value in changes.items() if path != "data.size"})
+        early = {path: value for path, value in changes.items() if path.startswith(("data.", "run."))}
+        early["network.depth"] = 1
     if data is not None or any(path.startswith("data.") and path not in AFTER_DECODING for path in changes):
-        data_changes = {"data.fingerprint": None, **data_changes}  # other images are asked for than those of the recipe
-    # checks the names and values of all changes before any image is read
-    draft.changed({path: value for path, value in changes.items() if not path.startswith("data.size")})
-    placed = draft.changed(data_changes)
+        early = {"data.fingerprint": None, **early}  # other images are asked for than those of the recipe
+    placed = draft.changed(early)
     real = load_for(data, placed, observer)
     complete = recipes.for_images(family, ipc, real) if family else draft
     complete = complete.changed({**changes, **recorded(real)})
