@@ -32,7 +32,8 @@ from ddistill.model_augmentation import NetworkFactory, Pool, Trajectories
 from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.ranks import current
 from ddistill.synthetic import (
-    MAX_FACTOR,
+    MOST_CUT,
+    Constants,
     SyntheticSet,
     artifact_folder,
     import_pt,
@@ -263,31 +264,39 @@ def import_set(
     out: str | os.PathLike[str],
     *,
     factor: int = 1,
-    normalised: bool | None = None,
+    normalised: bool | Constants | None = None,
+    most_cut: float = MOST_CUT,
+    changes: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> SyntheticSet:
     """Make an artifact of a ``.pt`` file that another program has written; see `synthetic.import_pt`.
+
+    What the file was taken for, and how much of it was cut, is told to the observer and kept in the artifact.
 
     Args:
         path: of the file.
         data: the real data that the set was distilled from.
         out: folder of the artifact, new or empty.
         factor: multi-formation factor of the images.
-        normalised: whether the images are normalised; told by their range if None.
+        normalised: whether the images are normalised, or (mean, std) by which they are; told by their range if None.
+        most_cut: share of the values, 0 to 1, that may lie outside of [0, 1] as pixels and be cut.
+        changes: other values for recipe fields, such as ``{"data.size": 32}``.
         observer: hears of progress.
 
     Raises:
-        UserError: a file that cannot be read safely, or does not fit the data.
+        UserError: a file that cannot be read safely, does not fit the data, can be meant in two ways, or would lose
+            more than ``most_cut``.
     """
-    folder = check_folder(out)
-    if not 1 <= factor <= MAX_FACTOR:
-        raise UserError(f"factor must be from 1 to {MAX_FACTOR}, got {factor}")
-    real = load_for(data, Recipe(), observer)
-    synthetic = import_pt(path, real, factor=factor, normalised=normalised)
-    changes = {**recorded(real), "synthetic.factor": factor, "name": "imported"}
-    recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(changes)
+    folder, observer, changes = check_folder(out), observer or Observer(), dict(changes or {})
+    real = load_for(data, Recipe().changed({"network.depth": 1, **changes}), observer)
+    imported = import_pt(path, real, factor=factor, normalised=normalised, most_cut=most_cut)
+    synthetic = imported.synthetic
+    observer.note(f"{imported.cut:.2%} of the values were cut to [0, 1]; taken for {imported.taken_for}")
+    own = {**changes, **recorded(real), "synthetic.factor": factor, "name": "imported"}
+    recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(own)
     about = {
         "imported_from": os.path.basename(path),  # noqa: PTH119
+        "imported_as": {"taken_for": imported.taken_for, "cut": imported.cut},
         "data": {"name": real.name, "fingerprint": real.fingerprint},
         "recipe": recipe.travelling().model_dump(mode="json"),
     }
