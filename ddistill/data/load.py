@@ -77,14 +77,11 @@ def load_data(
         UserError: the source cannot be found or read, or its contents cannot be distilled; the text says what to do.
     """
     found = find_source(source, settings or DataSettings())
-    folder = None
     if found.contents is None:
-        decoded = _decode(found, Place(None), on_progress)
-    else:
-        chosen = {name: getattr(found.settings, name) for name in _DECODING}
-        folder = folder_of({**found.contents, "settings": chosen})
-        decoded = read_decoded(folder) or _decoded_and_kept(folder, found, on_progress)
-    check_fingerprint(source, found.settings, decoded.fingerprint)
+        return _real_data(found, _decode(found, Place(None), on_progress), None, seed)
+    chosen = {name: getattr(found.settings, name) for name in _DECODING}
+    folder = folder_of({**found.contents, "settings": chosen})
+    decoded = read_decoded(folder) or _decoded_and_kept(folder, found, on_progress)
     return _real_data(found, decoded, folder, seed)
 
 
@@ -252,6 +249,7 @@ def _remarks(decoded: DecodedPart, name: str, settings: DataSettings) -> list[st
 
 
 def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: int) -> RealData:
+    check_fingerprint(source.text, source.settings, decoded.fingerprint)
     train, validation = decoded.train, None
     mean, std = decoded.mean, decoded.std
     fraction = source.settings.validation_fraction

@@ -137,6 +137,9 @@ def _local(path: Path, settings: DataSettings) -> Source:
     from ddistill.data.folders import file_names, open_folders, suffix_of, walk
     from ddistill.data.tables import TABLE_SUFFIXES, open_files, open_saved
 
+    path = path.expanduser()
+    if not path.exists():
+        raise UserError(f"no such file or folder: {str(path)!r}")
     root = path if path.is_dir() else path.parent
     digest, suffixes = hashlib.sha256(), set()
     for file in walk(path):  # there may be millions: nothing is kept of each

@@ -104,7 +104,7 @@ def travels(source: str | None) -> bool:
     return source is not None and (known_name(source) is not None or HUB_ID.fullmatch(source) is not None)
 
 
-def check_fingerprint(source: Any, settings: DataSettings, found: str) -> None:
+def check_fingerprint(source: str, settings: DataSettings, found: str) -> None:
     """Refuse images that are not those of the recipe that asks for them.
 
     Raises:
@@ -112,7 +112,7 @@ def check_fingerprint(source: Any, settings: DataSettings, found: str) -> None:
     """
     if settings.fingerprint not in (None, found):
         raise UserError(
-            f"the images of {str(source).removeprefix(NAME)!r} are not those that the recipe was run on: fingerprint "
+            f"the images of {source!r} are not those that the recipe was run on: fingerprint "
             f"{str(settings.fingerprint)[:12]} then, {found[:12]} now; the files, or what is read of them, have "
             f"changed; {AGAIN}"
         )
