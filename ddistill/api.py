@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from ddistill import recipes
 from ddistill.config import Recipe, build
 from ddistill.data import RealData, load_data
+from ddistill.data.which import AFTER_DECODING, remembered
 from ddistill.engine import (
     Observer,
     Plan,
@@ -21,6 +22,8 @@ from ddistill.engine import (
     distill_data,
     networks_for,
     plan_run,
+    recorded,
+    source_beside,
 )
 from ddistill.errors import UserError
 from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
@@ -28,7 +31,8 @@ from ddistill.model_augmentation import NetworkFactory, NetworkStore
 from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.ranks import current
 from ddistill.synthetic import (
-    MAX_FACTOR,
+    MOST_CUT,
+    Constants,
     SyntheticSet,
     artifact_folder,
     import_pt,
@@ -68,13 +72,19 @@ def resolve(
     changes = dict(changes or {})
     draft = recipe if isinstance(recipe, Recipe) else _draft(recipe, ipc)
     family = recipe if isinstance(recipe, str) and recipe in recipes.FAMILIES else None
-    data_changes = {path: value for path, value in changes.items() if path.startswith(("data.", "run."))}
-    # checks the names and values of all changes before any image is read
-    draft.changed({path: value for path, value in changes.items() if not path.startswith("data.size")})
-    placed = draft.changed(data_changes)
+    early = changes
+    if family:
+        # names and values of all changes are checked before any image is read; which network suits the size of the
+        # images follows from them
+        draft.changed({path: value for path, value in changes.items() if path != "data.size"})
+        early = {path: value for path, value in changes.items() if path.startswith(("data.", "run."))}
+        early["network.depth"] = 1
+    if data is not None or any(path.startswith("data.") and path not in AFTER_DECODING for path in changes):
+        early = {"data.fingerprint": None, **early}  # other images are asked for than those of the recipe
+    placed = draft.changed(early)
     real = load_for(data, placed, observer)
     complete = recipes.for_images(family, ipc, real) if family else draft
-    complete = complete.changed({**changes, "data.source": real.source})
+    complete = complete.changed({**changes, **recorded(real)})
     complete.check(real)
     return real, complete
 
@@ -252,49 +262,60 @@ def import_set(
     out: str | os.PathLike[str],
     *,
     factor: int = 1,
-    normalised: bool | None = None,
+    normalised: bool | Constants | None = None,
+    most_cut: float = MOST_CUT,
+    changes: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> SyntheticSet:
     """Make an artifact of a ``.pt`` file that another program has written; see `synthetic.import_pt`.
+
+    What the file was taken for, and how much of it was cut, is told to the observer and kept in the artifact.
 
     Args:
         path: of the file.
         data: the real data that the set was distilled from.
         out: folder of the artifact, new or empty.
         factor: multi-formation factor of the images.
-        normalised: whether the images are normalised; told by their range if None.
+        normalised: whether the images are normalised, or (mean, std) by which they are; told by their range if None.
+        most_cut: share of the values, 0 to 1, that may lie outside of [0, 1] as pixels and be cut.
+        changes: other values for recipe fields, such as ``{"data.size": 32}``.
         observer: hears of progress.
 
     Raises:
-        UserError: a file that cannot be read safely, or does not fit the data.
+        UserError: a file that cannot be read safely, does not fit the data, can be meant in two ways, or would lose
+            more than ``most_cut``.
     """
-    folder = check_folder(out)
-    if not 1 <= factor <= MAX_FACTOR:
-        raise UserError(f"factor must be from 1 to {MAX_FACTOR}, got {factor}")
-    real = load_for(data, Recipe(), observer)
-    synthetic = import_pt(path, real, factor=factor, normalised=normalised)
-    changes = {"data.source": real.source, "synthetic.factor": factor, "name": "imported"}
-    recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(changes)
+    folder, observer, changes = check_folder(out), observer or Observer(), dict(changes or {})
+    real = load_for(data, Recipe().changed({"network.depth": 1, **changes}), observer)
+    imported = import_pt(path, real, factor=factor, normalised=normalised, most_cut=most_cut)
+    synthetic = imported.synthetic
+    observer.note(f"{imported.cut:.2%} of the values were cut to [0, 1]; taken for {imported.taken_for}")
+    own = {**changes, **recorded(real), "synthetic.factor": factor, "name": "imported"}
+    recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(own)
     about = {
         "imported_from": os.path.basename(path),  # noqa: PTH119
+        "imported_as": {"taken_for": imported.taken_for, "cut": imported.cut},
         "data": {"name": real.name, "fingerprint": real.fingerprint},
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.travelling().model_dump(mode="json"),
     }
     save_synthetic(synthetic, folder, about)
     return synthetic
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:
-    """The recipe inside an artifact.
+    """The recipe inside an artifact; where its images are, on this machine, is told by the run that it lies in.
 
     Raises:
         UserError: no artifact there, or one whose recipe this version cannot read.
     """
     folder = artifact_folder(path)
-    stored = read_description(folder).get("recipe")
-    if not isinstance(stored, dict):
+    about = read_description(folder)
+    if not isinstance(about.get("recipe"), dict):
         raise UserError(f"{folder} carries no recipe; give the protocol and the data")
-    return build(Recipe, stored)
+    recipe = build(Recipe, about["recipe"])
+    if recipe.data.fingerprint is None and isinstance(about.get("data"), dict):  # as earlier versions wrote it
+        recipe = recipe.changed({"data.fingerprint": about["data"].get("fingerprint")})
+    return recipe if recipe.data.source else recipe.changed({"data.source": source_beside(folder, recipe)})
 
 
 def network_for(asked: NetworkSettings | str | None, recipe: Recipe) -> NetworkSettings:
@@ -323,17 +344,21 @@ def load_for(data: DataLike | None, recipe: Recipe, observer: Observer | None = 
     """The data that a recipe works on, read by its ``data`` settings and seed.
 
     Raises:
-        UserError: no data named, or unusable ones.
+        UserError: no data named, or unusable ones; the recipe's own are gone, or have changed since it was run.
     """
     observer = observer or Observer()
     if isinstance(data, RealData):
         return data
-    source = recipe.data.source if data is None else data
-    if source is None:
-        raise UserError("no data; name a data set ('digits', 'cifar10', a hub id) or give a path")
-    return load_data(
-        source,
-        recipe.data,
+    settings = recipe.data
+    real = load_data(
+        remembered(settings) if data is None else data,
+        settings if data is None else settings.model_copy(update={"fingerprint": None}),
         seed=recipe.run.seed,
         on_progress=lambda _what, done, total: observer.progress("data", done, total),
     )
+    if settings.fingerprint not in (None, real.fingerprint):
+        observer.note(
+            f"these are other images than the recipe was run on: fingerprint {real.fingerprint[:12]}, then "
+            f"{str(settings.fingerprint)[:12]}"
+        )
+    return real

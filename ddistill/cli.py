@@ -38,7 +38,8 @@ app = typer.Typer(
 )
 DATA_HELP = (
     "'digits' (comes with the program), a short name such as cifar10, a hub id such as uoft-cs/cifar10, or a path: "
-    "a folder of class folders, parquet, arrow. The recipe's own data if left out."
+    "a folder of class folders, parquet, arrow. Where a word can be both, ./digits is the folder and name:digits the "
+    "known set. The recipe's own data if left out."
 )
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", help="A name from `ddistill recipes`, or a recipe.yaml.", show_default=True)
@@ -278,8 +279,20 @@ def import_(
     factor: Annotated[int, typer.Option(help="Multi-formation factor of the images (2 for IDC on CIFAR).")] = 1,
     normalised: Annotated[
         bool | None,
-        typer.Option("--normalised/--pixels", help="Normalised by mean and spread, or in [0, 1]; by range if unsaid."),
+        typer.Option(
+            "--normalised/--pixels",
+            help="Normalised by the data's mean and standard deviation, or in [0, 1]; by range if unsaid.",
+        ),
     ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="X[,X,X]", help="Normalised by this mean, and --std; e.g. --mean 0.5 --std 0.5."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="X[,X,X]", help="See --mean.")] = None,
+    most_cut: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the values that may lie outside of [0, 1] and be cut.")
+    ] = 0.01,
+    changes: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Make an artifact of a .pt file that another program has written; nothing in the file is run."""
@@ -287,9 +300,32 @@ def import_(
         from ddistill import api
 
         with Screen() as screen:
-            made = api.import_set(file, data, folder, factor=factor, normalised=normalised, observer=screen)
+            made = api.import_set(
+                file,
+                data,
+                folder,
+                factor=factor,
+                normalised=_normalisation(normalised, mean, std),
+                most_cut=most_cut,
+                changes=_assignments(changes),
+                observer=screen,
+            )
         out.print(f"{len(made.images)} images of {made.num_classes} classes in {escape(str(folder))}")
-        out.print(f"judge it:  ddistill evaluate {escape(shlex.quote(str(folder)))}")
+        own = api.recipe_of(folder).data.source  # no path of this machine goes into an artifact
+        words = ["ddistill", "evaluate", str(folder), *([] if own else ["--data", data])]
+        out.print(f"judge it:  {escape(shlex.join(words))}")
+
+
+def _normalisation(normalised: bool | None, mean: str | None, std: str | None) -> Any:
+    """What `api.import_set` takes for ``normalised``."""
+    if mean is None and std is None:
+        return normalised
+    if mean is None or std is None or normalised is False:
+        raise UserError("--mean and --std are given both, and without --pixels: normalised by these")
+    try:
+        return tuple([float(word) for word in text.split(",")] for text in (mean, std))
+    except ValueError:
+        raise UserError(f"--mean and --std take numbers such as 0.49,0.48,0.45; got {mean!r} and {std!r}") from None
 
 
 @app.command()

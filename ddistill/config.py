@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ddistill.data import DataSettings, RealData
+from ddistill.data.which import travels
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import METHODS, IDCSettings, MethodSettings
@@ -243,6 +244,10 @@ class Recipe(Settings):
                 target = target[part]
             target[last] = value
         return build(type(self), values)
+
+    def travelling(self) -> Recipe:
+        """As it is published: without the place of the images, where that is a path on this machine."""
+        return self if travels(self.data.source) else self.changed({"data.source": None})
 
     def to_yaml(self) -> str:
         """The complete recipe; `from_yaml` reads it back."""

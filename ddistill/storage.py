@@ -123,6 +123,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
+        temporary.touch()
+        usual = temporary.stat().st_mode  # as the umask says; what safetensors writes only its owner may read
         try:
             save_file(ready, temporary, metadata=dict(about) if about else None)
         except SafetensorError as error:  # it wraps the operating system's error into text
@@ -130,6 +132,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        temporary.chmod(usual)
 
     write_atomically(path, write)
 

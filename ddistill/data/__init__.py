@@ -1,6 +1,6 @@
 """Real images: from a name, a path or a data set to class-sorted tensors, and the positions of batches in them."""
 
-from ddistill.data.facts import KNOWN_SETS, KnownSet, short_names, subset_classes
+from ddistill.data.facts import DIGITS_SIDE, KNOWN_SETS, KnownSet, short_names, subset_classes
 from ddistill.data.load import load_data
 from ddistill.data.real_data import RealData, Split
 from ddistill.data.rows import expect, touched
@@ -8,6 +8,7 @@ from ddistill.data.sampler import class_batches, epoch_batches
 from ddistill.data.settings import DataSettings
 
 __all__ = [
+    "DIGITS_SIDE",
     "KNOWN_SETS",
     "DataSettings",
     "KnownSet",

@@ -26,6 +26,8 @@ class KnownSet:
     classes: str | None = None
 
 
+DIGITS_SIDE = 8
+"""Of the grey images that come with the program, in pixels."""
 IMAGENET = KnownSet("ILSVRC/imagenet-1k", 224, 3, test_split="validation")
 IMAGENET_SUBSETS = (
     "imagenet-10",

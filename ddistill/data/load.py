@@ -28,6 +28,7 @@ from ddistill.data.real_data import RealData, Split, channel_statistics, content
 from ddistill.data.rows import chosen_rows, is_mapped, open_rows
 from ddistill.data.settings import DataSettings
 from ddistill.data.sources import Part, Source, find_source
+from ddistill.data.which import check_fingerprint
 from ddistill.errors import UserError
 from ddistill.memory import free_memory_bytes
 from ddistill.storage import make_parent, remove_leftovers
@@ -66,8 +67,8 @@ def load_data(
 
     Args:
         source: 'digits'; a short name such as 'cifar10' or a hub id; a path of image folders, parquet or arrow files;
-            a map-style data set of (image, label); or a tuple of two, (train, test). A short name wins over a folder
-            of that name: write './cifar10' for the folder.
+            a map-style data set of (image, label); or a tuple of two, (train, test). Where a word can be meant in two
+            ways, './cifar10' is the folder and 'name:cifar10' the known set.
         settings: see DataSettings; its ``source`` is not looked at.
         seed: decides which images ``validation_fraction`` holds out, and nothing else.
         on_progress: called with a stage, the images done and the images in all.
@@ -248,6 +249,7 @@ def _remarks(decoded: DecodedPart, name: str, settings: DataSettings) -> list[st
 
 
 def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: int) -> RealData:
+    check_fingerprint(source.text, source.settings, decoded.fingerprint)
     train, validation = decoded.train, None
     mean, std = decoded.mean, decoded.std
     fraction = source.settings.validation_fraction
@@ -264,7 +266,7 @@ def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: i
         mean, std = channel_statistics(train.images)
     return RealData(
         source.name,
-        source.text,
+        source.which.lasting,
         train,
         validation,
         decoded.test,
@@ -272,7 +274,7 @@ def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: i
         mean,
         std,
         decoded.fingerprint,
-        decoded.notes,
+        (*source.which.notes, *decoded.notes),
         source.settings.whitening is not None,
     )
 

@@ -31,11 +31,12 @@ class RealData:
 
     ``mean`` and ``std`` are per channel, over the training images with pixels in [0, 1]; a spread of 0 is given as 1.
     ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels, names)
-    whatever the path or the format. ``notes`` are one-line remarks that a user should see.
+    whatever the path or the format. ``source`` names them from any folder: a short name, a hub id or an absolute path;
+    None for an object of the user's own. ``notes`` are one-line remarks that a user should see.
     """
 
     name: str
-    source: str
+    source: str | None
     train: Split
     validation: Split | None
     test: Split

@@ -14,6 +14,8 @@ class DataSettings(Settings):
 
     source: str | None = None
     """'digits', a hub id or its short name, or the path of image folders, a parquet file or an arrow folder."""
+    fingerprint: str | None = None
+    """SHA-256 that the images must have, in hex; a run writes that of its own images. Not set: any images."""
     size: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Side of the square images in pixels; by default that of a known set, or the side that all images share."""
     channels: Literal[1, 3] | None = None

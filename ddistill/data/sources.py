@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddistill.data.facts import KNOWN_SETS, known_name, short_names
+from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.images import Encoded
 from ddistill.data.settings import DataSettings
-from ddistill.errors import UserError, unknown_name
+from ddistill.data.which import UNSAID, Which, which
+from ddistill.errors import UserError
 
 TEST_NAMES = ("test", "validation", "valid", "val")
 DIGITS_TEST_FRACTION = 0.2
@@ -44,7 +43,7 @@ class Source:
     """A data set that was found but not read.
 
     ``contents`` identifies what is read, for the cache of decoded images; None when it must not be cached.
-    ``settings`` are the user's, with facts of a known set filled in.
+    ``settings`` are the user's, with facts of a known set filled in. ``which`` is what the user's words stood for.
     """
 
     name: str
@@ -52,27 +51,25 @@ class Source:
     settings: DataSettings
     contents: dict[str, Any] | None
     open: Callable[[], Parts]
+    which: Which = UNSAID
 
 
 def find_source(source: Any, settings: DataSettings) -> Source:
     """The data set that ``source`` stands for; a UserError when there is none. Reads no image."""
-    if isinstance(source, os.PathLike):
-        return _local(Path(source), settings)
-    if not isinstance(source, str):
-        return _object(source, settings)
-    name = known_name(source)
-    if name == "digits":
+    meant = which(source)
+    return replace(_found(meant.place, settings), which=meant)
+
+
+def _found(place: Any, settings: DataSettings) -> Source:
+    if isinstance(place, Path):
+        return _local(place, settings)
+    if not isinstance(place, str):
+        return _object(place, settings)
+    if place == "digits":
         return _digits(settings)
-    if name is not None:
-        return _known(name, source, settings)
-    path = Path(source).expanduser()
-    if path.exists():
-        return _local(path, settings)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
-        return _hub(source.rsplit("/", 1)[1], source, source, None, settings)
-    if "/" in source or os.sep in source or path.suffix:
-        raise UserError(f"no such file or folder: {source!r}, and no short name; those are: {', '.join(short_names())}")
-    raise unknown_name("data set (no such path, no hub id OWNER/NAME, no short name)", source, short_names())
+    if place in KNOWN_SETS:
+        return _known(place, place, settings)
+    return _hub(place.rsplit("/", 1)[1], place, place, None, settings)
 
 
 def choose_parts(where: str, available: list[str], settings: DataSettings) -> tuple[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,20 @@ def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
     return folder
 
 
+def recorded(data: RealData) -> dict[str, str | None]:
+    """What a recipe keeps of the data that it is run on, as changes to it: where they are, and their fingerprint."""
+    return {"data.source": data.source, "data.fingerprint": data.fingerprint}
+
+
+def source_beside(artifact: Path, recipe: Recipe) -> str | None:
+    """Where the images of an artifact are, by the recipe of the run in whose folder it lies; None where it lies alone,
+    or beside the recipe of another run."""
+    with suppress(UserError):
+        own = Recipe.from_yaml(artifact.parent / RECIPE)
+        return own.data.source if own.data.fingerprint == recipe.data.fingerprint else None
+    return None
+
+
 def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> None:
     """Refuse to resume a run under another recipe; ``extend`` lets its budget differ.
 
@@ -47,7 +62,11 @@ def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> 
     """
     if not (folder / RECIPE).exists():
         return
-    differing = _differences(Recipe.from_yaml(folder / RECIPE).model_dump(mode="json"), recipe.model_dump(mode="json"))
+    started = Recipe.from_yaml(folder / RECIPE)
+    if started_with(folder):  # else the place is all that tells the data
+        started = started.changed({"data.source": recipe.data.source})
+    started = started.changed({"data.fingerprint": recipe.data.fingerprint})
+    differing = _differences(started.model_dump(mode="json"), recipe.model_dump(mode="json"))
     longer = [field for field in differing if extend and field.startswith("budget.")]
     if longer and recipe.method.needs.fixed_length:
         raise UserError(
@@ -67,15 +86,21 @@ def check_same_data(folder: Path, data: RealData) -> None:
     Raises:
         UserError: the images, labels or class names are not those that the run was started with.
     """
-    try:
-        started_with = read_checked_json(folder / "checkpoint" / DATA)["fingerprint"]
-    except (OSError, ValueError, KeyError):
-        return  # none yet, or damaged: the recipe still names the source
-    if started_with not in (None, data.fingerprint):
+    before = started_with(folder)
+    if before not in (None, data.fingerprint):
         raise UserError(
-            f"the run in {str(folder)!r} was started on other data: fingerprint {str(started_with)[:12]}, now "
+            f"the run in {str(folder)!r} was started on other data: fingerprint {str(before)[:12]}, now "
             f"{data.fingerprint[:12]}; resume with the same images, or give another --out"
         )
+
+
+def started_with(folder: Path) -> str | None:
+    """The fingerprint of the data that a run was started on; None where there is no run, or it does not say."""
+    with suppress(OSError, ValueError, KeyError):
+        return str(read_checked_json(folder / "checkpoint" / DATA)["fingerprint"])
+    with suppress(UserError):
+        return Recipe.from_yaml(folder / RECIPE).data.fingerprint
+    return None
 
 
 def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

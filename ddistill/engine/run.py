@@ -19,7 +19,7 @@ from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
-from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe
+from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe, recorded
 from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.schedule import Spent, evaluation_due
@@ -122,7 +122,7 @@ def distill_data(
             in the checkpoint.
         KeyboardInterrupt: the observer asked to stop; the state is kept.
     """
-    recipe = recipe.changed({"data.source": recipe.data.source or data.source})
+    recipe = recipe.changed(recorded(data))
     recipe.check(data)
     place, observer, ranks = torch.device(device), observer or Observer(), ranks or current()
     if recipe.run.shards > 1 and recipe.run.shards % ranks.count:
@@ -565,7 +565,7 @@ class Session:
             about = {
                 "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
                 "evaluation": evaluation.protocol,
-                "recipe": recipe.model_dump(mode="json"),
+                "recipe": recipe.travelling().model_dump(mode="json"),
                 **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine")},
             }
             save_synthetic(synthetic, self.folder / "distilled", about)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ddistill.config import Recipe
-from ddistill.data import RealData
+from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData
 from ddistill.errors import UserError, unknown_name
 from ddistill.recipes import comparisons, idc
 
@@ -84,18 +84,26 @@ def find(name: str, ipc: int = 1, data: str | None = None) -> Recipe:
     return RECIPES[f"{name}-{data}"].make(ipc)
 
 
+def _is_known(data: RealData) -> bool:
+    """Whether data that are called like a known set are that set, or might be a copy of it."""
+    facts = KNOWN_SETS.get(data.name)
+    usual = (facts.size, facts.channels) if facts else (DIGITS_SIDE, 1)
+    return data.source == data.name or (data.size, data.channels) == usual
+
+
 def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     """Settings of a family for data that no paper reports on, by the size of the images.
 
     Up to 12 px as digits, up to 64 px as CIFAR-10 (28 grey pixels as MNIST; one more block at 48 px and above),
-    larger as Imagenette.
+    larger as Imagenette. A set of one's own that is called like a known one takes that one's settings if its images
+    have that one's size and channels.
 
     Raises:
         UserError: unknown family.
     """
     if family not in FAMILIES:
         raise unknown_name("recipe", family, names())
-    if data.name in idc.DATA:
+    if data.name in idc.DATA and _is_known(data):
         return find(family, ipc, data.name)
     changes: dict[str, Any] = {"name": f"{family} for {data.size}-px images"}
     if data.size <= 12:

@@ -7,6 +7,7 @@ import io
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import yaml
 
+from ddistill.config import Recipe
 from ddistill.errors import UserError, in_words
 from ddistill.report.curves import Curve, chart
 from ddistill.report.pictures import class_sheet
@@ -72,9 +74,7 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
         "data": description["data"],
         "protocol": description["evaluation"],
         "machine": summary["machine"],
-        "again": shlex.join(
-            ["ddistill", "distill", "--recipe", str(folder / "recipe.yaml"), "--out", f"{folder}-again"]
-        ),
+        "again": _again(folder),
         "artifact": str(folder / "distilled"),
         "whitened": synthetic.whitening is not None,
         "curves": _curves(events, summary),
@@ -87,6 +87,15 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
             "snapshots": sprites,
         },
     }
+
+
+def _again(folder: Path) -> str:
+    """What repeats a run: a command, or a line of Python where its data were an object, which no command can name."""
+    recipe, out = str(folder / "recipe.yaml"), f"{folder}-again"
+    with suppress(UserError):
+        if Recipe.from_yaml(recipe).data.source is None:
+            return f"ddistill.distill(your_data, ddistill.Recipe.from_yaml({recipe!r}), out={out!r})"
+    return shlex.join(["ddistill", "distill", "--recipe", recipe, "--out", out])
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from ddistill.analysis import gradients_by_age
 from ddistill.config import Recipe
 from ddistill.data import RealData, load_data
+from ddistill.data.which import NAME
 from ddistill.engine import Observer, Run, distill_data
 from ddistill.engine.environment import machine, versions
 from ddistill.reproduce.store import Judged, Result, Store, recipe_key
@@ -41,7 +42,7 @@ class Sources:
         name, recipe = str(cell.labels["data"]), cell.recipe
         if name not in self._loaded:
             self._loaded[name] = load_data(
-                self.places.get(name, name),
+                self.places.get(name, f"{NAME}{name}"),
                 recipe.data,
                 seed=recipe.run.seed,
                 on_progress=lambda _what, done, total: self.observer.progress("data", done, total),
@@ -159,7 +160,7 @@ def _result(key: str, run: Run, data: RealData) -> Result:
 
 def _about(recipe: Recipe, data: RealData, where: dict[str, Any]) -> dict[str, Any]:
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.travelling().model_dump(mode="json"),
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "versions": versions(),
         "machine": where,

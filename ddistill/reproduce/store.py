@@ -21,7 +21,8 @@ def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
     """
     values = recipe.model_dump(mode="json", exclude_none=True)
     del values["name"]
-    values["data"].pop("source", None)
+    for name in ("source", "fingerprint"):
+        values["data"].pop(name, None)
     return fingerprint({"recipe": values, "data": data_fingerprint})
 
 

@@ -9,10 +9,13 @@ from ddistill.randomness import generator
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
 from ddistill.synthetic.initialise import initial_images
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet, SyntheticSettings
-from ddistill.synthetic.torch_files import import_pt
+from ddistill.synthetic.torch_files import MOST_CUT, Constants, Imported, import_pt
 
 __all__ = [
     "MAX_FACTOR",
+    "MOST_CUT",
+    "Constants",
+    "Imported",
     "SyntheticSet",
     "SyntheticSettings",
     "artifact_folder",

@@ -1,16 +1,20 @@
 """The artifact `distilled/`: stored images, decoded images in a common format, and a description of itself.
 
     stored.safetensors                       images (n, channels, side, side) float32 in [0, 1]; labels int64 (n,)
-    data/train-00000-of-00001.parquet        decoded images as PNG with labels; `datasets.load_dataset(folder)`
+    data/train-00000-of-00001-HASH.parquet   decoded images as PNG with labels; `datasets.load_dataset(folder)`
     whitening.safetensors                    where training was on whitened images: mean (d,), matrix (d, d) float32
     synthetic.json                           decoder, normalisation, class names, protocol, recipe, provenance
     README.md                                dataset card
 
 Loading reads safetensors and JSON only: nothing is unpickled.
+
+HASH is of the decoded images, labels and class names, and the card names that very file: `datasets` keys its cache by
+what the card says, so artifacts whose cards say the same would be given the images of the first that was loaded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -32,7 +36,10 @@ FORMAT = 2
 STORED = "stored.safetensors"
 DESCRIPTION = "synthetic.json"
 WHITENING = "whitening.safetensors"
-PARQUET = "data/train-00000-of-00001.parquet"
+PARQUET = "data/train-00000-of-00001-{}.parquet"
+"""Where the decoded images are, by their hash; `datasets` takes such a name for the training part."""
+PARQUETS = "data/train-*.parquet"
+"""Every name that they have, or had in earlier versions."""
 CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 64 * 1024 * 1024
 
@@ -53,13 +60,18 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     synthetic = synthetic.snapshot()
     tensors = {"images": synthetic.images, "labels": synthetic.labels}
     write_tensors(folder / STORED, tensors)
-    write_atomically(folder / PARQUET, lambda path: _write_parquet(synthetic, path))
+    pixels, labels = _decoded_pixels(synthetic)
+    parquet = PARQUET.format(_hash_of(pixels, labels, synthetic.class_names))
+    write_atomically(folder / parquet, lambda path: _write_parquet(pixels, labels, synthetic.class_names, path))
+    for stale in folder.glob(PARQUETS):
+        if stale != folder / parquet:
+            stale.unlink()
     (folder / WHITENING).unlink(missing_ok=True)
     if synthetic.whitening is not None:
         maps = {"mean": synthetic.whitening.mean, "matrix": synthetic.whitening.matrix}
         write_tensors(folder / WHITENING, {name: tensor.cpu() for name, tensor in maps.items()})
-    write_text(folder / CARD, dataset_card(synthetic, about))
-    written = (STORED, PARQUET) if synthetic.whitening is None else (STORED, PARQUET, WHITENING)
+    write_text(folder / CARD, dataset_card(synthetic, about, parquet))
+    written = (STORED, parquet) if synthetic.whitening is None else (STORED, parquet, WHITENING)
     files = {name: file_checksum(folder / name) for name in written}
     contents = {**description(synthetic, about), "files": files}
     write_checked_json(folder / DESCRIPTION, contents)
@@ -140,11 +152,11 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
-    """A dataset card whose front matter tells `datasets` which files hold the images."""
+def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any], parquet: str) -> str:
+    """A dataset card whose front matter tells `datasets` which file holds the images."""
     decoded = len(synthetic.images) * synthetic.factor**2
     header = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": parquet}]}],
         "task_categories": ["image-classification"],
         "tags": ["dataset-distillation", "ddistill"],
     }
@@ -179,18 +191,30 @@ Made with ddistill.
 """
 
 
-def _write_parquet(synthetic: SyntheticSet, path: Path) -> None:
+def _decoded_pixels(synthetic: SyntheticSet) -> tuple[np.ndarray, list[int]]:
+    """Decoded images, uint8 (n, side, side, channels), and their labels."""
+    images, labels = synthetic.decoded()
+    pixels = images.clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return pixels.contiguous().numpy(), labels.tolist()
+
+
+def _hash_of(pixels: np.ndarray, labels: list[int], class_names: tuple[str, ...]) -> str:
+    """16 hex digits that tell these images, labels and names from others, whatever writes them."""
+    digest = hashlib.sha256(json.dumps([pixels.shape, labels, class_names]).encode())
+    digest.update(pixels.data)
+    return digest.hexdigest()[:16]
+
+
+def _write_parquet(pixels: np.ndarray, labels: list[int], class_names: tuple[str, ...], path: Path) -> None:
     """One row group of PNG images and labels, with the column types that `datasets` reads from the schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features, Image
 
-    images, labels = synthetic.decoded()
-    pixels = images.clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    features = Features({"image": Image(), "label": ClassLabel(names=list(synthetic.class_names))})
+    features = Features({"image": Image(), "label": ClassLabel(names=list(class_names))})
     rows = {
         "image": [{"bytes": _png(one), "path": f"{index:06d}.png"} for index, one in enumerate(pixels)],
-        "label": labels.tolist(),
+        "label": labels,
     }
     pq.write_table(pa.table(rows, schema=features.arrow_schema), path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -394,6 +395,13 @@ def test_data_of_a_known_name_get_their_own_settings():
     assert for_images("idc-ma", 10, real_data(32, name="svhn")) == find("idc-ma", 10, "svhn")
     with pytest.raises(UserError, match="did you mean idc"):
         for_images("icd", 10, real_data(32))
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), [("digits", 64, 3), ("digits", 8, 3), ("mnist", 28, 3)])
+def test_other_images_that_are_called_like_a_known_set_get_settings_by_their_size(name, size, channels):
+    own = for_images("idc-ma", 1, replace(real_data(size, channels, name=name), source=f"/somewhere/{name}"))
+    assert own == for_images("idc-ma", 1, real_data(size, channels, name="mine"))
+    own.check(real_data(size, channels))
 
 
 # ------------------------------------------------------------------------------------------------------- errors
