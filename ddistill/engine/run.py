@@ -198,9 +198,9 @@ class Session:
                 f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
                 "of a pool and of the evaluation are shared out"
             )
-        for note in data.notes:
-            self.observer.note(note)
-            self.log.event("note", text=note)
+        for line in data.account.lines:
+            self.observer.note(line)
+        self.log.event("account", lines=data.account.lines)
         network = self.network()
         self.hot_path = self.choose_hot_path(network)
         compiled = self.hot_path.compiled
@@ -542,6 +542,7 @@ class Session:
             "recipe": recipe.name,
             "method": recipe.method.name,
             "data": self.data.name,
+            "account": list(self.data.account.lines),
             "ipc": recipe.synthetic.ipc,
             "stored_images": len(synthetic.images),
             "decoded_images": len(synthetic.decoded()[0]),
