@@ -86,9 +86,8 @@ def open_files(
     elif unknown:
         groups["train"] = unknown
     tables: dict[str, Table] = {}
-    chosen = [name for name in choose_parts(where, [str(name) for name in groups], settings) if name] if groups else []
     divided = groups.get("train") is unknown
-    for name in ["train"] if divided else chosen:
+    for name in ["train"] if divided else filter(None, choose_parts(where, list(map(str, groups)), settings)):
         folders = sorted({str(Path(file).parent) for file in groups[name]})
         if len(folders) > 1 and not any("=" in folder for folder in folders):
             raise UserError(
