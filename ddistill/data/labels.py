@@ -208,9 +208,11 @@ def _alike(where: str, train: Labels, test: Labels, notes: list[str]) -> tuple[L
                 f"parts the same kind of label"
             )
         notes.append("labels are numbers in one part and text in the other; they were matched by value")
-        table = np.append(values, EMPTY)
-        numbers = Labels(table[np.where(named.values == EMPTY, len(values), named.values)])
-        return (bare, numbers) if train is bare else (numbers, bare)
+        if train is bare:
+            table = np.append(values, EMPTY)
+            return bare, Labels(table[np.where(named.values == EMPTY, len(values), named.values)])
+        spelled = dict(zip(values.tolist(), named.names, strict=True))
+        return named, text_labels([None if v == EMPTY else spelled.get(v, str(v)) for v in bare.values.tolist()])
     by_position = Labels(bare.values, named.names)
     if values is not None and values.tolist() != list(range(len(values))):
         used = np.unique(bare.values[bare.values >= 0])
