@@ -15,19 +15,20 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ddistill.data.account import Taken
 from ddistill.data.images import DecodedPart
 from ddistill.data.real_data import Split, content_fingerprint
 from ddistill.data.rows import RowFile, RowMemory, chosen_rows, open_rows
 from ddistill.storage import cache_folder, fingerprint, read_checked_json, write_checked_json, write_tensors
 
-VERSION = 2
+VERSION = 3
 """Raised when decoding changes, so that older files are not used."""
 CHECKED_BYTES = 2**31
 """Images above this size are not read through on loading: the length of their files is checked."""
@@ -37,7 +38,8 @@ LABELS, FACTS = "labels.safetensors", "facts.json"
 
 @dataclass(frozen=True)
 class DecodedSet:
-    """What is kept: both parts, class names, remarks, statistics of the training images, and the fingerprint."""
+    """What is kept: both parts, class names, remarks, statistics of the training images, the fingerprint, and what the
+    source says about itself."""
 
     train: Split
     test: Split
@@ -46,6 +48,7 @@ class DecodedSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    taken: Taken
 
 
 def folder_of(contents: dict[str, Any]) -> Path:
@@ -127,7 +130,7 @@ class Journal:
         if part.rows.shape is None or not (now or time.monotonic() - self.kept > KEPT_EVERY_SECONDS):
             return
         part.rows.sync()
-        counts = {name: getattr(part, name) for name in ("done", "unreadable", "grey", "colour", "resized")}
+        counts = {name: getattr(part, name) for name in ("done", "unreadable", "grey", "colour", "marks", "warned")}
         readable = np.packbits(part.readable).tolist()
         about = {"rows": part.rows.rows, "shape": part.rows.shape, "readable": readable, **counts}
         write_checked_json(self.path, about)
@@ -145,7 +148,7 @@ def write_decoded(place: Place, decoded: DecodedSet) -> None:
     files = {part: place.path_of(getattr(decoded, part).images).name for part in ("train", "test")}
     labels = {"train": decoded.train.labels, "test": decoded.test.labels}
     write_tensors(place.folder / LABELS, labels, {"labels": _labels_digest(labels)})
-    write_checked_json(place.folder / FACTS, {**facts, "files": files})
+    write_checked_json(place.folder / FACTS, {**facts, "files": files, "taken": asdict(decoded.taken)})
     for path in (*place.folder.glob("*.npy"), *place.folder.glob("*-decoded.json")):
         if path.name not in files.values():
             path.unlink()
@@ -157,7 +160,8 @@ def read_decoded(folder: Path) -> DecodedSet | None:
 
     try:
         facts = read_checked_json(folder / FACTS)
-        files = facts.pop("files")
+        files, about = facts.pop("files"), facts.pop("taken")
+        taken = Taken(**{**about, "left_out": tuple(about["left_out"])})
         with safe_open(folder / LABELS, framework="pt") as file:
             labels = {part: file.get_tensor(part) for part in ("train", "test")}
             if (file.metadata() or {}).get("labels") != _labels_digest(labels):
@@ -166,7 +170,7 @@ def read_decoded(folder: Path) -> DecodedSet | None:
         if any(len(part.images) != len(part.labels) for part in parts.values()):
             return None
         names, notes, mean, std = (tuple(facts.pop(key)) for key in ("class_names", "notes", "mean", "std"))
-        decoded = DecodedSet(parts["train"], parts["test"], names, notes, mean, std, **facts)
+        decoded = DecodedSet(parts["train"], parts["test"], names, notes, mean, std, taken=taken, **facts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
     small = sum(part.images.numel() for part in parts.values()) <= CHECKED_BYTES

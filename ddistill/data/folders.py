@@ -1,120 +1,238 @@
-"""Image folders: ROOT/CLASS/image or ROOT/PART/CLASS/image. Class names are the folders' names, sorted."""
+"""Image folders: parts and classes by the names of folders, whatever wraps them.
+
+ROOT/CLASS/image, ROOT/PART/CLASS/image and ROOT/CLASS/PART/image are known; folders that hold nothing but one other
+folder are passed through. What a folder is must be clear from its name and its place: 'train' or 'Testing' beside
+others of the kind is a part, never a class.
+"""
 
 from __future__ import annotations
 
-import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 
-from ddistill.data.images import Encoded
-from ddistill.data.labels import listed
+from ddistill.data.files import Found, Tally
+from ddistill.data.labels import listed, one_name, text_labels, wanted_classes
+from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
-from ddistill.data.sources import TEST_NAMES, Part, Parts, choose_parts, refuse_options
+from ddistill.data.splits import (
+    Part,
+    Parts,
+    choose_parts,
+    is_part_word,
+    part_word,
+    refuse_options,
+    refuse_unknown,
+    role_of,
+    unused,
+)
 from ddistill.errors import UserError
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+EXPECTED = "expected ROOT/CLASS/*.png or ROOT/train/CLASS/*.png"
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """A file by its path below the root, size in bytes and time of change in nanoseconds."""
+class Tree:
+    """Images below a folder, by the folder at its top in which they lie.
 
-    relative: str
-    size: int
-    mtime_ns: int
+    Attributes:
+        prefix: path of the folder below the root, with a slash at its end unless it is the root.
+        direct: images in the folder itself.
+        inside: images by the name of the folder at the top.
+    """
 
+    prefix: str
+    direct: list[str]
+    inside: dict[str, list[str]]
 
-def walk(path: Path) -> Iterator[FileFacts]:
-    """All files that are not hidden, folder by folder in the order of names; a single file stands for itself."""
-    if path.is_file():
-        status = path.stat()
-        yield FileFacts(path.name, status.st_size, status.st_mtime_ns)
-        return
-    for relative, entry in _walk(str(path), ""):
-        status = entry.stat()
-        yield FileFacts(relative, status.st_size, status.st_mtime_ns)
+    @classmethod
+    def of(cls, prefix: str, images: list[str]) -> Tree:
+        """The tree below a prefix."""
+        direct, inside = [], defaultdict(list)
+        for image in images:
+            top, slash, _ = image[len(prefix) :].partition("/")
+            if slash:
+                inside[top].append(image)
+            else:
+                direct.append(image)
+        return cls(prefix, direct, dict(sorted(inside.items())))
 
+    def below(self, name: str) -> Tree:
+        """The tree of a folder at the top."""
+        return Tree.of(f"{self.prefix}{name}/", self.inside[name])
 
-def file_names(path: Path) -> list[str]:
-    """Paths below the root of all files that `walk` gives, sorted."""
-    return [path.name] if path.is_file() else sorted(relative for relative, _ in _walk(str(path), ""))
-
-
-def suffix_of(name: str) -> str:
-    """The ending of a file's name, with the dot, in small letters."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 a Path for each of a million files takes its time
-
-
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.name.startswith("."):
-            continue
-        # Linked folders are not entered, since they may lead back here; linked files are read.
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/")
-        elif entry.is_file():
-            yield prefix + entry.name, entry
+    def has_folders(self, name: str) -> bool:
+        """Whether images of a folder at the top lie in folders of their own."""
+        start = len(self.prefix) + len(name) + 1
+        return any("/" in image[start:] for image in self.inside[name])
 
 
-def open_folders(root: Path, files: list[str], settings: DataSettings) -> Parts:
-    """Parts from image files, given by their sorted paths below ``root``.
+def open_folders(root: Path, found: Found, settings: DataSettings) -> Parts:
+    """Parts from image files.
+
+    Args:
+        root: the folder.
+        found: what lies below it.
+        settings: the user's.
 
     Raises:
-        UserError: no class folders, an empty class folder, a part that is not there, a test class unknown in training.
+        UserError: no class folders, an empty class folder, a part that is not there, folders that can be parts as well
+            as classes.
     """
-    refuse_options("image folders", settings, "image_column", "label_column")
-    images = [file for file in files if suffix_of(file) in IMAGE_SUFFIXES]
-    where = repr(str(root))
-    parts = _part_folders(root, images, settings)
-    if not parts:
+    refuse_options("image folders", settings, "image_column", "label_column", "split_column")
+    layout = _Layout(repr(str(root)), root, found, settings)
+    tree = layout.unwrapped(Tree.of("", found.images))
+    trees = layout.parts_of(tree) if tree.inside else {}
+    if not trees:
         if settings.train_split or settings.test_split:
-            choose_parts(where, ["train"], settings)
-        names, train = _part(where, root, "", images, None)
-        return Parts(names, train, None)
-    train_name, test_name = choose_parts(where, parts, settings)
-    names, train = _part(where, root, f"{train_name}/", images, None)
-    test = _part(where, root, f"{test_name}/", images, names)[1] if test_name else None
-    return Parts(names, train, test, tuple(parts))
+            choose_parts(layout.where, ["train"], settings)
+        train, test = layout.part(tree, "class folders"), None
+        names: tuple[str, ...] = ("train",)
+    else:
+        train_name, test_name = choose_parts(layout.where, list(trees), settings)
+        layout.left_out += unused(trees, train_name, test_name, of="folder")
+        train, names = layout.part(trees[train_name], f"folder {train_name!r}"), tuple(trees)
+        known = train.labels.names or ()
+        test = layout.part(trees[test_name], f"folder {test_name!r}", known) if test_name is not None else None
+    return Parts(train, test, names, "folders", tuple(layout.left_out), tuple(layout.notes))
 
 
-def _part_folders(root: Path, images: list[str], settings: DataSettings) -> list[str]:
-    """Names of folders that hold class folders; none when the folders of the root are the classes themselves."""
-    known = {"train", *TEST_NAMES, settings.train_split, settings.test_split}
-    # A class may be called 'train': a part has its images one level further down.
-    shallow = {file.split("/")[0] for file in images if file.count("/") == 1}
-    parts = [name for name in _subfolders(root) if name in known - shallow and _subfolders(root / name)]
-    return parts if "train" in parts or settings.train_split in parts else []
+def looks_like_classes(images: list[str]) -> bool:
+    """Whether images lie in two folders or more, as those of classes do."""
+    return len({image.rpartition("/")[0] for image in images} - {""}) > 1
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+class _Layout:
+    """What the folders below a root are; lines about what is left out and assumed are gathered on the way."""
 
+    def __init__(self, where: str, root: Path, found: Found, settings: DataSettings) -> None:
+        self.where, self.root, self.found = where, root, found
+        self.settings, self.asked = settings, {settings.train_split, settings.test_split} - {None}
+        self.left_out: list[str] = []
+        self.notes: list[str] = []
 
-def _part(
-    where: str, root: Path, prefix: str, images: list[str], known: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], Part]:
-    names = tuple(_subfolders(root / prefix))
-    if not names:
-        raise UserError(f"{where} has no class folders; expected ROOT/CLASS/*.png or ROOT/train/CLASS/*.png")
-    unknown = [name for name in names if name not in (known or names)]
-    if unknown:
-        raise UserError(f"{where} has the class {listed(unknown)} in its test part but not in its train part")
-    label_of = {name: label for label, name in enumerate(known or names)}
-    mine = [file for file in images if file.startswith(prefix) and "/" in file[len(prefix) :]]
-    labels = np.array([label_of.get(file[len(prefix) :].split("/")[0], -1) for file in mine], dtype=np.int64)
-    mine = [file for file, label in zip(mine, labels.tolist(), strict=True) if label >= 0]
-    labels = labels[labels >= 0]
-    counts = np.bincount(labels, minlength=len(label_of))
-    empty = [name for name in names if not counts[label_of[name]]]
-    if empty:
-        raise UserError(f"no image in the class folder {listed(prefix + name for name in empty)} of {where}")
+    def stray(self, images: list[str], beside: str) -> None:
+        """Images in no class folder are left out."""
+        tally = Tally()
+        for image in images:
+            tally.add(image)
+        self.left_out += tally.said(f"image beside {beside}", f"images beside {beside}")
 
-    def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
-        return ((repr(mine[row]), root / mine[row]) for row in rows.tolist())
+    def unwrapped(self, tree: Tree, known: tuple[str, ...] = (), *, part: bool = False) -> Tree:
+        """The tree below folders that hold all folders of images, and are no ``known`` classes; nor parts, unless it is
+        the tree of a part."""
+        while len(tree.inside) == 1:
+            (name,) = tree.inside
+            is_part = name in self.asked or is_part_word(name)
+            if one_name(name) in known or (is_part and not part) or not tree.has_folders(name):
+                break
+            self.stray(tree.direct, f"the folder {tree.prefix + name!r}")
+            self.notes.append(f"the folder {tree.prefix + name!r} holds all others and was passed through")
+            tree = tree.below(name)
+        return tree
 
-    return names, Part(labels, read)
+    def parts_of(self, tree: Tree) -> dict[str, Tree]:
+        """Trees of class folders by the name of their part; none when the folders at the top are the classes."""
+        deep = {name for name in tree.inside if tree.has_folders(name)}
+        named = [
+            name
+            for name in tree.inside
+            if name in self.asked or is_part_word(name) or (name in deep and role_of(name) is not None)
+        ]
+        if not named:
+            return self._parts_in_classes(tree)
+        wanted = set(wanted_classes(self.settings.classes) or ())
+        if wanted and wanted <= {one_name(name) for name in tree.inside}:
+            return {}
+        others = [name for name in tree.inside if name not in named]
+        if not deep & set(named) and not self.asked & set(named):
+            self._check_flat(named, others)
+            self.notes.append(f"the folder {named[0]!r} is a class, since it holds images beside other class folders")
+            return {}
+        what = f"folder{'s' if len(others) > 1 else ''}"
+        if refuse_unknown(self.where, what, others, named, self.settings):
+            count = sum(len(tree.inside[name]) for name in others)
+            self.left_out.append(f"{count} images in the {what} {listed(others)}, which the options do not name")
+        self.stray(tree.direct, "the parts")
+        return {name: tree.below(name) for name in named}
+
+    def _check_flat(self, named: list[str], others: list[str]) -> None:
+        """Refuse folders of images without class folders that are called like parts, but for one called train."""
+        if others and len(named) == 1 and role_of(named[0]) == "train":
+            return
+        if not others:
+            raise UserError(
+                f"{self.where} has the folders {listed(named)}, which are parts by their names but hold no class "
+                f"folders; {EXPECTED}, or in each a file metadata.csv with the columns file_name and label; if these "
+                f"folders are the classes, say so with data.classes=[{', '.join(named)}]"
+            )
+        raise UserError(
+            f"{self.where} has the folder {listed(named)} beside {listed(others)}: it may be a part without class "
+            f"folders, or a class; data.classes=[{', '.join(others[:6])}{', ...' if len(others) > 6 else ''}] leaves "
+            f"it out, and takes it as a class if {named[0]!r} is added"
+        )
+
+    def _parts_in_classes(self, tree: Tree) -> dict[str, Tree]:
+        """Parts of CLASS/PART/image: a tree per part whose folders are the classes; none for plain class folders."""
+        within: dict[str, dict[str, list[str]]] = defaultdict(dict)
+        loose: list[str] = []
+        for name in tree.inside:
+            inner = tree.below(name)
+            parts = [part for part in inner.inside if is_part_word(part) or part in self.asked]
+            loose += [f"{name}/{part}" for part in inner.inside if part not in parts or inner.has_folders(part)]
+            loose += [] if parts and not inner.direct else [name]
+            for part in parts:
+                within[part][name] = inner.inside[part]
+        if not within:
+            return {}
+        if loose:
+            raise UserError(
+                f"{self.where} has folders of parts, {listed(within)}, within {listed(next(iter(within.values())))}, "
+                f"which other folders do not follow: {listed(dict.fromkeys(loose))}; give the path of the one folder "
+                f"that is meant"
+            )
+        self.stray(tree.direct, "the class folders")
+        return {part: Tree(tree.prefix, [], classes) for part, classes in within.items()}
+
+    def part(self, tree: Tree, origin: str, known: tuple[str, ...] = ()) -> Part:
+        """A part from class folders; ``known``: the classes of the training part."""
+        if tree.prefix:
+            tree = self.unwrapped(tree, known, part=True)
+        if not tree.inside:
+            raise UserError(
+                f"the images of {origin} in {self.where} lie in no class folders; {EXPECTED}; name another part with "
+                f"data.train_split=NAME or data.test_split=NAME, or move them elsewhere"
+            )
+        self._check_folders(tree)
+        self.stray(tree.direct, "the class folders")
+        files = [(image, name) for name, images in tree.inside.items() for image in images]
+
+        def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+            return ((repr(files[row][0]), self.root / files[row][0]) for row in rows.tolist())
+
+        return Part(text_labels([name for _, name in files]), read, origin)
+
+    def _check_folders(self, tree: Tree) -> None:
+        """Refuse class folders without an image, and names that are no text."""
+        names = [
+            folder[len(tree.prefix) :]
+            for folder in self.found.folders
+            if folder.startswith(tree.prefix) and "/" not in folder[len(tree.prefix) :]
+        ]
+        start = len(tree.prefix)
+        filled = {image[start:].partition("/")[0] for image in self.found.images if image.startswith(tree.prefix)}
+        empty = [name for name in names if name not in filled and not part_word(name) and name[0] not in "_@"]
+        if empty:
+            shown = listed(tree.prefix + name for name in empty)
+            raise UserError(f"no image in the class folder {shown} of {self.where}; fill it or remove it")
+        broken = [name for name in tree.inside if any(category(letter) in ("Cc", "Cs") for letter in name)]
+        if broken:
+            raise UserError(f"the class folder {broken[0]!r} of {self.where} has a name that is no text; rename it")
+        forms = Counter(map(one_name, tree.inside))
+        twice = [name for name, count in forms.items() if count > 1]
+        if twice:
+            self.notes.append(f"folders of one name, its accents written in two ways, are one class: {listed(twice)}")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ddistill.data.facts import KNOWN_SETS, short_names
-from ddistill.data.labels import check_wanted, wanted_classes
+from ddistill.data.labels import resolve_wanted, wanted_classes
 from ddistill.data.settings import DataSettings
-from ddistill.data.sources import Parts
+from ddistill.data.splits import Parts
 from ddistill.data.tables import one_line, open_tables
 from ddistill.errors import UserError
 
@@ -26,7 +26,7 @@ def open_hub(hub_id: str, config: str | None, settings: DataSettings) -> Parts:
         raise _not_loaded(hub_id, error) from error
     wanted = wanted_classes(settings.classes)
     if wanted and names:
-        check_wanted(where, names, wanted)  # before a set of 150 GB is fetched to find that they do not fit
+        resolve_wanted(where, names, wanted)  # before a set of 150 GB is fetched to find that they do not fit
     try:
         found = fetch(hub_id, config)
     except Exception as error:

@@ -1,50 +1,67 @@
 """From bytes, files, Pillow images and arrays to uint8 tensors of one size.
 
-Every image is turned upright (EXIF), brought to grey or RGB, and, if it has another size, cropped to its central square
-and scaled with an antialiased bilinear filter.
+Every image is turned upright (EXIF), brought to grey or RGB (see `ddistill.data.pixels`), and, if it has another size,
+cropped to its central square and scaled with an antialiased bilinear filter.
 """
 
 from __future__ import annotations
 
-import io
+import logging
 import os
-from collections import deque
+import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from operator import or_
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from ddistill.data.pixels import (
+    GREY_MODES,
+    Encoded,
+    Extremes,
+    Kind,
+    Tone,
+    Unreadable,
+    array_image,
+    extremes,
+    grey_or_rgb,
+    opened,
+)
 from ddistill.data.rows import RowMemory, Rows
 from ddistill.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Encoded: TypeAlias = "bytes | Path | Image.Image | np.ndarray"
 Progress: TypeAlias = Callable[[str, int, int], None]
+Result = TypeVar("Result")
 
 CHUNK = 64
 """Images per task of the decoding threads: enough that handing them over costs little."""
-
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-
-
-class Unreadable(Exception):
-    """An image that cannot be decoded; the text is the reason."""
+REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image: ``pixels`` uint8 [channels, height, width]; what had to be changed to get there."""
+    """One image: ``pixels`` uint8 [channels, height, width]; what had to be changed to get there.
+
+    ``marks``: of 'resized', 'transparent', 'deep', 'whole', 'float', 'cut', 'frames'.
+    """
 
     pixels: np.ndarray
     colour: bool
-    resized: bool
+    marks: frozenset[str] = frozenset()
+
+    @property
+    def resized(self) -> bool:
+        """Whether it was cropped or scaled."""
+        return "resized" in self.marks
 
 
 @dataclass
@@ -55,8 +72,10 @@ class DecodedPart:
         rows: where the images are put, n of them.
         readable: bool [n]; rows where it is False hold nothing of use.
         done: items that have been decoded, in the order of reading.
-        unreadable: names of items that cannot be read.
-        grey, colour, resized: items that were so, or had to be.
+        unreadable: names of items that cannot be read, the first ones with the reason.
+        grey, colour: items that were so.
+        marks: items by what was done to them, as in `Decoded`.
+        warned: warnings of image libraries, and how many of each.
     """
 
     rows: Rows
@@ -65,7 +84,8 @@ class DecodedPart:
     unreadable: list[str] = field(default_factory=list)
     grey: int = 0
     colour: int = 0
-    resized: int = 0
+    marks: dict[str, int] = field(default_factory=dict)
+    warned: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, rows: Rows) -> DecodedPart:
@@ -78,78 +98,69 @@ class DecodedPart:
         return self.rows.tensor().numpy()
 
 
-def decode(encoded: Encoded, size: int | None, channels: int | None) -> Decoded:
-    """Decode one image to ``size`` (side in pixels; None: as it is) and ``channels`` (None: as it is).
+def decode(encoded: Encoded, size: int | None, channels: int | None, tone: Tone | None = None) -> Decoded:
+    """Decode one image.
 
-    An array is uint8 [height, width] or [height, width, 3]. Raises Unreadable.
+    Args:
+        encoded: a file, its bytes, a Pillow image, or an array [height, width] or [height, width, 1 to 4].
+        size: side in pixels; None: as it is.
+        channels: 1 or 3; None: as it is.
+        tone: how values become black to white; None: the image stands for itself.
+
+    Raises:
+        Unreadable: damaged, or of values that cannot be told.
+        UserError: the training images' values can be meant in two ways.
     """
-    if isinstance(encoded, np.ndarray) and _is_final(encoded, size, channels):
+    tone = tone or Tone()
+    marks: set[str] = set()
+    if isinstance(encoded, np.ndarray) and tone.fixed is None and _is_final(encoded, size, channels):
         pixels = encoded[None] if encoded.ndim == 2 else encoded.transpose(2, 0, 1)
-        return Decoded(np.ascontiguousarray(pixels), colour=encoded.ndim == 3, resized=False)
+        return Decoded(np.ascontiguousarray(pixels), colour=encoded.ndim == 3)
     try:
-        image = _upright(encoded)
-        colour = image.mode not in _GREY_MODES
-        image = _grey_or_rgb(image)
+        image, colour = _in_tone(encoded, tone, marks)
         if channels is not None:
             image = image.convert("L" if channels == 1 else "RGB")
-        resized = size is not None and image.size != (size, size)
-        pixels = np.asarray(_square(image, size) if size is not None and resized else image)
-    except MemoryError:
+        if size is not None and image.size != (size, size):
+            marks.add("resized")
+            image = _square(image, size)
+        pixels = np.asarray(image)
+    except (MemoryError, Unreadable, UserError):
         raise
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
+        raise Unreadable(_reason(error)) from error
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Decoded(np.ascontiguousarray(pixels), colour, resized)
+    return Decoded(np.ascontiguousarray(pixels), colour, frozenset(marks))
+
+
+def _reason(error: Exception) -> str:
+    """What an image library says, without the addresses that it puts in."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that Pillow can read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
 def _is_final(array: np.ndarray, size: int | None, channels: int | None) -> bool:
     shape_fits = size is None or array.shape[:2] == (size, size)
-    return shape_fits and channels in (None, 1 if array.ndim == 2 else 3)
+    plain = array.ndim == 2 or array.shape[2] == 3
+    return array.dtype == np.uint8 and plain and shape_fits and channels in (None, 1 if array.ndim == 2 else 3)
 
 
-def _upright(encoded: Encoded) -> Image.Image:
-    from PIL import Image, ImageOps
+def _in_tone(encoded: Encoded, tone: Tone, marks: set[str]) -> tuple[Image.Image, bool]:
+    """An upright image of mode L or RGB, and whether it is in colour."""
+    from PIL import ImageOps
 
-    if isinstance(encoded, np.ndarray):
-        return Image.fromarray(np.ascontiguousarray(encoded))
-    if isinstance(encoded, bytes):
-        image: Image.Image = Image.open(io.BytesIO(encoded))
-        image.load()
-    elif isinstance(encoded, os.PathLike):
-        with Image.open(encoded) as image:
-            image.load()
-    else:
-        image = encoded.copy()  # a caller's own image stays as it is
+    image = opened(encoded, marks)
+    if isinstance(image, np.ndarray):
+        made = array_image(image, tone, marks)
+        return made, made.mode == "RGB"
+    colour = image.mode not in GREY_MODES
     ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _grey_or_rgb(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode in ("1", "LA"):
-        return image.convert("L")
-    if image.mode.startswith("I"):  # 16 bits per pixel
-        values = np.asarray(image).astype(np.float64).clip(0, 65535) / 257
-        return Image.fromarray(np.rint(values).astype(np.uint8))
-    if image.mode == "F":
-        return Image.fromarray(unit_floats_to_uint8(np.asarray(image)))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def unit_floats_to_uint8(values: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as uint8 0 to 255, rounded; ValueError for NaN, infinity and values outside."""
-    if not np.isfinite(values).all():
-        raise ValueError("has values that are not finite (NaN or infinity)")
-    if values.size and (values.min() < 0 or values.max() > 1):
-        raise ValueError(
-            f"has values from {values.min():.4g} to {values.max():.4g}; floats must be in [0, 1], not normalised"
-        )
-    return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+    made = grey_or_rgb(image, tone, marks)
+    return made, colour or made.mode == "RGB"
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
@@ -168,8 +179,8 @@ def decode_part(
     size: int | None,
     channels: int | None,
     expected: int | None = None,
-    stage: str = "decoding",
-    on_progress: Progress | None = None,
+    tone: Tone | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
     part: DecodedPart | None = None,
     keep: Callable[[DecodedPart], None] | None = None,
 ) -> DecodedPart:
@@ -184,8 +195,8 @@ def decode_part(
         size: side in pixels.
         channels: 1 or 3.
         expected: side that the other part has.
-        stage: named to ``on_progress``.
-        on_progress: called with the stage, the images done and the images in all.
+        tone: of the set that they belong to.
+        on_progress: called with the images done and the images in all.
         part: to go on with; a new one in memory if None.
         keep: called after every few images, to keep how far it is.
 
@@ -193,19 +204,60 @@ def decode_part(
         UserError: images differ in size or are not square, and ``size`` is None.
     """
     part = part or DecodedPart.empty(RowMemory(len(positions)))
-    with closing(_decoded_chunks(items, size, channels)) as chunks:
-        for names, results in chunks:
-            for name, result in zip(names, results, strict=True):
+    tone = tone or Tone()
+
+    def work(chunk: list[tuple[str, Encoded]]) -> list[tuple[str, Decoded | Unreadable]]:
+        return [(name, _decode_or_reason(encoded, size, channels, tone)) for name, encoded in chunk]
+
+    with gathered_warnings(part.warned), closing(_in_chunks(items, work)) as chunks:
+        for results in chunks:
+            for name, result in results:
                 if isinstance(result, Unreadable):
-                    part.unreadable.append(name)
+                    shown = len(part.unreadable) < REASONS_SHOWN
+                    part.unreadable.append(f"{name} ({result})" if shown else name)
                 else:
                     _place(part, int(positions[part.done]), name, result, expected)
                 part.done += 1
             if on_progress is not None:
-                on_progress(stage, part.done, len(positions))
+                on_progress(part.done, len(positions))
             if keep is not None:
                 keep(part)
     return part
+
+
+def survey(items: Iterator[tuple[str, Encoded]], kind: Kind) -> Extremes | None:
+    """The extremes of images of one kind among named images, on all cores; None where none is of that kind."""
+    with closing(_in_chunks(items, lambda chunk: extremes(chunk, kind))) as chunks:
+        found = [result for result in chunks if result is not None]
+    return reduce(or_, found) if found else None
+
+
+@contextmanager
+def gathered_warnings(warned: dict[str, int]) -> Iterator[None]:
+    """Count warnings and log messages of image libraries in ``warned`` by their text, in place of printing them."""
+    counts: Counter[str] = Counter()
+
+    class Gather(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            counts[" ".join(record.getMessage().split())[:160]] += 1
+
+    def hear(message: Warning | str, *_: Any, **__: Any) -> None:
+        counts[" ".join(str(message).split())[:160]] += 1
+
+    logger, handler = logging.getLogger("PIL"), Gather(logging.WARNING)
+    propagates = logger.propagate
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = hear
+        logger.addHandler(handler)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = propagates
+            for text, count in counts.items():
+                warned[text] = warned.get(text, 0) + count
 
 
 def _place(part: DecodedPart, row: int, name: str, image: Decoded, expected: int | None) -> None:
@@ -226,23 +278,20 @@ def _place(part: DecodedPart, row: int, name: str, image: Decoded, expected: int
     part.readable[row] = True
     part.colour += image.colour
     part.grey += not image.colour
-    part.resized += image.resized
+    for mark in image.marks:
+        part.marks[mark] = part.marks.get(mark, 0) + 1
 
 
-def _decoded_chunks(
-    items: Iterator[tuple[str, Encoded]], size: int | None, channels: int | None
-) -> Generator[tuple[list[str], list[Decoded | Unreadable]], None, None]:
-    """Chunks in order, with a bounded number under way so that memory does not grow with the set."""
-
-    def run(chunk: list[tuple[str, Encoded]]) -> tuple[list[str], list[Decoded | Unreadable]]:
-        return [name for name, _ in chunk], [_decode_or_reason(encoded, size, channels) for _, encoded in chunk]
-
+def _in_chunks(
+    items: Iterator[tuple[str, Encoded]], work: Callable[[list[tuple[str, Encoded]]], Result]
+) -> Generator[Result, None, None]:
+    """Work on chunks of items on all cores, results in order; a bounded number of chunks is under way at a time."""
     workers = cores()
-    waiting: deque[Future[Any]] = deque()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             while chunk := list(islice(items, CHUNK)):
-                waiting.append(pool.submit(run, chunk))
+                waiting.append(pool.submit(work, chunk))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -252,9 +301,9 @@ def _decoded_chunks(
                 future.cancel()
 
 
-def _decode_or_reason(encoded: Encoded, size: int | None, channels: int | None) -> Decoded | Unreadable:
+def _decode_or_reason(encoded: Encoded, size: int | None, channels: int | None, tone: Tone) -> Decoded | Unreadable:
     try:
-        return decode(encoded, size, channels)
+        return decode(encoded, size, channels, tone)
     except Unreadable as error:
         return error
 

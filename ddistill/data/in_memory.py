@@ -2,85 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from ddistill.data.images import Encoded, unit_floats_to_uint8
-from ddistill.data.labels import as_label
-from ddistill.data.sources import Part, Parts, array_part
+from ddistill.data.labels import Labels, NoLabelError, as_label, labels_of
+from ddistill.data.pixels import Encoded
+from ddistill.data.splits import Part, Parts
 from ddistill.errors import UserError
+
+CHANNELS = (1, 2, 3, 4)
 
 
 def open_datasets(train: Any, test: Any | None) -> Parts:
-    """Parts from one data set or two; class names from ``.classes`` of the first, if it has them.
+    """Parts from one data set or two; class names from the ``.classes`` of each, where it has them.
 
-    Images are Pillow images, tensors [channels, height, width] or [height, width], or arrays [height, width, channels]
-    or [height, width]; uint8, or floats in [0, 1]. Labels are whole numbers.
+    Images are Pillow images, tensors [channels, height, width] or arrays [height, width, channels] (the other order
+    where only that gives 1 to 4 channels) or [height, width] of both; of 8 bits, whole numbers or floats. Labels are
+    whole numbers, text or truth values.
 
     Raises:
         UserError: an item that is none of these, by its index.
     """
-    train_part = _part("train", train)
-    test_part = _part("test", test) if test is not None else None
-    classes = getattr(train, "classes", None)
-    names = tuple(str(name) for name in classes) if isinstance(classes, list | tuple) else None
-    return Parts(names, train_part, test_part)
+    notes: list[str] = []
+    parts = [_part(name, dataset, notes) for name, dataset in (("train", train), ("test", test)) if dataset is not None]
+    named = "the names in .classes" if parts[0].labels.declared and parts[0].labels.names else "the labels themselves"
+    return Parts(parts[0], parts[1] if test is not None else None, labels_from=named, notes=tuple(dict.fromkeys(notes)))
 
 
-def _part(part: str, dataset: Any) -> Part:
+def _part(part: str, dataset: Any, notes: list[str]) -> Part:
+    called = f"item {{}} of the {part} data set"
     images: list[Encoded] = []
-    labels: list[int] = []
+    values: list[Any] = []
     for index in range(len(dataset)):
-        image, label = _item(part, index, dataset[index])
-        images.append(image)
-        labels.append(label)
-    return array_part(f"the {part} part", images, np.array(labels, dtype=np.int64))
+        image, label = _item(called.format(index), dataset[index])
+        images.append(_image(called.format(index), image, notes))
+        values.append(label)
+    labels = labels_of(values, called)
+    classes = getattr(dataset, "classes", None)
+    if labels.names is None and isinstance(classes, list | tuple):
+        labels = Labels(labels.values, tuple(str(name) for name in classes))
+
+    def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+        return ((called.format(row), images[row]) for row in rows.tolist())
+
+    return Part(labels, read, f"a {type(dataset).__name__}")
 
 
-def _item(part: str, index: int, item: Any) -> tuple[Encoded, int]:
-    where = f"item {index} of the {part} data set"
+def _item(where: str, item: Any) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UserError(f"{where} is {type(item).__name__!r}; expected a pair (image, label)")
-    label = as_label(item[1])
-    if label is None:
-        raise UserError(f"{where} has the label {item[1]!r}; expected a whole number")
-    return _image(where, item[0]), label
+    try:
+        return item[0], as_label(item[1])
+    except NoLabelError as error:
+        raise UserError(f"{where} has {error}") from None
 
 
-def _image(where: str, image: Any) -> Encoded:
+def _image(where: str, image: Any, notes: list[str]) -> Encoded:
     from PIL import Image
 
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, torch.Tensor):
         array = image.detach().cpu().to(torch.float32 if image.dtype == torch.bfloat16 else image.dtype).numpy()
-        array, layout = (array.transpose(1, 2, 0) if array.ndim == 3 else array), "[channels, height, width]"
+        first, usual, other = True, "[channels, height, width]", "[height, width, channels]"
     elif isinstance(image, np.ndarray):
-        array, layout = image, "[height, width, channels]"
+        array, first, usual, other = image, False, "[height, width, channels]", "[channels, height, width]"
     else:
         raise UserError(
             f"{where} has an image of type {type(image).__name__!r}; expected a Pillow image, a tensor or an array"
         )
-    if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and array.shape[2] not in (1, 3)):
+    kinds = (np.bool_, np.integer, np.floating)
+    if not any(np.issubdtype(array.dtype, kind) for kind in kinds):
+        raise UserError(f"{where} has an image of type {array.dtype}; expected whole numbers or floats")
+    if array.ndim == 3 and not _fits(array, first) and _fits(array, not first):
+        first = not first
+        notes.append(f"images were read as {other}, since only that fits")
+    if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and not _fits(array, first)):
         raise UserError(
-            f"{where} has an image of shape {list(image.shape)}; expected {layout} or [height, width], 1 or 3 channels"
+            f"{where} has an image of shape {list(image.shape)}; expected {usual} or [height, width], 1 to 4 channels"
         )
-    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return _as_uint8(where, array)
+    array = array.transpose(1, 2, 0) if array.ndim == 3 and first else array
+    if array.ndim == 3 and array.shape[2] in (2, 4):
+        colours = "grey" if array.shape[2] == 2 else "RGB"
+        notes.append(f"images of {array.shape[2]} channels were read as {colours} and opacity")
+    return array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _as_uint8(where: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if np.issubdtype(array.dtype, np.floating):
-        try:
-            return unit_floats_to_uint8(array)
-        except ValueError as error:
-            raise UserError(f"{where} {error}") from None
-    if not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{where} has an image of type {array.dtype}; expected uint8 or floats in [0, 1]")
-    if array.min() < 0 or array.max() > 255:
-        raise UserError(f"{where} has values from {array.min()} to {array.max()}; whole numbers must lie in 0 to 255")
-    return array.astype(np.uint8)
+def _fits(array: np.ndarray, channels_first: bool) -> bool:
+    return array.shape[0 if channels_first else 2] in CHANNELS

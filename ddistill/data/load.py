@@ -11,23 +11,16 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from ddistill.data.account import LEFT_OUT, Taken
 from ddistill.data.cache import DecodedSet, Place, folder_of, read_decoded, write_decoded
-from ddistill.data.images import DecodedPart, Progress, decode_part
-from ddistill.data.labels import (
-    check_classes,
-    check_labels,
-    check_wanted,
-    held_out,
-    listed,
-    number_names,
-    renumbered,
-    size_remarks,
-    wanted_classes,
-)
-from ddistill.data.real_data import RealData, Split, channel_statistics, content_fingerprint
+from ddistill.data.images import REASONS_SHOWN, DecodedPart, Progress, decode_part, survey
+from ddistill.data.labels import agree, check_classes, held_out, listed, size_remarks
+from ddistill.data.pixels import WHITE, Kind, Tone
+from ddistill.data.real_data import RealData, Split, channel_statistics, content_fingerprint, flat_remarks
 from ddistill.data.rows import chosen_rows, is_mapped, open_rows
 from ddistill.data.settings import DataSettings
-from ddistill.data.sources import Part, Source, find_source
+from ddistill.data.sources import Source, find_source
+from ddistill.data.splits import Part
 from ddistill.data.which import check_fingerprint
 from ddistill.errors import UserError
 from ddistill.memory import free_memory_bytes
@@ -45,11 +38,14 @@ _DECODING = (
     "channels",
     "image_column",
     "label_column",
+    "split_column",
     "train_split",
     "test_split",
     "test_fraction",
-    "classes",
+    "background",
+    "value_range",
     "skip_unreadable",
+    "missing_shards",
 )
 
 
@@ -80,6 +76,8 @@ def load_data(
     if found.contents is None:
         return _real_data(found, _decode(found, Place(None), on_progress), None, seed)
     chosen = {name: getattr(found.settings, name) for name in _DECODING}
+    classes = found.settings.classes
+    chosen["classes"] = list(classes.items()) if isinstance(classes, dict) else classes  # their order counts
     folder = folder_of({**found.contents, "settings": chosen})
     decoded = read_decoded(folder) or _decoded_and_kept(folder, found, on_progress)
     return _real_data(found, decoded, folder, seed)
@@ -130,48 +128,37 @@ def _decode(source: Source, place: Place, on_progress: Progress | None) -> Decod
             f"{where} has no test part (it has: {', '.join(parts.available)}); name one with data.test_split=NAME, "
             f"or split one off the training part with data.test_fraction=0.2"
         )
-    names = _checked_names(where, parts.class_names, parts.train, parts.test)
-    names, train_labels, test_labels = _wanted(where, names, parts.train, parts.test, settings)
-    check_classes(where, names, train_labels[train_labels >= 0], _kept(test_labels))
+    agreed = agree(where, parts.train.labels, parts.test.labels if parts.test else None, settings.classes)
+    names = agreed.names
+    check_classes(where, names, agreed.train[agreed.train >= 0], _kept(agreed.test))
 
-    train = _decode_part(parts.train, train_labels, "train", settings, None, place, on_progress)
-    notes = train.notes
-    if parts.test is not None and test_labels is not None:
-        side = train.images.shape[-1]
-        test = _decode_part(parts.test, test_labels, "test", settings, side, place, on_progress)
+    decoder = _Decoder(settings, place, on_progress, parts.train, agreed.train)
+    train = decoder.decode(parts.train, agreed.train, "train", None)
+    notes = [*parts.notes, *agreed.notes, *train.notes]
+    left_out = [*parts.left_out, *train.left_out]
+    taken = Taken(parts.train.origin, parts.test.origin if parts.test else "", parts.labels_from)
+    if parts.test is not None and agreed.test is not None:
+        test = decoder.decode(parts.test, agreed.test, "test", train.images.shape[-1])
         notes += test.notes
+        left_out += test.left_out
         if settings.test_fraction is not None:
             notes.append(f"data.test_fraction={settings.test_fraction} is not used: {where} has its own test part")
     else:
         mask = held_out(train.labels.numpy(), settings.test_fraction or 0.0, 0, "test split")
         train, test = train.only(~mask), train.only(mask)
+        taken = replace(taken, test=f"the training part: {settings.test_fraction:g} of each class, set aside")
     channels = max(train.images.shape[1], test.images.shape[1])
     real, held = train.split(place, "train", channels), test.split(place, "test", channels)
     check_classes(where, names, real.labels.numpy(), held.labels.numpy())
     mean, std = channel_statistics(real.images)
+    notes += [*flat_remarks("train", real.images), *flat_remarks("test", held.images)]
     notes += size_remarks(names, np.bincount(real.labels.numpy(), minlength=len(names)).tolist())
     absent = np.setdiff1d(np.arange(len(names)), held.labels.numpy())
     if absent.size:
         notes.append(f"the test part has no image of the class {listed(names[c] for c in absent.tolist())}")
-    return DecodedSet(real, held, names, tuple(notes), mean, std, content_fingerprint(real, held, names))
-
-
-def _checked_names(where: str, names: tuple[str, ...] | None, train: Part, test: Part | None) -> tuple[str, ...]:
-    for part, of in (("train", train), ("test", test)):
-        if of is not None:
-            check_labels(where, part, of.labels, names)
-    return names if names is not None else number_names(where, train.labels, test.labels if test else None)
-
-
-def _wanted(
-    where: str, names: tuple[str, ...], train: Part, test: Part | None, settings: DataSettings
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
-    """Class names and labels after ``data.classes``; the label -1 marks images to leave out."""
-    wanted = wanted_classes(settings.classes)
-    if wanted is None:
-        return names, train.labels, test.labels if test else None
-    check_wanted(where, names, wanted)
-    return wanted, renumbered(train.labels, names, wanted), renumbered(test.labels, names, wanted) if test else None
+    notes += [f"{LEFT_OUT}{line}" for line in left_out]
+    taken = replace(taken, left_out=(*left_out, *agreed.left_out))
+    return DecodedSet(real, held, names, tuple(notes), mean, std, content_fingerprint(real, held, names), taken)
 
 
 def _kept(labels: np.ndarray | None) -> np.ndarray | None:
@@ -186,66 +173,112 @@ class _Part:
     index: torch.Tensor
     labels: torch.Tensor
     notes: list[str]
+    left_out: list[str]
 
     def only(self, mask: np.ndarray) -> _Part:
         """The wanted rows where the mask is set."""
         chosen = torch.from_numpy(np.flatnonzero(mask))
-        return _Part(self.images, self.index[chosen], self.labels[chosen], self.notes)
+        return replace(self, index=self.index[chosen], labels=self.labels[chosen])
 
     def split(self, place: Place, name: str, channels: int) -> Split:
         """The wanted rows, with so many channels."""
         return Split(place.choose(name, self.images, self.index, channels), self.labels)
 
 
-def _decode_part(
-    part: Part,
-    labels: np.ndarray,
-    name: str,
-    settings: DataSettings,
-    side: int | None,
-    place: Place,
-    on_progress: Progress | None,
-) -> _Part:
-    """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
-    rows = np.flatnonzero(labels >= 0)
-    labels = labels[rows]
-    order = np.argsort(labels, kind="stable")
-    positions = np.empty_like(order)
-    positions[order] = np.arange(len(order))
-    begun, keep = place.begin(name, len(rows))
-    decoded = decode_part(
-        part.read(rows[begun.done :]),
-        positions,
-        size=settings.size,
-        channels=settings.channels,
-        expected=side,
-        stage=f"decoding {name} images",
-        on_progress=on_progress,
-        part=begun,
-        keep=keep,
-    )
-    notes = _remarks(decoded, name, settings)
-    readable = torch.from_numpy(np.flatnonzero(decoded.readable))
-    return _Part(place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes)
+class _Decoder:
+    """Decodes the parts of a set, in the tone of its training images."""
 
+    def __init__(
+        self,
+        settings: DataSettings,
+        place: Place,
+        on_progress: Progress | None,
+        train: Part,
+        labels: np.ndarray,
+    ) -> None:
+        self.settings, self.place, self.on_progress = settings, place, on_progress
+        ground: tuple[int, ...] = WHITE
+        if settings.background is not None:
+            from PIL import ImageColor
 
-def _remarks(decoded: DecodedPart, name: str, settings: DataSettings) -> list[str]:
-    notes = []
-    if decoded.unreadable:
-        count = f"{len(decoded.unreadable)} of {len(decoded.readable)} {name} images cannot be read"
-        shown = ", ".join(decoded.unreadable[:3]) + (", ..." if len(decoded.unreadable) > 3 else "")
-        if not settings.skip_unreadable or not decoded.readable.any():
-            raise UserError(f"{count}: {shown}; remove them or set data.skip_unreadable=true")
-        notes.append(f"{count} and were left out: {shown}")
-    assert decoded.rows.shape is not None  # something was readable
-    channels, side, _ = decoded.rows.shape
-    if channels == 3 and decoded.grey:
-        notes.append(f"{decoded.grey} grey {name} images were converted to RGB")
-    if channels == 1 and decoded.colour:
-        notes.append(f"{decoded.colour} colour {name} images were converted to grey")
-    if decoded.resized:
-        notes.append(f"{decoded.resized} {name} images were cropped or scaled to {side}x{side} pixels")
-    return notes
+            ground = ImageColor.getrgb(settings.background)
+        rows = np.flatnonzero(labels >= 0)
+        surveyed = {"survey": lambda kind: survey(train.read(rows), kind), "alone": False}
+        self.tone = Tone((ground[0], ground[1], ground[2]), settings.value_range, **surveyed)  # type: ignore[arg-type]
+
+    def decode(self, part: Part, labels: np.ndarray, name: str, side: int | None) -> _Part:
+        """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
+        rows = np.flatnonzero(labels >= 0)
+        labels = labels[rows]
+        order = np.argsort(labels, kind="stable")
+        positions = np.empty_like(order)
+        positions[order] = np.arange(len(order))
+        begun, keep = self.place.begin(name, len(rows))
+        told = self.on_progress
+        decoded = decode_part(
+            part.read(rows[begun.done :]),
+            positions,
+            size=self.settings.size,
+            channels=self.settings.channels,
+            expected=side,
+            tone=self.tone,
+            on_progress=(lambda done, total: told(f"decoding {name} images", done, total)) if told else None,
+            part=begun,
+            keep=keep,
+        )
+        notes, left_out = self._remarks(decoded, name)
+        readable = torch.from_numpy(np.flatnonzero(decoded.readable))
+        return _Part(self.place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes, left_out)
+
+    def _remarks(self, decoded: DecodedPart, name: str) -> tuple[list[str], list[str]]:
+        """What was assumed, and what was left out."""
+        notes, left_out = [], []
+        if decoded.unreadable:
+            count = f"{len(decoded.unreadable)} of {len(decoded.readable)} {name} images cannot be read"
+            more = len(decoded.unreadable) > REASONS_SHOWN
+            shown = ", ".join(decoded.unreadable[:REASONS_SHOWN]) + (", ..." if more else "")
+            if not self.settings.skip_unreadable or not decoded.readable.any():
+                raise UserError(f"{count}: {shown}; remove them or set data.skip_unreadable=true")
+            left_out.append(f"{count}: {shown}")
+        assert decoded.rows.shape is not None  # something was readable
+        channels, side, _ = decoded.rows.shape
+        marks = decoded.marks
+        if channels == 3 and decoded.grey:
+            notes.append(f"{decoded.grey} grey {name} images were converted to RGB")
+        if channels == 1 and decoded.colour:
+            notes.append(f"{decoded.colour} colour {name} images were converted to grey")
+        if "resized" in marks:
+            notes.append(f"{marks['resized']} {name} images were cropped or scaled to {side}x{side} pixels")
+        if "transparent" in marks:
+            ground = self.settings.background or "white"
+            notes.append(f"{marks['transparent']} {name} images are transparent: put on {ground} (data.background)")
+        notes += self._tones(marks, name)
+        if "frames" in marks:
+            notes.append(f"{marks['frames']} {name} images hold several frames, of which the first is taken")
+        if decoded.warned:
+            times, first = sum(decoded.warned.values()), next(iter(decoded.warned))
+            notes.append(f"the image library warned {times} times while it read {name} images: {first}")
+        return notes, left_out
+
+    def _tones(self, marks: dict[str, int], name: str) -> list[str]:
+        """How values of more than 8 bits were made black to white."""
+        kinds: dict[Kind, str] = {
+            "deep": "whole numbers of more than 8 bits",
+            "whole": "whole numbers",
+            "float": "floats",
+        }
+        notes = []
+        for kind, what in kinds.items():
+            scale = self.tone.fixed or self.tone.scales.get(kind)
+            if kind in marks and scale is not None:
+                told = "as the training images run (data.value_range fixes it)"
+                notes.append(
+                    f"{marks[kind]} {name} images hold {what}: {scale[0]:.6g} is black and {scale[1]:.6g} white, "
+                    + (told if self.tone.fixed is None else "as data.value_range says")
+                )
+        if "cut" in marks:
+            notes.append(f"{marks['cut']} {name} images have values outside of that range, which were cut")
+        return notes
 
 
 def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: int) -> RealData:
@@ -276,6 +309,7 @@ def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: i
         decoded.fingerprint,
         (*source.which.notes, *decoded.notes),
         source.settings.whitening is not None,
+        replace(decoded.taken, left_out=(*decoded.taken.left_out, *source.left_out)),
     )
 
 

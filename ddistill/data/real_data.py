@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, part_account
 from ddistill.data.rows import blocks
 from ddistill.whitening import Whitening, zca
 
@@ -32,7 +33,8 @@ class RealData:
     ``mean`` and ``std`` are per channel, over the training images with pixels in [0, 1]; a spread of 0 is given as 1.
     ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels, names)
     whatever the path or the format. ``source`` names them from any folder: a short name, a hub id or an absolute path;
-    None for an object of the user's own. ``notes`` are one-line remarks that a user should see.
+    None for an object of the user's own. ``notes`` are one-line remarks that a user should see, ``taken`` says what the
+    source is; the ``account`` is both, with parts, classes and counts.
     """
 
     name: str
@@ -46,6 +48,21 @@ class RealData:
     fingerprint: str
     notes: tuple[str, ...]
     whitens: bool = False
+    taken: Taken = UNKNOWN
+
+    @cached_property
+    def account(self) -> Account:
+        """What the program took, in words."""
+        origins = {"train": self.taken.train, "validation": "the training part, held out", "test": self.taken.test}
+        counts = {
+            role: torch.bincount(split.labels, minlength=self.num_classes).tolist()
+            for role, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
+            if split is not None
+        }
+        parts = tuple(part_account(role, origins[role], self.class_names, some) for role, some in counts.items())
+        assumed = tuple(note for note in self.notes if not note.startswith(LEFT_OUT))
+        about = (self.taken.labels, self.size, self.channels, self.taken.left_out, assumed)
+        return Account(self.source or f"{self.name} (an object in Python)", parts, self.class_names, *about)
 
     @cached_property
     def whitening(self) -> Whitening | None:
@@ -98,6 +115,21 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
     std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
     # Rounding leaves a trace of a spread where all pixels are alike.
     return tuple(mean.tolist()), tuple(float(s) if s > 1e-9 else 1.0 for s in std)
+
+
+def flat_remarks(part: str, images: torch.Tensor) -> list[str]:
+    """Remarks about uint8 [N, channels, h, w] images of one colour only, and about a part that holds but 0 and 1."""
+    flat, largest = 0, 0
+    for block in blocks(images):
+        high, low = block.amax(dim=(2, 3)), block.amin(dim=(2, 3))
+        flat += int((high == low).all(dim=1).sum())
+        largest = max(largest, int(high.max()))
+    remarks = [f"{flat} of {len(images)} {part} images are of one colour only"] if flat else []
+    if largest == 1:
+        remarks.append(
+            f"all {part} images hold only 0 and 1, which is all but black; data.value_range=[0, 1] makes 1 white"
+        )
+    return remarks
 
 
 def content_fingerprint(train: Split, test: Split, class_names: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,14 @@ from typing import Any
 import numpy as np
 
 from ddistill.data.facts import KNOWN_SETS
-from ddistill.data.images import Encoded
+from ddistill.data.files import TABLE_SUFFIXES, Found, facts_of, find_files, suffix_of, walk
+from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
+from ddistill.data.splits import Part, Parts, refuse_options
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.errors import UserError
 
-TEST_NAMES = ("test", "validation", "valid", "val")
 DIGITS_TEST_FRACTION = 0.2
-
-
-@dataclass(frozen=True)
-class Part:
-    """Labels int64 [n] of one part, and a way to read images of some rows, int64 [m] ascending, each with a name."""
-
-    labels: np.ndarray
-    read: Callable[[np.ndarray], Iterator[tuple[str, Encoded]]]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a source holds. ``class_names`` None: labels are bare numbers."""
-
-    class_names: tuple[str, ...] | None
-    train: Part
-    test: Part | None
-    available: tuple[str, ...] = ("train",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +26,8 @@ class Source:
     """A data set that was found but not read.
 
     ``contents`` identifies what is read, for the cache of decoded images; None when it must not be cached.
-    ``settings`` are the user's, with facts of a known set filled in. ``which`` is what the user's words stood for.
+    ``settings`` are the user's, with facts of a known set filled in. ``left_out``: in words, what was passed over when
+    it was found, and does not count as a change of the contents. ``which`` is what the user's words stood for.
     """
 
     name: str
@@ -51,6 +35,7 @@ class Source:
     settings: DataSettings
     contents: dict[str, Any] | None
     open: Callable[[], Parts]
+    left_out: tuple[str, ...] = ()
     which: Which = UNSAID
 
 
@@ -72,48 +57,20 @@ def _found(place: Any, settings: DataSettings) -> Source:
     return _hub(place.rsplit("/", 1)[1], place, place, None, settings)
 
 
-def choose_parts(where: str, available: list[str], settings: DataSettings) -> tuple[str, str | None]:
-    """Names of the training and the test part among those available; the second is None where there is none."""
-    for option, wanted in (("train_split", settings.train_split), ("test_split", settings.test_split)):
-        if wanted is not None and wanted not in available:
-            raise UserError(f"{where} has no part {wanted!r} (data.{option}); it has: {', '.join(available)}")
-    train = settings.train_split or ("train" if "train" in available else None)
-    if train is None and len(available) == 1:
-        train = available[0]
-    if train is None:
-        raise UserError(f"{where} has no part 'train'; name one with data.train_split=NAME: {', '.join(available)}")
-    others = [name for name in TEST_NAMES if name in available and name != train]
-    test = settings.test_split or (others[0] if others else None)
-    if test == train:
-        raise UserError(f"data.train_split and data.test_split both name {train!r}; they must differ")
-    return train, test
-
-
-def refuse_options(kind: str, settings: DataSettings, *names: str) -> None:
-    """A UserError for options that have no meaning for this kind of source."""
-    for name in names:
-        if getattr(settings, name) is not None:
-            raise UserError(f"data.{name}={getattr(settings, name)!r} has no meaning for {kind}")
-
-
 def _digits(settings: DataSettings) -> Source:
-    refuse_options("digits", settings, "image_column", "label_column", "train_split", "test_split")
+    refuse_options("digits", settings, "image_column", "label_column", "split_column", "train_split", "test_split")
 
     def read() -> Parts:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-        names = tuple(str(name) for name in bunch.target_names)
-        return Parts(names, array_part("digits", list(images), bunch.target.astype(np.int64)), None)
+        labels = Labels(bunch.target.astype(np.int64), tuple(str(name) for name in bunch.target_names))
+        part = Part(labels, lambda rows: ((f"{row} of digits", images[row]) for row in rows.tolist()), "scikit-learn")
+        return Parts(part, None)
 
     fraction = settings.test_fraction or DIGITS_TEST_FRACTION
     return Source("digits", "digits", settings.model_copy(update={"test_fraction": fraction}), None, read)
-
-
-def array_part(name: str, images: list[Encoded], labels: np.ndarray) -> Part:
-    """A part whose images are in memory."""
-    return Part(labels, lambda rows: ((f"{row} of {name}", images[row]) for row in rows.tolist()))
 
 
 def _known(name: str, text: str, settings: DataSettings) -> Source:
@@ -134,33 +91,76 @@ def _hub(name: str, text: str, hub_id: str, config: str | None, settings: DataSe
 
 
 def _local(path: Path, settings: DataSettings) -> Source:
-    from ddistill.data.folders import file_names, open_folders, suffix_of, walk
-    from ddistill.data.tables import TABLE_SUFFIXES, open_files, open_saved
+    from ddistill.data.tables import holds_images, named_facts
 
     path = path.expanduser()
     if not path.exists():
         raise UserError(f"no such file or folder: {str(path)!r}")
-    root = path if path.is_dir() else path.parent
-    digest, suffixes = hashlib.sha256(), set()
-    for file in walk(path):  # there may be millions: nothing is kept of each
-        digest.update(f"{file.relative}\0{file.size}\0{file.mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        suffixes.add(suffix_of(file.relative))
+    if path.is_file() and suffix_of(path.name) not in TABLE_SUFFIXES:
+        kinds = ", ".join(sorted(TABLE_SUFFIXES))
+        raise UserError(f"{str(path)!r} is no data file; give a folder or a file that ends in {kinds}")
+    found, digest, tables = Found(), hashlib.sha256(), []
+    entries = [(path.name, path)] if path.is_file() else walk(path, found)
+    for relative, entry in entries:  # there may be millions: nothing is kept of each
+        digest.update(facts_of(relative, entry).line)
+        if suffix_of(relative) in TABLE_SUFFIXES:
+            tables.append(relative)
+    digest.update(f"{found.dangling.count}".encode())
+    root, read = path if path.is_dir() else path.parent, lambda: _open_local(path, settings)
+    if any(suffix_of(table) not in (".parquet", ".arrow") or not holds_images(root / table) for table in tables):
+        parts = read()  # the files that a table names may lie anywhere; they belong to the contents
+        read = lambda: parts  # noqa: E731
+        for file in named_facts(parts):
+            digest.update(file.line)
     contents = {"kind": "files", "root": str(root.resolve()), "files": digest.hexdigest()}
-    saved = path.is_dir() and any((root / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+    hidden = (f"hidden files and folders: {found.hidden}",) if found.hidden else ()
+    return Source(path.resolve().name, str(path), settings, contents, read, hidden)
 
-    def read() -> Parts:
-        files = file_names(path)
-        if saved and ".arrow" in suffixes:
-            return open_saved(path, settings)
-        if suffixes & TABLE_SUFFIXES:
-            tables = [file for file in files if suffix_of(file) in TABLE_SUFFIXES]
-            return open_files(path, root, tables, settings)
-        if path.is_file():
-            kinds = ", ".join(sorted(TABLE_SUFFIXES))
-            raise UserError(f"{str(path)!r} is no data file; give a folder or a file that ends in {kinds}")
-        return open_folders(path, files, settings)
 
-    return Source(path.resolve().name, str(path), settings, contents, read)
+def _open_local(path: Path, settings: DataSettings) -> Parts:
+    """Parts of a file or folder: a saved data set, tables, a metadata file beside images, or class folders."""
+    from ddistill.data.folders import looks_like_classes, open_folders
+    from ddistill.data.tables import open_files, open_saved
+
+    if path.is_file():
+        return open_files(path, path.parent, [path.name], settings)
+    found = find_files(path)
+    saved = any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+    if saved and any(suffix_of(table) == ".arrow" for table in found.tables):
+        return open_saved(path, settings)
+    where = repr(str(path))
+    whole = [table for table in found.tables if suffix_of(table) in (".parquet", ".arrow")]
+    metadata = [table for table in found.tables if _is_metadata(table)]
+    folders = looks_like_classes(found.images)
+    tables = metadata if metadata and found.images else whole or found.tables
+    if folders and not metadata and tables and (whole or _names_images(path, tables, settings)):
+        raise UserError(
+            f"{where} has folders of images, such as {found.images[0]!r}, and the table {listed(tables)}, which has "
+            f"images or names them, too; give the path of the table to take it, or move it elsewhere to take the others"
+        )
+    unread = [table for table in found.tables if table not in tables]
+    if folders and not metadata:
+        tables, unread = [], found.tables
+    parts = open_files(path, path, tables, settings, found.images) if tables else open_folders(path, found, settings)
+    other = (f"{len(unread)} tables: {listed(unread)}",) if unread else ()
+    return replace(parts, left_out=(*parts.left_out, *other, *replace(found, hidden=0).left_out))
+
+
+def _is_metadata(table: str) -> bool:
+    """Whether `datasets` takes a file for the metadata of the images beside it."""
+    name = Path(table)
+    return name.stem.lower() == "metadata" and name.suffix.lower() != ".arrow"
+
+
+def _names_images(path: Path, tables: list[str], settings: DataSettings) -> bool:
+    """Whether tables can be read as images and labels."""
+    from ddistill.data.tables import open_files
+
+    try:
+        open_files(path, path, tables, settings)
+    except UserError:
+        return False
+    return True
 
 
 def _object(source: Any, settings: DataSettings) -> Source:
@@ -182,5 +182,6 @@ def _object(source: Any, settings: DataSettings) -> Source:
                 f"cannot read data from {type(part).__name__!r}: give a name, a path, "
                 f"a map-style data set of (image, label), or a tuple (train, test) of two"
             )
-    refuse_options("a data set object", settings, "image_column", "label_column", "train_split", "test_split")
+    options = ("image_column", "label_column", "split_column", "train_split", "test_split")
+    refuse_options("a data set object", settings, *options)
     return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test))

@@ -1,39 +1,41 @@
-"""Tables with a column of images and a column of labels: parquet and arrow files, `datasets` objects."""
+"""Tables with a column of images, or of their files, and one of labels: parquet, arrow, csv, `datasets` objects."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddistill.data.images import Encoded
-from ddistill.data.labels import check_labels, listed
+from ddistill.data.columns import (
+    Table,
+    base_of,
+    described,
+    folder_names,
+    image_column,
+    label_column,
+    label_values,
+    names_files,
+    split_names,
+)
+from ddistill.data.files import FileFacts, Tally, facts_of, suffix_of
+from ddistill.data.labels import Labels, listed
+from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
-from ddistill.data.sources import TEST_NAMES, Part, Parts, choose_parts
+from ddistill.data.splits import Part, Parts, choose_parts, is_part_word, part_word, refuse_unknown, role_of, unused
 from ddistill.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TABLE_SUFFIXES = {".parquet", ".arrow"}
 ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns of one part: ``rows`` is a pyarrow data set, ``features`` says what each column means.
-
-    ``folder`` is where relative paths of images start, for columns that hold paths in place of bytes.
-    """
-
-    rows: Any
-    features: Any
-    folder: Path
+_SHARD = re.compile(r"(.*?)-?(\d{4,6})-of-(\d{4,6})(.*)")
 
 
 def open_saved(path: Path, settings: DataSettings) -> Parts:
@@ -46,41 +48,147 @@ def open_saved(path: Path, settings: DataSettings) -> Parts:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{where} cannot be read as a saved data set: {one_line(error)}") from error
     parts = found if isinstance(found, datasets.DatasetDict) else {"train": found}
-    return _parts(where, {name: _dataset_table(part, path) for name, part in parts.items()}, settings)
+    tables = {name: _dataset_table(part, path, f"the saved part {name!r}") for name, part in parts.items()}
+    return _parts(where, tables, settings)
 
 
-def open_files(path: Path, root: Path, files: list[str], settings: DataSettings) -> Parts:
-    """Parts of parquet or arrow files, given by their paths below ``root``; file and folder names tell the parts."""
+def open_files(
+    path: Path, root: Path, files: list[str], settings: DataSettings, images: list[str] | None = None
+) -> Parts:
+    """Parts of tables, given by their paths below ``root``; file and folder names or a column tell the parts.
+
+    Args:
+        path: as the user gave it.
+        root: the folder.
+        files: the tables.
+        settings: the user's.
+        images: image files below the root, of which those that no table names are reported.
+
+    Raises:
+        UserError: tables that cannot be read, or whose parts, images or labels cannot be told.
+    """
     where = repr(str(path))
-    groups: dict[str, list[str]] = {}
+    kinds = {suffix_of(file) for file in files}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{where} has tables of several kinds: {', '.join(sorted(kinds))} ({listed(files)}); give the path of one"
+        )
+    notes = _missing_shards(where, files, settings)
+    groups: dict[str | None, list[str]] = defaultdict(list)
     for file in files:
-        groups.setdefault(part_name(file), []).append(file)
-    if path.is_file():
-        groups = {"train": files}
-    chosen = [name for name in choose_parts(where, list(groups), settings) if name]
-    for name in chosen:
+        groups[None if path.is_file() else part_name(file, settings)].append(file)
+    unknown = groups.pop(None, [])
+    left_out: tuple[str, ...] = ()
+    if unknown and groups:
+        names = [name for name in groups if name is not None]
+        refuse_unknown(where, f"file{'s' if len(unknown) > 1 else ''}", unknown, names, settings)
+        left_out = (f"{len(unknown)} files whose part is unknown: {listed(unknown)}",)
+    elif unknown:
+        groups["train"] = unknown
+    tables: dict[str, Table] = {}
+    divided = groups.get("train") is unknown
+    for name in ["train"] if divided else filter(None, choose_parts(where, list(map(str, groups)), settings)):
         folders = sorted({str(Path(file).parent) for file in groups[name]})
-        if len(folders) > 1:
+        if len(folders) > 1 and not any("=" in folder for folder in folders):
             raise UserError(
                 f"{where} has files of the part {name!r} in the folders {listed(folders)}; give one of them"
             )
-    tables = {name: _file_table(root, groups[name]) for name in chosen}
-    return _parts(where, tables, settings, tuple(groups))
+        tables[name] = _file_table(root, groups[name])
+    if divided:
+        tables = _divided(where, tables["train"], settings)
+    else:
+        _check_split_column(where, tables, settings)
+    parts = _parts(where, tables, settings, tuple(tables) if divided else tuple(map(str, groups)))
+    named = _not_named(root, parts, images) if images else ()
+    return replace(parts, notes=(*notes, *parts.notes), left_out=(*left_out, *named, *parts.left_out))
 
 
-def part_name(file: str) -> str:
-    """The part that a file belongs to, by its name in the hub's layout, else by its folder.
+def part_name(file: str, settings: DataSettings | None = None) -> str | None:
+    """The part that a file belongs to, by its name in the hub's layout, else by its folders or the words in its name.
 
-    >>> [part_name(f) for f in ("data/train-00000-of-00002.parquet", "test/part7.parquet", "my_val.parquet", "x.arrow")]
-    ['train', 'test', 'val', 'train']
+    >>> [part_name(f) for f in ("data/train-00000-of-00002.parquet", "Test/part7.parquet", "my_val.parquet", "x.arrow")]
+    ['train', 'Test', 'val', None]
     """
     path = Path(file)
-    known = ("train", *TEST_NAMES)
-    base = re.sub(r"-\d{5}-of-\d{5}.*", "", path.stem)
-    if base != path.stem and base != "data":
+    asked = {settings.train_split, settings.test_split} if settings else set()
+    shard = _SHARD.fullmatch(path.stem)
+    base = shard[1] if shard else path.stem
+    if base in asked:
         return base
-    words = [base, *reversed(path.parts[:-1]), *re.split(r"[-_. ]", base)]
-    return next((word for word in words if word in known), "train")
+    folders = [folder.partition("=")[2] or folder for folder in reversed(path.parts[:-1])]
+    if shard and base and base != "data" and (role_of(base) or not any(map(is_part_word, folders))):
+        return base
+    if is_part_word(base):
+        return base
+    within = next((folder for folder in folders if is_part_word(folder) or folder in asked), None)
+    return within or part_word(base)
+
+
+def _missing_shards(where: str, files: list[str], settings: DataSettings) -> tuple[str, ...]:
+    """Refuse shards of which some are missing; a line about them where the user accepts that."""
+    shards: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for file in files:
+        match = _SHARD.fullmatch(Path(file).stem)
+        if match:
+            head = str(Path(file).parent / match[1]) if match[1] else str(Path(file).parent)
+            shards[(head, match[3])].add(int(match[2]))
+    missing = []
+    for (head, total), there in shards.items():
+        gone = sorted(set(range(int(total))) - there)
+        if gone:
+            names = [f"{Path(head).name}-{number:0{len(total)}d}-of-{total}" for number in gone]
+            missing.append(f"{len(gone)} of the {int(total)} files {Path(head).name!r} ({listed(names)})")
+    if missing and settings.missing_shards is None:
+        raise UserError(
+            f"{where} lacks {'; '.join(missing)}: fetch them, or read what is there with data.missing_shards=accept"
+        )
+    return tuple(f"the data are not whole: {line} are missing" for line in missing)
+
+
+def _divided(where: str, table: Table, settings: DataSettings) -> dict[str, Table]:
+    """Parts of one table by a column that tells them, or by the folders of the files that it names."""
+    found = split_names(where, table, settings)
+    if found is not None:
+        return table.divided(found[1], f"rows where {found[0]!r} is", found[0])
+    column = image_column(where, table, settings.image_column)
+    names = folder_names(where, table, column, settings) if names_files(table, column) else None
+    return table.divided(names, "files in the folder") if names else {"train": table}
+
+
+def _check_split_column(where: str, tables: dict[str, Table], settings: DataSettings) -> None:
+    """Refuse files of one part that hold rows of another, by a column that tells the part."""
+    for name, table in tables.items():
+        found = split_names(where, table, settings)
+        strange = {row for row in found[1] if row is not None and role_of(row) != role_of(name)} if found else set()
+        if found and strange:
+            raise UserError(
+                f"{where}: the files of the part {name!r} hold rows whose column {found[0]!r} says "
+                f"{listed(sorted(strange))}; give the path of one table, or take the column out"
+            )
+
+
+def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
+    """A line about image files that no row names."""
+    named = {os.path.realpath(path) for path in named_files(parts)}
+    if not named:
+        return ()
+    tally = Tally()
+    for image in images:
+        if os.path.realpath(root / image) not in named:
+            tally.add(image)
+    return tally.said("image that no row of the table names", "images that no row of the table names")
+
+
+def named_files(parts: Parts) -> Iterator[Path]:
+    """Files that the images of a source lie in, as far as its tables name them."""
+    for part in (parts.train, parts.test):
+        if part is not None and isinstance(part.read, _Reader) and part.read.by_name:
+            yield from part.read.paths()
+
+
+def named_facts(parts: Parts) -> Iterator[FileFacts]:
+    """Those files as they are now."""
+    return (facts_of(str(path), path) for path in named_files(parts))
 
 
 def is_table(value: Any) -> bool:
@@ -92,20 +200,28 @@ def open_tables(train: Any, test: Any | None, settings: DataSettings, where: str
     """Parts of `datasets` objects: one or two Datasets, or a DatasetDict; ``where`` is the name for messages."""
     where = where or f"the {type(train).__name__}"
     if isinstance(train, dict):
-        tables = train if test is None else {**train, "test": test}
+        found = train if test is None else {**train, "test": test}
     else:
-        tables = {"train": train} if test is None else {"train": train, "test": test}
-    for part in tables.values():
+        found = {"train": train} if test is None else {"train": train, "test": test}
+    for name, part in found.items():
         if not hasattr(part, "data"):
             raise UserError(f"cannot read data from {type(part).__name__!r}; give a Dataset that is not streamed")
-    return _parts(where, {name: _dataset_table(part, Path()) for name, part in tables.items()}, settings)
+        if (getattr(part, "format", None) or {}).get("type") == "custom":
+            raise UserError(
+                f"part {name!r} of {where} has a transform, which would not be applied: give it without one, "
+                f"dataset.with_format(None), or with the transform applied by dataset.map"
+            )
+    tables = {name: _dataset_table(part, Path(), f"part {name!r} of {where}") for name, part in found.items()}
+    if len(tables) == 1 and "train" in tables:
+        tables = _divided(where, tables["train"], settings)
+    return _parts(where, tables, settings)
 
 
-def _dataset_table(dataset: Any, folder: Path) -> Table:
+def _dataset_table(dataset: Any, folder: Path, origin: str) -> Table:
     import pyarrow.dataset
 
     flat = dataset.flatten_indices() if dataset._indices is not None else dataset
-    return Table(pyarrow.dataset.dataset(flat.data.table), flat.features, folder)
+    return Table(pyarrow.dataset.dataset(flat.data.table), flat.features, folder, origin)
 
 
 def _file_table(root: Path, files: list[str]) -> Table:
@@ -114,12 +230,36 @@ def _file_table(root: Path, files: list[str]) -> Table:
     import pyarrow.dataset
 
     paths = [str(root / file) for file in files]
+    suffix = suffix_of(files[0])
     with _reading(f"the table {listed(paths)}"):
-        if paths[0].lower().endswith(".parquet"):
-            rows = pyarrow.dataset.dataset(paths, format="parquet")
+        if suffix == ".parquet":
+            hive = (
+                {"partitioning": "hive", "partition_base_dir": str(root)} if "=" in str(Path(files[0]).parent) else {}
+            )
+            rows = pyarrow.dataset.dataset(paths, format="parquet", **hive)
         else:
-            rows = pyarrow.dataset.dataset(pa.concat_tables([_arrow_table(path) for path in paths]))
-        return Table(rows, datasets.Features.from_arrow_schema(rows.schema), root)
+            rows = pyarrow.dataset.dataset(pa.concat_tables([_read_table(path, suffix) for path in paths]))
+        features = datasets.Features.from_arrow_schema(rows.schema)
+    return Table(rows, features, (root / files[0]).parent, listed(files))
+
+
+def _read_table(path: str, suffix: str) -> pa.Table:
+    import pyarrow as pa
+
+    if suffix in (".csv", ".tsv"):
+        import pandas
+
+        frame = pandas.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    if suffix == ".jsonl":
+        import pyarrow.json
+
+        return pyarrow.json.read_json(path)
+    mapped = pa.memory_map(path)
+    try:
+        return pa.ipc.open_stream(mapped).read_all()
+    except pa.ArrowInvalid:
+        return pa.ipc.open_file(mapped).read_all()
 
 
 @contextmanager
@@ -135,169 +275,120 @@ def _reading(what: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be read: {one_line(error)}") from error
 
 
-def _arrow_table(path: str) -> pa.Table:
-    import pyarrow as pa
-
-    mapped = pa.memory_map(path)
-    try:
-        return pa.ipc.open_stream(mapped).read_all()
-    except pa.ArrowInvalid:
-        return pa.ipc.open_file(mapped).read_all()
-
-
 def one_line(error: Exception) -> str:
     """The text of an error without line breaks, cut to 200 characters."""
     return " ".join(str(error).split())[:200]
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a parquet or arrow file holds its images itself, so that no file that it names can change."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        if suffix_of(path.name) == ".arrow":
+            table = _read_table(str(path), ".arrow")
+            structs = [column for column in table.columns if pa.types.is_struct(column.type)]
+            flat = [leaf for column in structs for chunk in column.chunks for leaf in chunk.flatten()]
+            return any(pa.types.is_binary(leaf.type) and not leaf.null_count for leaf in [*flat, *table.columns])
+        about = pyarrow.parquet.read_metadata(path)
+        for number in range(about.num_columns):
+            groups = [about.row_group(group).column(number) for group in range(about.num_row_groups)]
+            if groups and groups[0].physical_type == "BYTE_ARRAY" and groups[0].path_in_schema.endswith("bytes"):
+                return all(group.statistics is not None and group.statistics.null_count == 0 for group in groups)
+        kinds = about.schema.to_arrow_schema()
+        return any(pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type) for field in kinds)
+    except (OSError, ValueError, pa.ArrowException):
+        return True  # damaged: whoever opens it says so
 
 
 def _parts(where: str, tables: dict[str, Table], settings: DataSettings, available: tuple[str, ...] = ()) -> Parts:
     available = available or tuple(tables)
     train_name, test_name = choose_parts(where, list(available), settings)
     table = tables[train_name]
-    image_column = _find_column(where, table, "image", settings.image_column)
-    label_column = _find_column(where, table, "label", settings.label_column)
-    names, train = _labels(where, train_name, table, label_column, None)
-    parts = [Part(train, _reader(where, table, image_column, train_name))]
+    with _reading(f"the table of {where}"):
+        images = image_column(where, table, settings.image_column)
+        parting = {name for name in table.features if name.casefold() in ("split", "splits")}
+        taken = {images, table.split, settings.split_column, *parting}
+        column, others = label_column(where, table, settings.label_column, taken)
+    made = [_part(where, train_name, table, images, column)]
     if test_name:
         other = tables[test_name]
-        for column in (image_column, label_column):
-            if column not in other.features:
-                raise UserError(f"{where} has no column {column!r} in its {test_name!r} part; it has {_columns(other)}")
-        _, test = _labels(where, test_name, other, label_column, names)
-        parts.append(Part(test, _reader(where, other, image_column, test_name)))
-    return Parts(names, parts[0], parts[1] if test_name else None, available)
+        for needed in (images, column):
+            if needed not in other.features:
+                raise UserError(
+                    f"{where} has no column {needed!r} in its {test_name!r} part; it has {described(other)}"
+                )
+        made.append(_part(where, test_name, other, images, column))
+    labels_from = f"column {column!r}"
+    if others:
+        labels_from += f" (data.label_column chooses another: {', '.join(others[:5])})"
+    left_out = unused(available, train_name, test_name)
+    return Parts(made[0], made[1] if test_name else None, available, labels_from, left_out)
 
 
-def _columns(table: Table) -> str:
-    return ", ".join(f"{field.name} ({_type_name(table, field)})" for field in table.rows.schema)
-
-
-def _type_name(table: Table, field: Any) -> str:
-    feature = table.features[field.name]
-    return type(feature).__name__ if type(feature).__name__ in ("Image", "ClassLabel") else str(field.type)
-
-
-def _find_column(where: str, table: Table, kind: str, named: str | None) -> str:
-    candidates = _candidates(table, kind)
-    if named is not None:
-        if named not in table.features:
-            raise UserError(f"{where} has no column {named!r} (data.{kind}_column); it has {_columns(table)}")
-        if named not in _possible(table, kind):
-            raise UserError(f"column {named!r} of {where} cannot be its {kind}s; the columns are {_columns(table)}")
-        return named
-    if not candidates:
-        raise UserError(f"{where} has no column of {kind}s; it has {_columns(table)}")
-    if len(candidates) > 1:
-        raise UserError(
-            f"{where} has {len(candidates)} columns that may be its {kind}s: {', '.join(candidates)}; "
-            f"name one with data.{kind}_column=NAME"
-        )
-    return candidates[0]
-
-
-def _candidates(table: Table, kind: str) -> list[str]:
-    """Columns of the likeliest type: declared images before structs before bytes; numbered labels before text."""
-    ranks = _possible(table, kind)
-    return [name for name, rank in ranks.items() if rank == min(ranks.values())]
-
-
-def _possible(table: Table, kind: str) -> dict[str, int]:
-    rank = _image_rank if kind == "image" else _label_rank
-    ranks = {field.name: rank(table.features[field.name], field.type) for field in table.rows.schema}
-    return {name: value for name, value in ranks.items() if value is not None}
-
-
-def _image_rank(feature: Any, kind: pa.DataType) -> int | None:
-    import pyarrow.types as types
-
-    if type(feature).__name__ == "Image":
-        return 0
-    if types.is_struct(kind) and any(field.name == "bytes" and _is_bytes(field.type) for field in kind):
-        return 1
-    return 2 if _is_bytes(kind) else None
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    return types.is_binary(kind) or types.is_large_binary(kind)
-
-
-def _label_rank(feature: Any, kind: pa.DataType) -> int | None:
-    import pyarrow.types as types
-
-    if type(feature).__name__ == "ClassLabel" or types.is_integer(kind):
-        return 0
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return 1 if types.is_string(kind) or types.is_large_string(kind) else None
-
-
-def _labels(
-    where: str, part: str, table: Table, column: str, names: tuple[str, ...] | None
-) -> tuple[tuple[str, ...] | None, np.ndarray]:
-    """Class names (None for bare numbers) and labels int64 [n]; ``names`` are those of the train part."""
+def _part(where: str, name: str, table: Table, images: str, column: str) -> Part:
     with _reading(f"column {column!r} of {where}"):
-        values = table.rows.to_table(columns=[column]).column(column)
-    if values.null_count:
-        raise UserError(f"column {column!r} of {where} has {values.null_count} empty labels in its {part!r} part")
-    if _label_rank(table.features[column], values.type) == 1:
-        return _text_labels(where, part, values.to_pylist(), names)
-    labels = values.to_numpy().astype(np.int64)
-    declared = getattr(table.features[column], "names", None)
-    check_labels(where, part, labels, declared)
-    if declared and names and tuple(declared) != names:
-        return names, _matched(where, part, tuple(declared), labels, names)
-    return (tuple(declared) if declared else None), labels
+        labels = label_values(name, table, column)
+    by_name = names_files(table, images)
+    if by_name:
+        folder = base_of(table, images)
+        if folder is None:
+            first = next((str(value) for value in table.column(images).to_pylist() if value), "")
+            raise UserError(
+                f"column {images!r} of {where} names files that are not there, such as {first!r} in "
+                f"{str(table.folder)!r}; paths in a table are relative to its folder"
+            )
+        table = replace(table, folder=folder)
+        _refuse_two_labels(where, table, images, labels)
+    return Part(labels, _Reader(where, table, images, name, by_name), table.origin)
 
 
-def _text_labels(
-    where: str, part: str, values: list[str], names: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], np.ndarray]:
-    own, labels = np.unique(np.array(values, dtype=object), return_inverse=True)
-    declared = tuple(str(name) for name in own)
-    return (
-        (declared, labels.astype(np.int64))
-        if names is None
-        else (names, _matched(where, part, declared, labels, names))
-    )
+def _refuse_two_labels(where: str, table: Table, images: str, labels: Labels) -> None:
+    """A UserError for a file that two rows name with different labels."""
+    seen: dict[str, int] = {}
+    for name, label in zip(table.column(images).to_pylist(), labels.values.tolist(), strict=True):
+        if seen.setdefault(str(name), label) != label:
+            raise UserError(f"the table of {where} names the file {name!r} twice, with different labels")
 
 
-def _matched(where: str, part: str, own: tuple[str, ...], labels: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Labels of another part, whose classes are ``own``, by the train part's class names."""
-    used = [own[c] for c in np.unique(labels).tolist()]
-    unknown = [name for name in used if name not in names]
-    if unknown:
-        raise UserError(f"{where} has the label {listed(unknown)} in its {part!r} part but not in its train part")
-    table = np.array([names.index(name) if name in names else -1 for name in own], dtype=np.int64)
-    return table[labels]
+class _Reader:
+    """Reads images of rows of a table."""
 
+    def __init__(self, where: str, table: Table, column: str, part: str, by_name: bool) -> None:
+        self.where, self.table, self.column, self.part, self.by_name = where, table, column, part, by_name
 
-def _reader(where: str, table: Table, column: str, part: str) -> Callable[[np.ndarray], Iterator[tuple[str, Encoded]]]:
-    def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+    def __call__(self, rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+        wanted_rows = rows if self.table.chosen is None else self.table.chosen[rows]
         start = 0
-        for batch in _batches(where, table, column):
-            first, last = np.searchsorted(rows, [start, start + len(batch)])
-            wanted = rows[first:last]
+        for batch in self._batches():
+            first, last = np.searchsorted(wanted_rows, [start, start + len(batch)])
+            wanted = wanted_rows[first:last]
             if wanted.size:
                 for row, value in zip(wanted.tolist(), batch.take(wanted - start).to_pylist(), strict=True):
-                    yield _named(part, row, value, table.folder)
+                    yield self._named(row, value)
             start += len(batch)
+            if start > (wanted_rows[-1] if wanted_rows.size else -1):
+                return
 
-    return read
+    def paths(self) -> Iterator[Path]:
+        """The files that the rows of this part name."""
+        return (self.table.folder / str(name) for name in self.table.column(self.column).to_pylist() if name)
 
+    def _batches(self) -> Iterator[pa.Array]:
+        # Little is read ahead, so that memory holds some row groups and not the set.
+        options: dict[str, Any] = {"batch_size": ROWS_AT_ONCE, "batch_readahead": 2, "fragment_readahead": 1}
+        batches = self.table.rows.to_batches(columns=[self.column], **options)
+        with _reading(f"column {self.column!r} of {self.where}"):
+            for batch in batches:
+                yield batch.column(0)
 
-def _batches(where: str, table: Table, column: str) -> Iterator[pa.Array]:
-    # Little is read ahead, so that memory holds some row groups and not the set.
-    batches = table.rows.to_batches(columns=[column], batch_size=ROWS_AT_ONCE, batch_readahead=2, fragment_readahead=1)
-    with _reading(f"column {column!r} of {where}"):
-        for batch in batches:
-            yield batch.column(0)
-
-
-def _named(part: str, row: int, value: Any, folder: Path) -> tuple[str, Encoded]:
-    """A name for messages, and the image's bytes or file; an empty value is unreadable, which decoding finds."""
-    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    name = f"row {row} of {part!r}" + (f" ({path!r})" if path else "")
-    if content is None and path:
-        return name, folder / path
-    return name, content or b""
+    def _named(self, row: int, value: Any) -> tuple[str, Encoded]:
+        """A name for messages, and the image's bytes or file; an empty value is unreadable, which decoding finds."""
+        content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+        if isinstance(content, str):
+            content, path = None, content
+        name = f"row {row} of {self.part!r}" + (f" ({path!r})" if path else "")
+        if content is None and path:
+            return name, self.table.folder / path
+        return name, content or b""

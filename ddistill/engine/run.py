@@ -192,9 +192,9 @@ class Session:
                 f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
                 "of a pool and of the evaluation are shared out"
             )
-        for note in data.notes:
-            self.observer.note(note)
-            self.log.event("note", text=note)
+        for line in data.account.lines:
+            self.observer.note(line)
+        self.log.event("account", lines=data.account.lines)
         network = self.network()
         self.hot_path = self.choose_hot_path(network)
         with self.hot_path.on_its_threads():
@@ -544,6 +544,7 @@ class Session:
             "recipe": recipe.name,
             "method": recipe.method.name,
             "data": self.data.name,
+            "account": list(self.data.account.lines),
             "ipc": recipe.synthetic.ipc,
             "stored_images": len(synthetic.images),
             "decoded_images": len(synthetic.decoded()[0]),

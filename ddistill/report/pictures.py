@@ -9,22 +9,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ddistill.data import RealData
 from ddistill.storage import write_atomically
 from ddistill.synthetic import SyntheticSet
 
 SHOWN_PER_CLASS = 20
 SMALLEST_SIDE = 64
 GAP = 2
+NAME_LETTERS = 40
 
 
-def class_sheet(images: torch.Tensor, counts: Sequence[int], most: int | None = None, gap: int = 0) -> np.ndarray:
-    """All images on one sheet, a row per class; black where a class has fewer.
+def class_sheet(
+    images: torch.Tensor, counts: Sequence[int], most: int | None = None, gap: int = 0, blank: int = 0
+) -> np.ndarray:
+    """All images on one sheet, a row per class.
 
     Args:
         images: uint8 (n, channels, side, side), sorted by class.
         counts: images of each class.
         most: images per class that are shown; all if None.
         gap: white pixels below and to the right of each image.
+        blank: grey level, 0 to 255, of what is left of the row of a class that has fewer.
 
     Returns:
         uint8 (height, width, 3), or (height, width) for one channel.
@@ -34,9 +39,50 @@ def class_sheet(images: torch.Tensor, counts: Sequence[int], most: int | None = 
     sheet = np.full((len(counts) * step, columns * step, channels), 255, dtype=np.uint8)
     for row, (first, count) in enumerate(zip(accumulate(counts, initial=0), counts, strict=False)):
         for column in range(columns):
-            tile = images[first + column].permute(1, 2, 0).numpy() if column < count else 0
+            tile = images[first + column].permute(1, 2, 0).numpy() if column < count else blank
             sheet[row * step :, column * step :][:side, :side] = tile
     return sheet.squeeze(2) if channels == 1 else sheet
+
+
+def save_contact_sheet(data: RealData, path: Path, per_class: int = 8, most_classes: int = 100) -> int:
+    """Write a PNG of real training images as they will be used: a row for each class, its name beside it.
+
+    Args:
+        data: real images.
+        path: of the picture.
+        per_class: images of a class that are shown, from its first to its last.
+        most_classes: classes that are shown, the first ones.
+
+    Returns:
+        The number of classes that are shown.
+    """
+    from PIL import Image, ImageDraw
+
+    classes = min(data.num_classes, most_classes)
+    counts = [min(per_class, count) for count in data.class_counts[:classes].tolist()]
+    chosen = [
+        np.linspace(start, end - 1, count).round().astype(np.int64)
+        for start, end, count in zip(data.class_offsets.tolist(), data.class_offsets[1:].tolist(), counts, strict=False)
+    ]
+    images = data.train.images[torch.from_numpy(np.concatenate(chosen))]
+    sheet = Image.fromarray(class_sheet(images, counts, gap=GAP, blank=255)).convert("RGB")
+    zoom = max(1, -(-SMALLEST_SIDE // data.size))
+    if zoom > 1:
+        sheet = sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+    elif data.size > 2 * SMALLEST_SIDE:
+        shrink = 2 * SMALLEST_SIDE / data.size
+        sheet = sheet.resize((round(sheet.width * shrink), round(sheet.height * shrink)), Image.Resampling.BOX)
+    whole = data.class_names[:classes]
+    names = [name if len(name) <= NAME_LETTERS else f"{name[: NAME_LETTERS - 3]}..." for name in whole]
+    pen = ImageDraw.Draw(sheet)
+    margin = GAP + max(round(pen.textlength(name)) for name in names) + 3 * GAP
+    page = Image.new("RGB", (margin + sheet.width, GAP + sheet.height), (255, 255, 255))
+    page.paste(sheet, (margin, GAP))
+    pen, step = ImageDraw.Draw(page), sheet.height / classes
+    for row, name in enumerate(names):
+        pen.text((GAP, GAP + round((row + 0.5) * step)), name, fill=(0, 0, 0), anchor="lm")
+    write_atomically(path, lambda temporary: page.save(temporary, format="PNG"))
+    return classes
 
 
 def save_grid(synthetic: SyntheticSet, path: Path, per_class: int = SHOWN_PER_CLASS) -> None:

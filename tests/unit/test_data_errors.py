@@ -36,7 +36,8 @@ def refused(source, *words: str, **settings) -> str:
 
 
 def table(path: Path, labels, **columns) -> Path:
-    images = [{"bytes": png(i), "path": None} for i in range(len(labels))]
+    count = len(labels or next(iter(columns.values())))
+    images = [{"bytes": png(i), "path": None} for i in range(count)]
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"image": images, "label": labels, **columns}
     pa.parquet.write_table(pa.table({name: value for name, value in content.items() if value is not None}), path)
@@ -81,8 +82,8 @@ def test_missing_path(source):
 
 
 def test_file_of_another_kind(tmp_path):
-    (tmp_path / "data.csv").write_text("a,b")
-    refused(tmp_path / "data.csv", "data.csv", ".arrow, .parquet")
+    (tmp_path / "data.txt").write_text("a,b")
+    refused(tmp_path / "data.txt", "data.txt", ".arrow, .csv, .jsonl, .parquet, .tsv")
 
 
 def test_hub_out_of_reach(monkeypatch):
@@ -247,8 +248,10 @@ def test_no_label_column(tmp_path):
 
 
 def test_two_label_columns(tmp_path):
-    path = table(tmp_path / "t.parquet", [0, 1], coarse=[0, 1])
-    refused(path, "label, coarse", "data.label_column=NAME", test_fraction=0.2)
+    path = table(tmp_path / "t.parquet", None, fine=[0, 1, 0, 1], coarse=[0, 0, 1, 1])
+    refused(path, "fine, coarse", "data.label_column=NAME", test_fraction=0.2)
+    path = table(tmp_path / "t.parquet", [0, 1, 0, 1], target=[0, 0, 1, 1])
+    refused(path, "label, target", "data.label_column=NAME", test_fraction=0.2)
 
 
 def test_two_image_columns(tmp_path):
@@ -291,11 +294,11 @@ def test_test_label_that_train_lacks(tmp_path):
     refused(parts(tmp_path / "n", [0, 0, 1, 1], [0, 5]), "label 5", "test part")
     root = table(tmp_path / "s" / "train.parquet", ["cat", "cat", "dog", "dog"]).parent
     table(root / "test.parquet", ["cat", "emu"])
-    refused(root, "'emu'", "'test'")
+    refused(root, "'emu'", "test part")
 
 
 def test_empty_labels(tmp_path):
-    refused(parts(tmp_path, [0, 1, None], [0]), "1 empty labels", "'label'", "'train'")
+    refused(parts(tmp_path, [0, 1, None], [0]), "1 empty labels", "train part", "data.classes")
 
 
 def test_damaged_table(tmp_path):
@@ -350,16 +353,17 @@ GOOD = torch.zeros(3, 4, 4)
     [
         ((torch.full((3, 4, 4), float("nan")), 0), ["not finite"]),
         ((torch.full((3, 4, 4), float("inf")), 0), ["not finite"]),
-        ((GOOD - 1, 0), ["-1", "[0, 1]", "not normalised"]),
-        ((GOOD + 255, 0), ["255", "[0, 1]"]),
-        ((GOOD.long() + 256, 0), ["256", "0 to 255"]),
+        ((GOOD - 1, 0), ["-1", "[0, 1]", "not normalised", "data.value_range=[LOW, HIGH]"]),
+        ((GOOD + 2, 0), ["2", "[0, 1]", "data.value_range=[LOW, HIGH]"]),
+        ((GOOD + 256, 0), ["256", "[0, 1]"]),
         ((GOOD.to(torch.complex64), 0), ["complex64"]),
-        ((torch.zeros(5, 4, 4), 0), ["[5, 4, 4]", "[channels, height, width]"]),
-        ((np.zeros((3, 4, 5), np.uint8), 0), ["[3, 4, 5]", "[height, width, channels]"]),
+        ((torch.zeros(5, 4, 6), 0), ["[5, 4, 6]", "[channels, height, width]"]),
+        ((np.zeros((5, 4, 6), np.uint8), 0), ["[5, 4, 6]", "[height, width, channels]"]),
         ((torch.zeros(3, 0, 4), 0), ["[3, 0, 4]"]),
         (("a.png", 0), ["'str'", "Pillow image"]),
         ((GOOD, 0.5), ["0.5", "whole number"]),
-        ((GOOD, torch.tensor(1.0)), ["whole number"]),
+        ((GOOD, torch.tensor(1.5)), ["whole number"]),
+        ((GOOD, [0, 1]), ["2 labels in one"]),
         ((GOOD, "cat"), ["'cat'", "whole number"]),
         ((GOOD, True), ["True", "whole number"]),
         ({"image": GOOD, "label": 0}, ["'dict'", "(image, label)"]),
@@ -367,9 +371,10 @@ GOOD = torch.zeros(3, 4, 4)
     ],
 )
 def test_bad_item(item, words):
-    dataset = Items((GOOD, 0), (GOOD, 1), item)
-    refused(dataset, "item 2 of the train data set", *words, test_fraction=0.2)
-    refused((Items((GOOD, 0), (GOOD, 1)), dataset), "item 2 of the test data set", *words)
+    good = [(GOOD, 0), (GOOD, 0), (GOOD, 1), (GOOD, 1)]
+    dataset = Items(*good, item)
+    refused(dataset, "item 4 of the train data set", *words, test_fraction=0.2)
+    refused((Items(*good), dataset), "item 4 of the test data set", *words)
 
 
 def test_label_beyond_the_class_names():
@@ -386,7 +391,7 @@ def test_damaged_pillow_image():
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "png")
     items = [(Image.open(io.BytesIO(png(i))), i % 2) for i in range(4)]
     items.append((Image.open(io.BytesIO(buffer.getvalue()[:120])), 0))
-    refused(Items(*items), "1 of 5 train images", "4 of the train part", test_fraction=0.2)
+    refused(Items(*items), "1 of 5 train images", "item 4 of the train data set", test_fraction=0.2)
 
 
 def test_validation_that_holds_nothing_out(tmp_path):

@@ -411,7 +411,8 @@ def test_unreadable_images_can_be_skipped(tmp_path):
     (root / "train" / "bird" / "2.png").write_bytes(b"not an image")
     data = load_data(root, DataSettings(skip_unreadable=True))
     assert data.class_counts.tolist() == [5, 4, 5]
-    assert "1 of 15 train images cannot be read and were left out: 'train/bird/2.png'" in data.notes
+    reason = "it is no image that Pillow can read"
+    assert f"left out: 1 of 15 train images cannot be read: 'train/bird/2.png' ({reason})" in data.notes
     assert data.class_images(0)[:, 2, 0, 0].tolist() == [0, 1, 3, 4, 5]
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from ddistill.data import KNOWN_SETS, DataSettings, class_batches, epoch_batches, short_names, subset_classes
 from ddistill.data.facts import known_name
 from ddistill.data.images import Unreadable, decode, decode_part
-from ddistill.data.labels import as_label, held_out, listed
+from ddistill.data.labels import NoLabelError, as_label, held_out, listed
 from ddistill.data.real_data import channel_statistics
 from ddistill.data.tables import part_name
 from ddistill.randomness import generator
@@ -151,7 +151,7 @@ def test_parts_keep_positions_over_many_chunks():
     part = decode_part(((str(i), image) for i, image in enumerate(images)), positions, size=None, channels=None)
     assert part.pixels[positions, 0, 0, 0].tolist() == [i % 256 for i in range(500)]
     assert part.readable.all()
-    assert (part.grey, part.colour, part.resized) == (500, 0, 0)
+    assert (part.grey, part.colour, part.marks) == (500, 0, {})
 
 
 def test_colour_that_comes_late_makes_all_images_rgb():
@@ -191,12 +191,24 @@ def test_held_out_leaves_two_of_each_class(fraction):
         (torch.tensor(3), 3),
         (torch.tensor([3]), 3),
         (np.array(3), 3),
-        (3.0, None),
-        (True, None),
+        (3.0, 3),
+        (True, True),
+        ("cat", "cat"),
+        (["cat"], "cat"),
+        (np.array([2.0]), 2),
+        (float("nan"), None),
+        (None, None),
     ],
 )
 def test_as_label(value, label):
     assert as_label(value) == label
+    assert type(as_label(value)) is type(label)
+
+
+@pytest.mark.parametrize("value", [0.5, [0, 1], [], b"cat", torch.tensor([0.0, 1.0]), 1j])
+def test_no_label(value):
+    with pytest.raises(NoLabelError):
+        as_label(value)
 
 
 def test_listed():
@@ -211,7 +223,10 @@ def test_listed():
         ("data/validation-00001-of-00009-ab12.parquet", "validation"),
         ("unsup-00000-of-00001.parquet", "unsup"),
         ("test/data-00000-of-00001.arrow", "test"),
-        ("pets.parquet", "train"),
+        ("pets.parquet", None),
+        ("Testing.csv", "Testing"),
+        ("split=dev/part-0.parquet", "dev"),
+        ("contest.parquet", None),
         ("valid.parquet", "valid"),
         ("pets-test.parquet", "test"),
     ],

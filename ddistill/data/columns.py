@@ -1,0 +1,287 @@
+"""Which column of a table holds the images, the labels and the parts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddistill.data.labels import Labels, labels_of, listed, text_labels
+from ddistill.data.settings import DataSettings
+from ddistill.data.splits import SPLIT_COLUMNS, is_part_word, refuse_unknown, role_of
+from ddistill.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "fine_label")
+FILE_NAMES = {"file", "filename", "filepath", "path", "image", "img"} | {
+    f"{of}_{what}" for of in ("file", "image", "img") for what in ("name", "path", "file")
+}
+LOOKED_AT = 20
+"""Rows whose files are looked for, to tell whether a column of text names files."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one part.
+
+    Attributes:
+        rows: a pyarrow data set.
+        features: what each column means.
+        folder: where relative paths of images start, for columns that hold paths in place of bytes.
+        origin: in words, where it came from.
+        chosen: rows of this part, int64 ascending; None: all.
+        split: the column that tells the part of each row, where one did.
+    """
+
+    rows: Any
+    features: Any
+    folder: Path
+    origin: str
+    chosen: np.ndarray | None = None
+    split: str | None = None
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """The values of a column in the rows of this part."""
+        values = self.rows.to_table(columns=[name]).column(name)
+        return values if self.chosen is None else values.take(self.chosen)
+
+    def divided(self, names: list[str | None], how: str, split: str | None = None) -> dict[str, Table]:
+        """Tables by the name of each row's part, as ``how`` says in words or the column ``split`` tells."""
+        places = np.arange(len(names)) if self.chosen is None else self.chosen
+        index = np.array(names, dtype=object)
+        return {
+            name: replace(self, chosen=places[index == name], origin=f"{self.origin}, {how} {name!r}", split=split)
+            for name in dict.fromkeys(name for name in names if name is not None)
+        }
+
+
+def described(table: Table) -> str:
+    """Names and types of all columns."""
+    return ", ".join(f"{field.name} ({_type_name(table, field)})" for field in table.rows.schema)
+
+
+def _type_name(table: Table, field: Any) -> str:
+    feature = table.features[field.name]
+    return type(feature).__name__ if type(feature).__name__ in ("Image", "ClassLabel") else str(field.type)
+
+
+def image_column(where: str, table: Table, named: str | None) -> str:
+    """The column of images, or of their file names: declared images before structs before bytes before names."""
+    ranks = {field.name: _image_rank(table, field) for field in table.rows.schema}
+    possible = {name: rank for name, rank in ranks.items() if rank is not None}
+    if named is not None:
+        fits = named in possible or (named in table.features and _is_text(table.rows.schema.field(named).type))
+        _check_named(where, table, "image", named, fits)
+        return named
+    candidates = [name for name, rank in possible.items() if rank == min(possible.values())]
+    return _the_only("images", "image_column", where, table, candidates)
+
+
+def _check_named(where: str, table: Table, kind: str, named: str, fits: bool) -> None:
+    if named not in table.features:
+        raise UserError(f"{where} has no column {named!r} (data.{kind}_column); it has {described(table)}")
+    if not fits:
+        raise UserError(f"column {named!r} of {where} cannot be its {kind}s; the columns are {described(table)}")
+
+
+def _the_only(what: str, option: str, where: str, table: Table, candidates: list[str]) -> str:
+    if not candidates:
+        raise UserError(f"{where} has no column of {what}; it has {described(table)}; name it with data.{option}=NAME")
+    if len(candidates) > 1:
+        raise UserError(
+            f"{where} has {len(candidates)} columns that may be its {what}: {', '.join(candidates)}; "
+            f"name one with data.{option}=NAME"
+        )
+    return candidates[0]
+
+
+def _image_rank(table: Table, field: Any) -> int | None:
+    import pyarrow.types as types
+
+    if type(table.features[field.name]).__name__ == "Image":
+        return 0
+    if types.is_struct(field.type) and any(part.name == "bytes" and _is_bytes(part.type) for part in field.type):
+        return 1
+    if _is_bytes(field.type):
+        return 2
+    if not _is_text(field.type):
+        return None
+    name = field.name.casefold()
+    if name == "file_name":
+        return 3
+    return 4 if (name in FILE_NAMES or name.endswith("file_name")) and base_of(table, field.name) else None
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def base_of(table: Table, column: str) -> Path | None:
+    """The folder in which the files that a column names lie: that of the table, or the only one beside it."""
+    names = [str(name) for name in table.rows.head(LOOKED_AT, columns=[column]).column(column).to_pylist() if name]
+    if not names:
+        return None
+    if any((table.folder / name).exists() for name in names):
+        return table.folder
+    beside = sorted(path for path in table.folder.iterdir() if path.is_dir()) if table.folder.is_dir() else []
+    holders = [folder for folder in beside if any((folder / name).exists() for name in names)]
+    if len(holders) > 1:
+        raise UserError(
+            f"the file {names[0]!r} that column {column!r} names lies in several folders of {str(table.folder)!r}: "
+            f"{listed(folder.name for folder in holders)}; write the folder into the column"
+        )
+    return holders[0] if holders else None
+
+
+def names_files(table: Table, column: str) -> bool:
+    """Whether a column of images holds names of files in place of bytes."""
+    return _is_text(table.rows.schema.field(column).type)
+
+
+def label_column(
+    where: str, table: Table, named: str | None, taken: Iterable[str | None]
+) -> tuple[str, tuple[str, ...]]:
+    """The column of labels, and others that could have been it; ``taken`` are columns of other use.
+
+    Raises:
+        UserError: there is none, or several may be meant.
+    """
+    ranks = {
+        field.name: rank
+        for field in table.rows.schema
+        if field.name not in taken and (rank := _label_rank(table, field)) is not None
+    }
+    if named is not None:
+        _check_named(where, table, "label", named, named in ranks)
+        return named, ()
+    index = _index_columns(table.rows.schema)
+    called = [name for name in table.rows.schema.names if name.casefold() in LABEL_NAMES and name not in taken]
+    likely = called or [name for name in ranks if name not in index]
+    declared = [name for name in likely if ranks.get(name) == 0]
+    likely = declared or likely
+    if len(likely) > 1 and not (called or declared):
+        likely = [name for name in likely if _may_group(table, name)] or likely
+    column = _the_only("labels", "label_column", where, table, likely)
+    if column not in ranks:
+        kind = table.rows.schema.field(column).type
+        raise UserError(
+            f"column {column!r} of {where} is of the type {kind}, of which there is no label to be made; name another "
+            f"with data.label_column=NAME: {described(table)}"
+        )
+    others = [name for name in ranks if name != column and name not in index and _may_group(table, name)]
+    return column, tuple(others)
+
+
+def _label_rank(table: Table, field: Any) -> int | None:
+    """0 for declared classes, 1 for other columns whose values can be labels, None for the rest."""
+    import pyarrow.types as types
+
+    kind = field.type
+    if type(table.features[field.name]).__name__ == "ClassLabel":
+        return 0
+    if types.is_integer(kind) or types.is_boolean(kind) or _is_text(kind):
+        return 1
+    if types.is_floating(kind) or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        some = table.rows.head(1000, columns=[field.name]).column(field.name)
+        try:
+            labels_of(some.to_pylist())
+        except UserError:
+            return None
+        return 1
+    return None
+
+
+def _may_group(table: Table, column: str) -> bool:
+    """Whether a column's values come again, as those of classes do and those of names and numbers of images do not."""
+    try:
+        labels = label_values("", table, column)
+    except UserError:
+        return False
+    return len(np.unique(labels.values)) <= max(1, len(labels) // 2)
+
+
+def _index_columns(schema: pa.Schema) -> set[str]:
+    """Columns that pandas wrote as the index of its rows."""
+    found = {name for name in schema.names if re.fullmatch(r"__index_level_\d+__|Unnamed: \d+", name)}
+    try:
+        about = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        return found | {name for name in about.get("index_columns", ()) if isinstance(name, str)}
+    except (ValueError, AttributeError, TypeError):
+        return found
+
+
+def label_values(part: str, table: Table, column: str) -> Labels:
+    """Labels of a part from a column of any type that can hold them."""
+    import pyarrow.types as types
+
+    values = table.column(column)
+    names = getattr(table.features[column], "names", None)
+    if types.is_integer(values.type):
+        import pyarrow.compute
+
+        filled = pyarrow.compute.fill_null(values.cast("int64"), int(np.iinfo(np.int64).min))
+        return Labels(filled.to_numpy().astype(np.int64), tuple(names) if names else None)
+    if _is_text(values.type):
+        return text_labels(values.to_pylist())
+    return labels_of(values.to_pylist(), f"row {{}} of the {part!r} part")
+
+
+def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, list[str | None]] | None:
+    """The column that tells parts and the part's name for each row; None where there is no such column."""
+    named = settings.split_column
+    if named is not None and named not in table.features:
+        raise UserError(f"{where} has no column {named!r} (data.split_column); it has {described(table)}")
+    asked = {settings.train_split, settings.test_split} - {None}
+    for column in [named] if named else [name for name in table.rows.schema.names if name.casefold() in SPLIT_COLUMNS]:
+        kind, feature = table.rows.schema.field(column).type, table.features[column]
+        names = getattr(feature, "names", None)
+        if not (named or names or _is_text(kind)):
+            continue
+        values = [None if value is None else str(value) for value in table.column(column).to_pylist()]
+        if names:
+            values = [names[int(value)] if value is not None else None for value in values]
+        different = list(dict.fromkeys(values))
+        known = [name for name in different if name is not None and (role_of(name) or name in asked)]
+        if not known and not named and column.casefold() != "split":
+            continue
+        if not known:
+            shown = listed(sorted(map(str, different)), 6)
+            raise UserError(
+                f"column {column!r} of {where} has the values {shown}, of which none is a word such as train or test; "
+                f"name the parts with data.train_split=VALUE and data.test_split=VALUE"
+            )
+        unknown = ["(empty)" if name is None else name for name in different if name not in known]
+        refuse_unknown(where, f"value{'s' if len(unknown) > 1 else ''} of column {column!r}", unknown, known, settings)
+        return column, values
+    return None
+
+
+def folder_names(where: str, table: Table, column: str, settings: DataSettings) -> list[str | None] | None:
+    """The part's name for each row by the folders in the names of its files; None where no folder is named for one."""
+    asked = {settings.train_split, settings.test_split}
+    found: list[str | None] = []
+    for name in table.column(column).to_pylist():
+        folders = PurePosixPath(str(name).replace("\\", "/")).parts[:-1]
+        found.append(next((folder for folder in folders if is_part_word(folder) or folder in asked), None))
+    if not any(found):
+        return None
+    if not all(found):
+        known = {name for name in found if name}
+        refuse_unknown(where, "files in no folder of a part in column", [column], known, settings)
+    return found
