@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def here(tmp_path, monkeypatch) -> Path:
     ],
 )
 def test_what_is_written_as_a_path_is_the_folder_there_whatever_sets_are_known(here, folder, written):
+    shutil.rmtree(here / "Own")  # beside the parts of the working folder it would be a part itself
     root = pictures(here / folder, level=77)
     data = load_data(written.format(here=here))
     assert data.class_names == ("dark", "light")
