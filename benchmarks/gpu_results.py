@@ -27,8 +27,8 @@ from ddistill.config import Recipe
 from ddistill.data import RealData
 from ddistill.engine import Observer
 from ddistill.errors import UserError
-from ddistill.reproduce import SCALES, Cell, Result, Sources, Store, cells_of, run_cell
-from ddistill.reproduce.runs import cell_key, run_folder
+from ddistill.reproduce import SCALES, Cell, Result, Sources, Store, cells_of
+from ddistill.reproduce.runs import cell_key, run_cell, run_folder
 from ddistill.training import keep_freed_memory
 
 SPEEDUPS = (5, 10, 20)

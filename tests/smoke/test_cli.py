@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ddistill.cli import app
+from ddistill.networks import NETWORKS
 
 TINY = [
     *("--set", "network.width=8", "--set", "budget.outer_steps=2", "--set", "budget.speedup=1"),
@@ -103,6 +106,46 @@ def test_evaluate_puts_several_networks_into_one_table(finished):
         assert network in result.stdout
 
 
+def test_a_network_that_fails_does_not_take_the_others_results_with_it(finished, monkeypatch):
+    def failing(num_classes, channels, size):
+        class Failing(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(size * size, num_classes)
+
+            def forward(self, x):
+                if self.training:
+                    raise RuntimeError("no such operation")
+                return self.layer(x.flatten(1))
+
+        return Failing()
+
+    monkeypatch.setitem(NETWORKS, "failing", failing)
+    words = ["evaluate", str(finished), "--repeats", "1", "--epochs", "1"]
+    several = ["--network", "failing", "--network", "mlp"]
+    result = CliRunner().invoke(app, [*words, *several])
+    assert result.exit_code == 1
+    assert re.search(r"mlp\s.*\d+\.\d", result.stdout)
+    assert "not evaluated: failing (RuntimeError: no such operation)" in result.stderr
+    for name in set(NETWORKS) - {"convnet", "mlp", "failing"}:
+        monkeypatch.delitem(NETWORKS, name)
+    assert CliRunner().invoke(app, [*words, "--network", "all"]).exit_code == 1
+
+
+def test_the_command_lets_threads_wait_passively_unless_the_user_chose():
+    code = "import os, ddistill.cli as cli; cli.app = lambda: print(os.environ.get('OMP_WAIT_POLICY')); cli.main()"
+    for chosen, expected in (
+        ({}, "passive"),
+        ({"OMP_WAIT_POLICY": "active"}, "active"),
+        ({"GOMP_SPINCOUNT": "9"}, "None"),
+    ):
+        names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+        environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
+        words = [sys.executable, "-c", code]
+        shown = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert shown.strip() == expected
+
+
 def test_evaluate_refuses_a_network_before_it_trains_another(finished):
     words = ["evaluate", str(finished / "distilled"), "--network", "mlp", "--network"]
     for network, message in (("resnet_ap", "at least 16 px, got 8"), ("resnet19", "did you mean resnet18")):
@@ -144,6 +187,18 @@ MISTAKES = {
     "infinite": (["distill", "digits", "--set", "method.image_lr=.inf"], ["method.image_lr", "finite"]),
     "network": (["distill", "digits", "--set", "network.name=convnot"], ["'convnot'", "convnet"]),
     "networks": (["distill", "digits", "--networks", "pond"], ["'pond'", "pool"]),
+    "a network without convolutions": (
+        ["distill", "digits", "--set", "network.name=mlp"],
+        ["'mlp'", "idc", "four dimensions", "method.distance=cosine"],
+    ),
+    "a network that is not differentiated twice": (
+        ["distill", "digits", "--set", "network.name=vit", "--set", "synthetic.factor=1"],
+        ["'vit'", "idc", "derivative"],
+    ),
+    "an option that another network has": (
+        ["distill", "digits", "--recipe", "dc", "--set", "network.name=mlp", "--set", "network.depth=2"],
+        ["'mlp'", "network.depth", "it takes network.width"],
+    ),
     "data": (["distill", "digitz"], ["'digitz'", "digits"]),
     "data path": (["distill", "./nowhere"], ["./nowhere"]),
     "ipc 0": (["distill", "digits", "--ipc", "0"], ["ipc", "at least 1", "0"]),
