@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 
 import torch
 from torch import nn
@@ -15,11 +16,11 @@ from torch.nn import functional as F
 
 from ddistill.augment import NO_AUGMENTATION
 from ddistill.config import Recipe
-from ddistill.data import RealData, epoch_batches
+from ddistill.data import RealData
 from ddistill.errors import UserError
 from ddistill.model_augmentation import NetworkFactory, load_into
 from ddistill.randomness import generator
-from ddistill.training import Source, choose_hot_path, predict_accuracy, training_work
+from ddistill.training import Source, choose_hot_path, predict_accuracy, train_epochs, training_work
 
 DEFAULT_EPOCHS = (0, 1, 2, 4, 8)
 OnEpoch = Callable[[int, int], None]
@@ -89,15 +90,11 @@ def gradients_by_age(
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=hot_path.precision)
     trainer = factory.trainer()
     load_into(trainer.module, factory.build("gradients by age", seed).state_dict())
-    batch, count = getattr(recipe.method, "real_batch", 64), len(source.labels)
-    found = []
-    for epoch in range(ages[-1] + 1):
-        if epoch:
-            draws = generator(seed, "gradients by age", epoch)
-            order = epoch_batches(count, min(recipe.training.batch, count), factory.steps_per_epoch(), draws)
-            trainer.run(list(order.to(place)), draws)
-            if on_epoch:
-                on_epoch(epoch, ages[-1])
+    batch, found = getattr(recipe.method, "real_batch", 64), []
+    draws = lambda epoch: generator(seed, "gradients by age", epoch + 1)  # noqa: E731
+    for epoch in chain([0], train_epochs(trainer, ages[-1], draws, filled=True)):
+        if epoch and on_epoch:
+            on_epoch(epoch, ages[-1])
         if epoch in ages:
             gradients = class_gradients(trainer.module, source, data, batch, rounds, seed)
             found.append(_look(gradients, epoch, predict_accuracy(trainer.module, test)))

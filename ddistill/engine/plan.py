@@ -292,9 +292,8 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
         trainer = Trainer(module, source, settings.training, precision=hot.eager)
         draws = torch.Generator().manual_seed(0)
 
-        def epoch(_: int, trainer: Trainer = trainer, count: int = len(labels), draws: torch.Generator = draws) -> None:
-            order = torch.randperm(count, generator=draws).to(device)
-            trainer.run(order.split(trainer.settings.batch), draws)
+        def epoch(_: int, trainer: Trainer = trainer, draws: torch.Generator = draws) -> None:
+            trainer.run_epoch(draws)
 
         test = Source.of(data.test.images, data.test.labels, one, device)
         testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]

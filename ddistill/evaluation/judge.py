@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, predict_accuracy, step_decay
+from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, predict_accuracy, train_epochs
 from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
 
 OnEpoch = Callable[[int, int], None]
@@ -83,15 +85,10 @@ class Judge:
         self.module.load_state_dict(self._first_weights(repeat))
         self.trainer.source = self._source(repeat)
         self.trainer.restart()
-        training = f"{self.name} {repeat}"
-        first = self.unfinished.resume(training, self.trainer) if self.unfinished else 0
-        for epoch in range(first, self.epochs):
-            batches, draws = self._batches(repeat, epoch)
-            self.trainer.run(batches, draws, [step_decay(self.training.lr, self.epochs, epoch)] * len(batches))
+        draws = partial(generator, self.seed, "evaluation epoch", repeat)
+        for done in self._train(self.trainer, draws, f"{self.name} {repeat}"):
             if self.on_epoch:
-                self.on_epoch(repeat * self.epochs + epoch + 1, self.repeats * self.epochs)
-            if self.unfinished:
-                self.unfinished.keep(training, epoch + 1, self.trainer)
+                self.on_epoch(repeat * self.epochs + done, self.repeats * self.epochs)
         return predict_accuracy(self.module, self.test)
 
     def _together(self, repeats: Sequence[int]) -> list[float]:
@@ -103,16 +100,13 @@ class Judge:
             compiled=self.compiled,
             precision=self.precision,
         )
-        training = f"{self.name} {', '.join(map(str, repeats))}"
-        first = self.unfinished.resume(training, group) if self.unfinished else 0
-        for epoch in range(first, self.epochs):
-            drawn = [self._batches(repeat, epoch) for repeat in repeats]
-            draws = [self.trainer.draw(len(batches), len(batches[0]), source) for batches, source in drawn]
-            group.run([batches for batches, _ in drawn], draws, step_decay(self.training.lr, self.epochs, epoch))
+
+        def draws(epoch: int) -> list[torch.Generator]:
+            return [generator(self.seed, "evaluation epoch", repeat, epoch) for repeat in repeats]
+
+        for done in self._train(group, draws, f"{self.name} {', '.join(map(str, repeats))}"):
             if self.on_epoch:
-                self.on_epoch(len(repeats) * (epoch + 1), len(repeats) * self.epochs)
-            if self.unfinished:
-                self.unfinished.keep(training, epoch + 1, group)
+                self.on_epoch(len(repeats) * done, len(repeats) * self.epochs)
         accuracies = []
         for number in range(len(repeats)):
             self.module.load_state_dict(group.weights(number))
@@ -127,8 +121,5 @@ class Judge:
         shape = (self.classes, images.shape[1], images.shape[-1])
         return build_network(self.network, *shape, self.seed, "evaluation", repeat).state_dict()
 
-    def _batches(self, repeat: int, epoch: int) -> tuple[Sequence[torch.Tensor], torch.Generator]:
-        """Positions of an epoch's mini-batches, and what their augmentation is drawn from."""
-        draws = generator(self.seed, "evaluation epoch", repeat, epoch)
-        labels = self._source(repeat).labels
-        return torch.randperm(len(labels), generator=draws).to(labels.device).split(self.training.batch), draws
+    def _train(self, trainer: Trainer | SideBySide, draws: Callable[[int], Any], name: str) -> Iterator[int]:
+        return train_epochs(trainer, self.epochs, draws, decay=True, unfinished=self.unfinished, name=name)

@@ -244,11 +244,7 @@ class Trainer:
 
     def draw(self, steps: int, images: int, generator: torch.Generator) -> TrainingDraws:
         """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the device."""
-        device, side = self.source.device, self.source.images.shape[-1]
-        return TrainingDraws(
-            draw_augment(self.settings.augment, steps, images, generator).to(device),
-            draw_cutmix(self.settings.cutmix, steps, images, side, generator).to(device),
-        )
+        return draw_training(self.settings, self.source, steps, images, generator)
 
     def run(
         self,
@@ -293,13 +289,8 @@ class Trainer:
             lr: learning rate; the settings' by default.
             filled: fill the last mini-batch from a further pass, else it is smaller.
         """
-        total = len(self.source.labels)
-        batch = min(self.settings.batch, total)
-        steps = -(-total // batch)
-        drawn = epoch_batches(total, batch, steps, draws) if filled else torch.randperm(total, generator=draws)
-        order = drawn.to(self.source.images.device)
-        batches = order.unbind() if filled else order.split(batch)
-        self.run(batches, draws, [self.settings.lr if lr is None else lr] * steps)
+        batches = epoch_order(self.source, self.settings.batch, draws, filled=filled)
+        self.run(batches, draws, [self.settings.lr if lr is None else lr] * len(batches))
 
     def _step_in_place(
         self,
@@ -382,6 +373,31 @@ class Trainer:
 
         gradients: Gradients = self.grad_and_value(loss)(parameters)
         return gradients
+
+
+def draw_training(
+    settings: TrainingSettings, source: Source, steps: int, images: int, generator: torch.Generator
+) -> TrainingDraws:
+    """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the source's device."""
+    augment = draw_augment(settings.augment, steps, images, generator)
+    mix = draw_cutmix(settings.cutmix, steps, images, source.images.shape[-1], generator)
+    return TrainingDraws(augment.to(source.device), mix.to(source.device))
+
+
+def epoch_order(source: Source, batch: int, draws: torch.Generator, *, filled: bool) -> Sequence[torch.Tensor]:
+    """Positions of the mini-batches of one shuffled pass, where the images are.
+
+    Args:
+        source: what is passed over.
+        batch: images in a mini-batch, at most.
+        draws: of the order.
+        filled: fill the last mini-batch from a further pass, else it is smaller.
+    """
+    total, device = len(source.labels), source.images.device
+    batch = min(batch, total)
+    if filled:
+        return epoch_batches(total, batch, -(-total // batch), draws).to(device).unbind()
+    return torch.randperm(total, generator=draws).to(device).split(batch)
 
 
 @torch.no_grad()

@@ -17,7 +17,16 @@ from torch.func import grad_and_value
 from ddistill.augment import Pipeline
 from ddistill.networks import couples_batch
 from ddistill.training.compilation import maybe_compile
-from ddistill.training.loop import Source, TrainingDraws, TrainingSettings, descend, mixed_batch, mixed_loss
+from ddistill.training.loop import (
+    Source,
+    TrainingDraws,
+    TrainingSettings,
+    descend,
+    draw_training,
+    epoch_order,
+    mixed_batch,
+    mixed_loss,
+)
 from ddistill.training.precision import Forward, Resolved
 
 Tensors = dict[str, torch.Tensor]
@@ -98,6 +107,19 @@ class SideBySide:
             ]
             images, labels, partner_labels, share = (torch.stack(parts) for parts in zip(*inputs, strict=True))
             self._step(images, labels, partner_labels, share, rate, self.parameters, self.momenta)
+
+    def run_epoch(self, draws: Sequence[torch.Generator], lr: float, *, filled: bool = False) -> None:
+        """One SGD step of all networks per mini-batch of one shuffled pass over their sources.
+
+        Args:
+            draws: of each network, the order, then augmentation and CutMix.
+            lr: learning rate.
+            filled: fill the last mini-batch from a further pass, else it is smaller.
+        """
+        own = list(zip(self.sources, draws, strict=True))
+        batches = [epoch_order(source, self.settings.batch, random, filled=filled) for source, random in own]
+        steps, most = len(batches[0]), len(batches[0][0])
+        self.run(batches, [draw_training(self.settings, source, steps, most, random) for source, random in own], lr)
 
     def _update(
         self,

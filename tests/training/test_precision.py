@@ -9,7 +9,7 @@ from torch.func import grad
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from ddistill.methods.cafe import Layers
+from ddistill.methods import Through
 from ddistill.networks import NETWORKS, ConvNet, NetworkSettings, build_network
 from ddistill.training import Forward, trial_fault
 
@@ -115,8 +115,8 @@ def test_every_network_trains_in_bfloat16(name):
 
 
 def test_a_list_of_maps_comes_back_as_float32():
-    module = Layers(ConvNet(CLASSES, size=SIDE, width=8))
-    maps = Forward(module, "bf16")(dict(module.named_parameters()), torch.rand(2, 3, SIDE, SIDE))
+    network = ConvNet(CLASSES, size=SIDE, width=8)
+    maps = Through(network, "layers", "bf16")(dict(network.named_parameters()), torch.rand(2, 3, SIDE, SIDE))
     assert len(maps) == 4
     assert {one.dtype for one in maps} == {torch.float32}
 
