@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddistill.errors import RunError, UserError, in_words
+from ddistill.runtime.plugins import load_installed, load_plugin
 from ddistill.terminal import STOP, Screen, err, in_units, out, plain, print_table
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ SetOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1.")]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="MODULE",
+        help="A module, or a .py file, that registers methods, networks or augmentations. Repeatable.",
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")]
 
 
@@ -92,13 +101,14 @@ def distill(
         float, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints.")
     ] = 120.0,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Distil DATA into a few synthetic images per class.
 
     The run folder gets the pictures, a log, summary.json, and distilled/: the images in forms that anyone can train on.
     """
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
 
         named = {
@@ -145,10 +155,11 @@ def evaluate(
     repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
     seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Train fresh networks on a distilled set and test them on the real test images."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
         from ddistill.networks import NETWORKS, check_trainable
 
@@ -195,10 +206,11 @@ def pretrain(
     recipe: RecipeOption = "idc-ma",
     changes: SetOption = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Train the pool of early-stage networks (the experts of tm) beforehand; runs with the same settings share it."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
 
         place = _device(device)
@@ -220,10 +232,11 @@ def plan(
         typer.Option(metavar="N,N,...", help="Also on paper: for 10, 100 and 1000 classes on N devices like this one."),
     ] = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Predict time, FLOPs and memory of a run on this machine, from a few measured steps; nothing is written."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
         from ddistill.engine import plan_run
 
@@ -378,10 +391,11 @@ def report(
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all fields of this recipe.")] = None,
     ipc: Annotated[int, typer.Option(help="Stored images per class.")] = 1,
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """List the recipes, or show one with all its fields."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import recipes as known
 
         if name is None:
@@ -426,10 +440,11 @@ def reproduce(
         typer.Option(metavar="ray[://ADDRESS]", help="Run side by side as Ray tasks: here, or on a cluster."),
     ] = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Run the cells of a table or figure of the paper; what is known already is not run again."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import reproduce as book
 
         if target == "list":
@@ -525,9 +540,12 @@ def main() -> None:
 
 
 @contextmanager
-def _reported(debug: bool) -> Iterator[None]:
-    """Turn errors into one line and an exit code."""
+def _reported(debug: bool, plugin: list[str] | None = None) -> Iterator[None]:
+    """Load plugins, and turn errors into one line and an exit code."""
     try:
+        for one in plugin or []:
+            load_plugin(one)
+        load_installed(lambda line: err.print(f"note: {escape(plain(line))}"))
         yield
     except UserError as error:
         if error.told or (_launched() and os.environ.get("LOCAL_RANK", "0") != "0"):

@@ -15,7 +15,7 @@ from ddistill.data import DataSettings, RealData
 from ddistill.data.which import travels
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
-from ddistill.methods import METHODS, IDCSettings, MethodSettings
+from ddistill.methods import IDCSettings, method_settings, settings_class
 from ddistill.methods.distances import matched_names
 from ddistill.model_augmentation import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, build_network, check_known_network, check_network, network_gives
@@ -100,7 +100,7 @@ class Recipe(Settings):
     """The network that is matched and, unless evaluation.network says otherwise, evaluated."""
     synthetic: SyntheticSettings = SyntheticSettings()
     """The set that is stored."""
-    method: MethodSettings = IDCSettings()
+    method: Any = IDCSettings()
     """What is matched and how; ``method.name`` decides which fields there are."""
     training: TrainingSettings = TrainingSettings()
     """Training of networks on real data: in the inner loop and for the pool."""
@@ -113,12 +113,10 @@ class Recipe(Settings):
     run: RunSettings = RunSettings()
     """Seed and compilation."""
 
-    @model_validator(mode="before")
+    @field_validator("method", mode="plain")
     @classmethod
-    def _usual_method(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("method"), dict) and "name" not in values["method"]:
-            return {**values, "method": {"name": IDCSettings().name, **values["method"]}}
-        return values
+    def _registered_method(cls, value: Any) -> Settings:
+        return method_settings(value)
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -139,12 +137,14 @@ class Recipe(Settings):
         """Refuse what these data cannot support, before anything is written.
 
         Raises:
-            UserError: network too deep for the images, a set that cannot be initialised.
+            UserError: network too deep for the images, one that does not give what the method asks for, a set that
+                cannot be initialised.
         """
         self._check_size(data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         if self.method.needs.network and self.network.name not in TRUSTED:
             self._try_network(data)
+        self._check_gives((data.num_classes, data.channels, data.size))
 
     def _try_network(self, data: RealData) -> None:
         """Refuse a network that the method cannot use, by building it and making a step with two images."""
@@ -204,14 +204,19 @@ class Recipe(Settings):
             raise ValueError(
                 f"method {name} chooses whole real images: set synthetic.factor=1, got {self.synthetic.factor}"
             )
+        self._check_gives()
+
+    def _check_gives(self, shape: tuple[int, int, int] | None = None) -> None:
+        """Refuse a network that does not give what the method asks it for; ``shape`` as in `network_gives`."""
+        needs = self.method.needs
         for asked, what in (
             ("features" if needs.features else "", "the input of its classifier"),
             ("layers" if needs.layers else "", "the maps of its layers"),
         ):
-            if asked and not network_gives(self.network, asked):
-                raise ValueError(
-                    f"method {name} asks the network for {what}, but network {self.network.name!r} has no method "
-                    f"`{asked}`; use convnet"
+            if asked and not network_gives(self.network, asked, shape):
+                raise UserError(
+                    f"method {self.method.name} asks the network for {what}, but network {self.network.name!r} has no "
+                    f"method `{asked}`; use convnet"
                 )
 
     def _check_size(self, size: int) -> None:
@@ -220,18 +225,21 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with other values for some fields, named by dotted paths: ``{"synthetic.ipc": 10}``.
 
+        Another ``method.name`` or ``network.name`` takes its own defaults for the fields that are not named with it.
+
         Raises:
             UserError: an unknown field (with the nearest legal ones) or an illegal value.
         """
         values = self.model_dump()
-        method = changes.get("method.name", self.method.name)
-        if method not in METHODS:
-            raise unknown_name("method", str(method), METHODS)
+        method = str(changes.get("method.name", self.method.name))
+        fields = settings_class(method)
         if method != self.method.name:
-            values["method"] = METHODS[method][0]().model_dump()
-        if changes.get("network.name", self.network.name) != self.network.name:
-            values["network"] = NetworkSettings().model_dump()  # width and depth of another network are not this one's
-        legal = dict(field_paths(type(self), method=METHODS[method][0])) | OPTIONAL_PARTS
+            values["method"] = fields().model_dump()
+        for room, network in ((values, self.network), (values["evaluation"], self.evaluation.network)):
+            path = "network.name" if room is values else "evaluation.network.name"
+            if network and changes.get(path, network.name) != network.name:
+                room["network"] = NetworkSettings().model_dump()  # a width of one network is none of another
+        legal = dict(field_paths(type(self), method=fields)) | OPTIONAL_PARTS
         for path, value in changes.items():
             parent, _, _leaf = path.rpartition(".")
             if path not in legal and not (parent in legal and legal[parent].startswith("dict")):
@@ -305,7 +313,7 @@ def build(model: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(model, error)) from error
+        raise UserError(_explain(model, error, values)) from error
 
 
 def field_paths(
@@ -327,16 +335,16 @@ def _settings_of(annotation: Any) -> type[Settings] | None:
     return None
 
 
-def _explain(model: type[Settings], error: ValidationError) -> str:
+def _explain(model: type[Settings], error: ValidationError, values: Mapping[str, Any]) -> str:
     first = error.errors(include_url=False)[0]
-    place, method = [str(part) for part in first["loc"]], str(IDCSettings().name)
-    if first["type"] == "union_tag_invalid":
-        return str(unknown_name("method", str(first["ctx"]["tag"]), METHODS))
-    if place[:1] == ["method"] and len(place) > 1 and place[1] in METHODS:
-        method = place.pop(1)  # pydantic names the member of the union
-    path = ".".join(place)
+    path = ".".join(str(part) for part in first["loc"])
+    fault = first.get("ctx", {}).get("error")
+    if isinstance(fault, UserError):  # it names the value itself
+        return str(fault) if path in ("", "method") else f"{path}: {fault}"
     if first["type"] == "extra_forbidden":
-        legal = [name for name, _ in field_paths(model, method=METHODS[method][0])]
+        given = values.get("method")
+        name = given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
+        legal = [field for field, _ in field_paths(model, method=settings_class(name or IDCSettings().name))]
         return str(unknown_name("recipe field", path, legal, SEE_FIELDS))
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]

@@ -220,7 +220,7 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
     one_class = _seconds(lambda _: matched.image_step(0, drawn), TRIALS, device) / len(matched.own) / gain
     one_batch = _training_seconds(trainer, device) / gain if batches else 0.0
     parts = InnerStep(
-        session.recipe.method.inner_steps,  # type: ignore[union-attr]
+        session.recipe.method.inner_steps,
         one_class,
         one_batch,
         batches,

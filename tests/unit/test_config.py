@@ -39,7 +39,7 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("method.image_lr", NOT_A_NUMBER, "method.image_lr: must be a finite number, got nan"),
         ("method.image_lr", INFINITY, "method.image_lr: must be a finite number, got inf"),
         ("method.image_momentum", 1.0, "method.image_momentum: must be less than 1, got 1.0"),
-        ("method.augment.operations", ("colour",), "'color', 'crop'"),
+        ("method.augment.operations", ("colour",), "augmentation 'colour'; did you mean color.*: color, crop"),
         ("training.lr", -INFINITY, "training.lr"),
         ("training.cutmix", 1.5, "training.cutmix: must be less than or equal to 1, got 1.5"),
         ("model_augmentation.networks", "old", "'fresh', 'pool' or 'trajectories', got 'old'"),
