@@ -98,8 +98,8 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start one.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Go on with it under a larger budget.")] = False,
     checkpoint_every: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints.")
-    ] = 120.0,
+        float | None, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints. (default 120)")
+    ] = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     debug: DebugOption = False,
@@ -119,6 +119,7 @@ def distill(
             "evaluation.select": select,
             "data.validation_fraction": 0.1 if select == "best" else None,
             "run.seed": seed,
+            "run.checkpoint_every": checkpoint_every,
         }
         chosen, settings, images = _asked(recipe, named, changes)
         folder = run or Path("runs") / _slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
@@ -130,11 +131,9 @@ def distill(
                 out=folder,
                 ipc=images,
                 changes=settings,
-                resume=resume,
-                extend=extend,
+                resume="extend" if extend else resume,
                 device=place,
                 observer=screen,
-                checkpoint_every=checkpoint_every,
             )
         _show_run(finished, folder)
 
@@ -405,13 +404,17 @@ def recipes(
             for full, entry in known.RECIPES.items():
                 table.add_row(full, entry.about, entry.expected)
             print_table(table)
-            out.print("A family name takes its settings from the data; `ddistill recipes NAME` shows all fields.")
+            out.print(
+                "A family takes its settings from the data, these or others; `ddistill recipes NAME` shows all fields."
+            )
             return
         chosen = known.find(name, ipc, "cifar10")
         if name in known.RECIPES:
             out.print(f"# {known.RECIPES[name].about}; {known.RECIPES[name].expected}", markup=False)
-        else:
+        elif name in known.FAMILIES:
             out.print(f"# {known.FAMILIES[name]}; here with the settings for cifar10", markup=False)
+        else:
+            out.print(f"# {name}: no figure is known", markup=False)
         out.print(chosen.to_yaml(), markup=False, end="")
 
 

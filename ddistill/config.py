@@ -19,9 +19,11 @@ from ddistill.methods import IDCSettings, method_settings, settings_class
 from ddistill.methods.distances import matched_names
 from ddistill.model_augmentation import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, build_network, check_known_network, check_network, network_gives
+from ddistill.runtime.execution import EXECUTION, ExecutionSettings
+from ddistill.runtime.plugins import missing_plugins
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
-from ddistill.training import CompileMode, Precision, TrainingSettings, trial_fault
+from ddistill.training import TrainingSettings, trial_fault
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -29,6 +31,8 @@ OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None"}
 """Whole settings that a change may clear with None."""
 TRUSTED = ("convnet", "resnet_ap")
 """Networks that every method can use; others are tried before a run."""
+RECIPE = "recipe.yaml"
+"""In the folder of a run."""
 SIGNATURE = "# sha256"
 SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
@@ -63,34 +67,15 @@ class BudgetSettings(Settings):
         return next((name for name, spent, most in bounds if most is not None and spent >= most), None)
 
 
-class RunSettings(Settings):
+class RunSettings(ExecutionSettings):
     """What belongs to a run and not to its science."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Every random draw is a function of (seed, purpose, step)."""
-    compile: CompileMode = "auto"
-    """auto: compile the hot functions where the work ahead repays it; on; off."""
-    precision: Precision = "auto"
-    """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
-    class_chunk: int | None = Field(default=None, ge=1)
-    """Classes matched in one launch; not set: one after the other on a CPU, on a GPU as many as fit, ten at most."""
-    image_chunk: int | None = Field(default=None, ge=1)
-    """Images of a class whose activations are kept at once, the others' being computed again (a quarter more work); not
-    set: all, unless one class does not fit in the free memory. Methods dc, dsa, idc."""
-
-    shards: int = Field(default=1, ge=1)
-    """Parts of each mini-batch between image steps, whose gradients are added in order. With S of them every number of
-    processes that divides S gives the very bits of one process; 1: processes agree up to rounding, which grows."""
-
-    @field_validator("compile", mode="before")
-    @classmethod
-    def _as_written(cls, value: Any) -> Any:
-        """YAML reads a bare on or off as a truth value."""
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Recipe(Settings):
-    """Everything that decides the result of a run."""
+    """Everything that decides the result of a run, and under ``run``, besides the seed, how it is computed."""
 
     name: str = "custom"
     """Name in the table of recipes that this one started from."""
@@ -111,7 +96,7 @@ class Recipe(Settings):
     budget: BudgetSettings = BudgetSettings()
     """Length of the run."""
     run: RunSettings = RunSettings()
-    """Seed and compilation."""
+    """Seed and execution."""
 
     @field_validator("method", mode="plain")
     @classmethod
@@ -257,32 +242,78 @@ class Recipe(Settings):
         """As it is published: without the place of the images, where that is a path on this machine."""
         return self if travels(self.data.source) else self.changed({"data.source": None})
 
+    def identity(self, *, exclude_none: bool = False) -> dict[str, Any]:
+        """What decides the result, JSON-able: all but how it is computed."""
+        execution = {"run": set(ExecutionSettings.model_fields)}
+        return self.model_dump(mode="json", exclude=execution, exclude_none=exclude_none)
+
     def to_yaml(self) -> str:
         """The complete recipe; `from_yaml` reads it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return in_yaml(self.model_dump(mode="json"))
 
     @staticmethod
     def from_yaml(path: str | Path) -> Recipe:
-        """Read a recipe file.
+        """Read a recipe file; that of a run takes what it does not say of its execution from the file beside it.
 
         Raises:
-            UserError: no such file, not YAML, unknown fields or illegal values.
+            UserError: no such file, not YAML, unknown fields or illegal values, a plugin that is not loaded.
         """
         path = Path(path)
-        try:
-            if path.stat().st_size > MAX_RECIPE_BYTES:
-                raise UserError(f"{path} is larger than 1 MiB; not a recipe")
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
-        try:
-            values = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
-            raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
-        check_signature(path, text)
-        if not isinstance(values, dict):
-            raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
+        return recipe_from(read_yaml(path), read_execution(path.parent) if path.name == RECIPE else {})
+
+
+def recipe_from(values: dict[str, Any], execution: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run or an artifact, from its stored fields and what was stored of its execution.
+
+    Raises:
+        UserError: unknown fields or illegal values; names the plugins that it was made with and that are not loaded.
+    """
+    asked, run = execution.get("asked"), values.get("run", {})
+    if isinstance(asked, dict) and isinstance(run, dict):
+        values = {**values, "run": {**asked, **run}}
+    try:
         return build(Recipe, values)
+    except UserError as error:
+        plugins = execution.get("plugins")
+        hint = missing_plugins(map(str, plugins)) if isinstance(plugins, list) else ""
+        raise UserError(f"{error}{hint}") from error
+
+
+def read_execution(folder: Path) -> dict[str, Any]:
+    """What a run has written of its execution; nothing where there is no such file.
+
+    Raises:
+        UserError: it was changed or damaged.
+    """
+    path = folder / EXECUTION
+    return read_yaml(path) if path.is_file() else {}
+
+
+def in_yaml(values: Mapping[str, Any]) -> str:
+    """Fields and values as the text of a file."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Fields and values of a file of `in_yaml`.
+
+    Raises:
+        UserError: no such file, not YAML, or changed since it was signed.
+    """
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UserError(f"{path} is larger than 1 MiB; not a recipe")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
+        raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+    check_signature(path, text)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
+    return values
 
 
 def signed(text: str) -> str:
