@@ -78,3 +78,9 @@ def test_every_family_of_recipes_has_a_card():
     cards = " ".join(path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md"))
     for family in FAMILIES:
         assert f"`{family}`" in cards or f"--recipe {family} " in cards
+
+
+def test_every_card_of_a_published_method_links_to_its_paper():
+    cards = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md")}
+    linked = {name for name, text in cards.items() if re.search(r"https://arxiv\.org/abs/\d{4}\.\d{5}", text)}
+    assert linked == cards.keys() - {"coresets"}
