@@ -24,6 +24,7 @@ from ddistill.config import Recipe
 from ddistill.data import RealData, load_data
 from ddistill.engine import Observer, distill_data
 from ddistill.evaluation import evaluate_set
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set
 
 BASE = {
@@ -76,9 +77,8 @@ def run_row(row: str, seed: int, data: RealData, out: Path, compile_mode: str, r
     if row == "start":
         recipe = recipe.changed({"data.source": data.source})
         initial = initial_set(recipe.synthetic, data, seed)
-        evaluation = evaluate_set(
-            initial, data, recipe.evaluation, recipe.network, seed=seed, compile_mode=compile_mode
-        )
+        how = Execution(settings=recipe.run)
+        evaluation = evaluate_set(initial, data, recipe.evaluation, recipe.network, execution=how, seed=seed)
         return {"accuracy": evaluation.as_dict(), "seconds": {}}
     if row == CONTINUED[0]:
         _continue_from(out / f"{CONTINUED[1]}-seed{seed}", out / f"{row}-seed{seed}", recipe, data)

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddistill import recipes
+    from ddistill import augment, methods, networks, recipes
     from ddistill.api import distill, evaluate
     from ddistill.config import Recipe
     from ddistill.data import load_data
     from ddistill.errors import RunError, UserError
+    from ddistill.runtime.plugins import load_plugin
     from ddistill.synthetic import load_synthetic
 
 __version__ = "0.1.0"
@@ -23,10 +24,14 @@ __all__ = [
     "RunError",
     "UserError",
     "__version__",
+    "augment",
     "distill",
     "evaluate",
     "load_data",
+    "load_plugin",
     "load_synthetic",
+    "methods",
+    "networks",
     "recipes",
 ]
 
@@ -37,13 +42,14 @@ _HOMES = {
     "distill": "api",
     "evaluate": "api",
     "load_data": "data",
+    "load_plugin": "runtime.plugins",
     "load_synthetic": "synthetic",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "recipes":
-        return import_module("ddistill.recipes")
+    if name in ("augment", "methods", "networks", "recipes"):
+        return import_module(f"ddistill.{name}")
     if name in _HOMES:
         return getattr(import_module(f"ddistill.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ddistill' has no attribute {name!r}")

@@ -87,7 +87,7 @@ def gradients_by_age(
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes)
     work = training_work(factory.trainer(), ages[-1] * factory.steps_per_epoch())
     hot_path = choose_hot_path(factory.trainer().module, work, recipe.run.precision, "off")
-    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, precision=hot_path.precision)
+    factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes, hot_path)
     trainer = factory.trainer()
     load_into(trainer.module, factory.build("gradients by age", seed).state_dict())
     batch, found = getattr(recipe.method, "real_batch", 64), []

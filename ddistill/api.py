@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from ddistill import recipes
-from ddistill.config import Recipe, build
+from ddistill.config import Recipe, build, recipe_from
 from ddistill.data import RealData, load_data
 from ddistill.data.which import AFTER_DECODING, remembered
 from ddistill.engine import (
     Observer,
     Plan,
+    Resume,
     Run,
     Session,
     check_folder,
@@ -26,10 +28,11 @@ from ddistill.engine import (
     source_beside,
 )
 from ddistill.errors import UserError
-from ddistill.evaluation import Evaluation, EvaluationSettings, evaluate_set
-from ddistill.model_augmentation import NetworkFactory, NetworkStore
+from ddistill.evaluation import Evaluation, EvaluationSettings, Progress, evaluate_set
+from ddistill.model_augmentation import NetworkStore
 from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.ranks import current
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import (
     MOST_CUT,
     Constants,
@@ -41,7 +44,6 @@ from ddistill.synthetic import (
     save_synthetic,
 )
 from ddistill.training import Safety
-from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
@@ -96,11 +98,9 @@ def distill(
     out: str | os.PathLike[str] | None = None,
     ipc: int = 1,
     changes: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    extend: bool = False,
+    resume: Resume = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
-    checkpoint_every: float = KEPT_EVERY_SECONDS,
 ) -> Run:
     """Distil a labelled image set into a few synthetic images per class.
 
@@ -111,11 +111,10 @@ def distill(
         out: folder of the run; nothing is written if None.
         ipc: stored images per class, for a recipe given by name.
         changes: other values for recipe fields, ``{"method.inner_steps": 50}``.
-        resume: go on with the run in ``out``, or start one where there is none.
-        extend: go on with it under a larger budget (``budget.outer_steps``, ``budget.speedup``).
+        resume: go on with the run in ``out``, or start one where there is none; "extend": under a larger budget
+            (``budget.outer_steps``, ``budget.speedup``).
         device: "cpu", "cuda", "cuda:1".
         observer: hears of progress.
-        checkpoint_every: seconds between two checkpoints.
 
     Returns:
         The run: its recipe, the synthetic set on the CPU, the summary, the folder.
@@ -129,18 +128,9 @@ def distill(
         >>> run.summary["accuracy"]["mean"]  # doctest: +SKIP
     """
     if out is not None:
-        current().first_does(lambda: check_folder(out, resume=resume or extend))
+        current().first_does(lambda: check_folder(out, resume=bool(resume)))
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
-    return distill_data(
-        real,
-        complete,
-        out=out,
-        resume=resume,
-        extend=extend,
-        device=device,
-        observer=observer,
-        checkpoint_every=checkpoint_every,
-    )
+    return distill_data(real, complete, out=out, resume=resume, device=device, observer=observer)
 
 
 def evaluate(
@@ -195,12 +185,9 @@ def evaluate(
         real,
         settings.model_copy(update={"network": chosen}),
         chosen,
+        execution=Execution(torch.device(device), recipe.run, current()),
         seed=seed,
-        device=device,
-        compile_mode=recipe.run.compile,
-        precision=recipe.run.precision,
-        ranks=current(),
-        on_epoch=lambda done, total: observer.progress("evaluate", done, total),
+        progress=Progress(on_epoch=lambda done, total: observer.progress("evaluate", done, total)),
     )
 
 
@@ -226,15 +213,9 @@ def pretrain(
     """
     observer = observer or Observer()
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
-    session = Session(real, complete, None, torch.device(device), observer, KEPT_EVERY_SECONDS, current())
-    factory = NetworkFactory(
-        complete.network,
-        complete.training,
-        session.real,
-        real.num_classes,
-        precision=session.choose_hot_path(session.network()).precision,  # that of a run, so that a run finds the pool
-        ranks=current(),
-    )
+    session = Session(real, complete, None, Execution(torch.device(device), complete.run, current()), observer)
+    hot_path = session.choose_hot_path(session.network())  # that of a run, so that a run finds the pool
+    factory = session.factory(replace(hot_path, compiled=False))
     return networks_for(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))
 
 
@@ -296,23 +277,26 @@ def import_set(
         "imported_from": os.path.basename(path),  # noqa: PTH119
         "imported_as": {"taken_for": imported.taken_for, "cut": imported.cut},
         "data": {"name": real.name, "fingerprint": real.fingerprint},
-        "recipe": recipe.travelling().model_dump(mode="json"),
+        "recipe": recipe.travelling().identity(),
     }
     save_synthetic(synthetic, folder, about)
     return synthetic
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:
-    """The recipe inside an artifact; where its images are, on this machine, is told by the run that it lies in.
+    """The recipe inside an artifact, with what was asked for of its execution.
+
+    Where its images are, on this machine, is told by the run that it lies in.
 
     Raises:
-        UserError: no artifact there, or one whose recipe this version cannot read.
+        UserError: no artifact there, or one whose recipe this version cannot read, or not without a plugin.
     """
     folder = artifact_folder(path)
     about = read_description(folder)
     if not isinstance(about.get("recipe"), dict):
         raise UserError(f"{folder} carries no recipe; give the protocol and the data")
-    recipe = build(Recipe, about["recipe"])
+    execution = about.get("execution")
+    recipe = recipe_from(about["recipe"], execution if isinstance(execution, dict) else {})
     if recipe.data.fingerprint is None and isinstance(about.get("data"), dict):  # as earlier versions wrote it
         recipe = recipe.changed({"data.fingerprint": about["data"].get("fingerprint")})
     return recipe if recipe.data.source else recipe.changed({"data.source": source_beside(folder, recipe)})

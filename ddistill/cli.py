@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddistill.errors import RunError, UserError, in_words
+from ddistill.runtime.plugins import load_installed, load_plugin
 from ddistill.terminal import STOP, Screen, err, in_units, out, plain, print_table
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ SetOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1.")]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="MODULE",
+        help="A module, or a .py file, that registers methods, networks or augmentations. Repeatable.",
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")]
 
 
@@ -89,16 +98,17 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start one.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Go on with it under a larger budget.")] = False,
     checkpoint_every: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints.")
-    ] = 120.0,
+        float | None, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints. (default 120)")
+    ] = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Distil DATA into a few synthetic images per class.
 
     The run folder gets the pictures, a log, summary.json, and distilled/: the images in forms that anyone can train on.
     """
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
 
         named = {
@@ -109,6 +119,7 @@ def distill(
             "evaluation.select": select,
             "data.validation_fraction": 0.1 if select == "best" else None,
             "run.seed": seed,
+            "run.checkpoint_every": checkpoint_every,
         }
         chosen, settings, images = _asked(recipe, named, changes)
         folder = run or Path("runs") / _slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
@@ -120,11 +131,9 @@ def distill(
                 out=folder,
                 ipc=images,
                 changes=settings,
-                resume=resume,
-                extend=extend,
+                resume="extend" if extend else resume,
                 device=place,
                 observer=screen,
-                checkpoint_every=checkpoint_every,
             )
         _show_run(finished, folder)
 
@@ -145,10 +154,11 @@ def evaluate(
     repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
     seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Train fresh networks on a distilled set and test them on the real test images."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
         from ddistill.networks import NETWORKS, check_trainable
 
@@ -195,10 +205,11 @@ def pretrain(
     recipe: RecipeOption = "idc-ma",
     changes: SetOption = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Train the pool of early-stage networks (the experts of tm) beforehand; runs with the same settings share it."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
 
         place = _device(device)
@@ -220,10 +231,11 @@ def plan(
         typer.Option(metavar="N,N,...", help="Also on paper: for 10, 100 and 1000 classes on N devices like this one."),
     ] = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Predict time, FLOPs and memory of a run on this machine, from a few measured steps; nothing is written."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import api
         from ddistill.engine import plan_run
 
@@ -378,10 +390,11 @@ def report(
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all fields of this recipe.")] = None,
     ipc: Annotated[int, typer.Option(help="Stored images per class.")] = 1,
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """List the recipes, or show one with all its fields."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import recipes as known
 
         if name is None:
@@ -391,13 +404,17 @@ def recipes(
             for full, entry in known.RECIPES.items():
                 table.add_row(full, entry.about, entry.expected)
             print_table(table)
-            out.print("A family name takes its settings from the data; `ddistill recipes NAME` shows all fields.")
+            out.print(
+                "A family takes its settings from the data, these or others; `ddistill recipes NAME` shows all fields."
+            )
             return
         chosen = known.find(name, ipc, "cifar10")
         if name in known.RECIPES:
             out.print(f"# {known.RECIPES[name].about}; {known.RECIPES[name].expected}", markup=False)
-        else:
+        elif name in known.FAMILIES:
             out.print(f"# {known.FAMILIES[name]}; here with the settings for cifar10", markup=False)
+        else:
+            out.print(f"# {name}: no figure is known", markup=False)
         out.print(chosen.to_yaml(), markup=False, end="")
 
 
@@ -426,10 +443,11 @@ def reproduce(
         typer.Option(metavar="ray[://ADDRESS]", help="Run side by side as Ray tasks: here, or on a cluster."),
     ] = None,
     device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Run the cells of a table or figure of the paper; what is known already is not run again."""
-    with _reported(debug):
+    with _reported(debug, plugin):
         from ddistill import reproduce as book
 
         if target == "list":
@@ -525,9 +543,12 @@ def main() -> None:
 
 
 @contextmanager
-def _reported(debug: bool) -> Iterator[None]:
-    """Turn errors into one line and an exit code."""
+def _reported(debug: bool, plugin: list[str] | None = None) -> Iterator[None]:
+    """Load plugins, and turn errors into one line and an exit code."""
     try:
+        for one in plugin or []:
+            load_plugin(one)
+        load_installed(lambda line: err.print(f"note: {escape(plain(line))}"))
         yield
     except UserError as error:
         if error.told or (_launched() and os.environ.get("LOCAL_RANK", "0") != "0"):

@@ -15,13 +15,15 @@ from ddistill.data import DataSettings, RealData
 from ddistill.data.which import travels
 from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import EvaluationSettings
-from ddistill.methods import METHODS, IDCSettings, MethodSettings
+from ddistill.methods import IDCSettings, method_settings, settings_class
 from ddistill.methods.distances import matched_names
 from ddistill.model_augmentation import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, build_network, check_known_network, check_network, network_gives
+from ddistill.runtime.execution import EXECUTION, ExecutionSettings
+from ddistill.runtime.plugins import missing_plugins
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings
-from ddistill.training import CompileMode, Precision, TrainingSettings, trial_fault
+from ddistill.training import TrainingSettings, trial_fault
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -29,6 +31,8 @@ OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None"}
 """Whole settings that a change may clear with None."""
 TRUSTED = ("convnet", "resnet_ap")
 """Networks that every method can use; others are tried before a run."""
+RECIPE = "recipe.yaml"
+"""In the folder of a run."""
 SIGNATURE = "# sha256"
 SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
@@ -63,34 +67,15 @@ class BudgetSettings(Settings):
         return next((name for name, spent, most in bounds if most is not None and spent >= most), None)
 
 
-class RunSettings(Settings):
+class RunSettings(ExecutionSettings):
     """What belongs to a run and not to its science."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Every random draw is a function of (seed, purpose, step)."""
-    compile: CompileMode = "auto"
-    """auto: compile the hot functions where the work ahead repays it; on; off."""
-    precision: Precision = "auto"
-    """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
-    class_chunk: int | None = Field(default=None, ge=1)
-    """Classes matched in one launch; not set: one after the other on a CPU, on a GPU as many as fit, ten at most."""
-    image_chunk: int | None = Field(default=None, ge=1)
-    """Images of a class whose activations are kept at once, the others' being computed again (a quarter more work); not
-    set: all, unless one class does not fit in the free memory. Methods dc, dsa, idc."""
-
-    shards: int = Field(default=1, ge=1)
-    """Parts of each mini-batch between image steps, whose gradients are added in order. With S of them every number of
-    processes that divides S gives the very bits of one process; 1: processes agree up to rounding, which grows."""
-
-    @field_validator("compile", mode="before")
-    @classmethod
-    def _as_written(cls, value: Any) -> Any:
-        """YAML reads a bare on or off as a truth value."""
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Recipe(Settings):
-    """Everything that decides the result of a run."""
+    """Everything that decides the result of a run, and under ``run``, besides the seed, how it is computed."""
 
     name: str = "custom"
     """Name in the table of recipes that this one started from."""
@@ -100,7 +85,7 @@ class Recipe(Settings):
     """The network that is matched and, unless evaluation.network says otherwise, evaluated."""
     synthetic: SyntheticSettings = SyntheticSettings()
     """The set that is stored."""
-    method: MethodSettings = IDCSettings()
+    method: Any = IDCSettings()
     """What is matched and how; ``method.name`` decides which fields there are."""
     training: TrainingSettings = TrainingSettings()
     """Training of networks on real data: in the inner loop and for the pool."""
@@ -111,14 +96,12 @@ class Recipe(Settings):
     budget: BudgetSettings = BudgetSettings()
     """Length of the run."""
     run: RunSettings = RunSettings()
-    """Seed and compilation."""
+    """Seed and execution."""
 
-    @model_validator(mode="before")
+    @field_validator("method", mode="plain")
     @classmethod
-    def _usual_method(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("method"), dict) and "name" not in values["method"]:
-            return {**values, "method": {"name": IDCSettings().name, **values["method"]}}
-        return values
+    def _registered_method(cls, value: Any) -> Settings:
+        return method_settings(value)
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -139,12 +122,14 @@ class Recipe(Settings):
         """Refuse what these data cannot support, before anything is written.
 
         Raises:
-            UserError: network too deep for the images, a set that cannot be initialised.
+            UserError: network too deep for the images, one that does not give what the method asks for, a set that
+                cannot be initialised.
         """
         self._check_size(data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         if self.method.needs.network and self.network.name not in TRUSTED:
             self._try_network(data)
+        self._check_gives((data.num_classes, data.channels, data.size))
 
     def _try_network(self, data: RealData) -> None:
         """Refuse a network that the method cannot use, by building it and making a step with two images."""
@@ -204,14 +189,19 @@ class Recipe(Settings):
             raise ValueError(
                 f"method {name} chooses whole real images: set synthetic.factor=1, got {self.synthetic.factor}"
             )
+        self._check_gives()
+
+    def _check_gives(self, shape: tuple[int, int, int] | None = None) -> None:
+        """Refuse a network that does not give what the method asks it for; ``shape`` as in `network_gives`."""
+        needs = self.method.needs
         for asked, what in (
             ("features" if needs.features else "", "the input of its classifier"),
             ("layers" if needs.layers else "", "the maps of its layers"),
         ):
-            if asked and not network_gives(self.network, asked):
-                raise ValueError(
-                    f"method {name} asks the network for {what}, but network {self.network.name!r} has no method "
-                    f"`{asked}`; use convnet"
+            if asked and not network_gives(self.network, asked, shape):
+                raise UserError(
+                    f"method {self.method.name} asks the network for {what}, but network {self.network.name!r} has no "
+                    f"method `{asked}`; use convnet"
                 )
 
     def _check_size(self, size: int) -> None:
@@ -220,18 +210,21 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with other values for some fields, named by dotted paths: ``{"synthetic.ipc": 10}``.
 
+        Another ``method.name`` or ``network.name`` takes its own defaults for the fields that are not named with it.
+
         Raises:
             UserError: an unknown field (with the nearest legal ones) or an illegal value.
         """
         values = self.model_dump()
-        method = changes.get("method.name", self.method.name)
-        if method not in METHODS:
-            raise unknown_name("method", str(method), METHODS)
+        method = str(changes.get("method.name", self.method.name))
+        fields = settings_class(method)
         if method != self.method.name:
-            values["method"] = METHODS[method][0]().model_dump()
-        if changes.get("network.name", self.network.name) != self.network.name:
-            values["network"] = NetworkSettings().model_dump()  # width and depth of another network are not this one's
-        legal = dict(field_paths(type(self), method=METHODS[method][0])) | OPTIONAL_PARTS
+            values["method"] = fields().model_dump()
+        for room, network in ((values, self.network), (values["evaluation"], self.evaluation.network)):
+            path = "network.name" if room is values else "evaluation.network.name"
+            if network and changes.get(path, network.name) != network.name:
+                room["network"] = NetworkSettings().model_dump()  # a width of one network is none of another
+        legal = dict(field_paths(type(self), method=fields)) | OPTIONAL_PARTS
         for path, value in changes.items():
             parent, _, _leaf = path.rpartition(".")
             if path not in legal and not (parent in legal and legal[parent].startswith("dict")):
@@ -249,32 +242,78 @@ class Recipe(Settings):
         """As it is published: without the place of the images, where that is a path on this machine."""
         return self if travels(self.data.source) else self.changed({"data.source": None})
 
+    def identity(self, *, exclude_none: bool = False) -> dict[str, Any]:
+        """What decides the result, JSON-able: all but how it is computed."""
+        execution = {"run": set(ExecutionSettings.model_fields)}
+        return self.model_dump(mode="json", exclude=execution, exclude_none=exclude_none)
+
     def to_yaml(self) -> str:
         """The complete recipe; `from_yaml` reads it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return in_yaml(self.model_dump(mode="json"))
 
     @staticmethod
     def from_yaml(path: str | Path) -> Recipe:
-        """Read a recipe file.
+        """Read a recipe file; that of a run takes what it does not say of its execution from the file beside it.
 
         Raises:
-            UserError: no such file, not YAML, unknown fields or illegal values.
+            UserError: no such file, not YAML, unknown fields or illegal values, a plugin that is not loaded.
         """
         path = Path(path)
-        try:
-            if path.stat().st_size > MAX_RECIPE_BYTES:
-                raise UserError(f"{path} is larger than 1 MiB; not a recipe")
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
-        try:
-            values = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
-            raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
-        check_signature(path, text)
-        if not isinstance(values, dict):
-            raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
+        return recipe_from(read_yaml(path), read_execution(path.parent) if path.name == RECIPE else {})
+
+
+def recipe_from(values: dict[str, Any], execution: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run or an artifact, from its stored fields and what was stored of its execution.
+
+    Raises:
+        UserError: unknown fields or illegal values; names the plugins that it was made with and that are not loaded.
+    """
+    asked, run = execution.get("asked"), values.get("run", {})
+    if isinstance(asked, dict) and isinstance(run, dict):
+        values = {**values, "run": {**asked, **run}}
+    try:
         return build(Recipe, values)
+    except UserError as error:
+        plugins = execution.get("plugins")
+        hint = missing_plugins(map(str, plugins)) if isinstance(plugins, list) else ""
+        raise UserError(f"{error}{hint}") from error
+
+
+def read_execution(folder: Path) -> dict[str, Any]:
+    """What a run has written of its execution; nothing where there is no such file.
+
+    Raises:
+        UserError: it was changed or damaged.
+    """
+    path = folder / EXECUTION
+    return read_yaml(path) if path.is_file() else {}
+
+
+def in_yaml(values: Mapping[str, Any]) -> str:
+    """Fields and values as the text of a file."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Fields and values of a file of `in_yaml`.
+
+    Raises:
+        UserError: no such file, not YAML, or changed since it was signed.
+    """
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UserError(f"{path} is larger than 1 MiB; not a recipe")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
+        raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
+    check_signature(path, text)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: expected fields and values, got {type(values).__name__}")
+    return values
 
 
 def signed(text: str) -> str:
@@ -305,7 +344,7 @@ def build(model: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(model, error)) from error
+        raise UserError(_explain(model, error, values)) from error
 
 
 def field_paths(
@@ -327,16 +366,16 @@ def _settings_of(annotation: Any) -> type[Settings] | None:
     return None
 
 
-def _explain(model: type[Settings], error: ValidationError) -> str:
+def _explain(model: type[Settings], error: ValidationError, values: Mapping[str, Any]) -> str:
     first = error.errors(include_url=False)[0]
-    place, method = [str(part) for part in first["loc"]], str(IDCSettings().name)
-    if first["type"] == "union_tag_invalid":
-        return str(unknown_name("method", str(first["ctx"]["tag"]), METHODS))
-    if place[:1] == ["method"] and len(place) > 1 and place[1] in METHODS:
-        method = place.pop(1)  # pydantic names the member of the union
-    path = ".".join(place)
+    path = ".".join(str(part) for part in first["loc"])
+    fault = first.get("ctx", {}).get("error")
+    if isinstance(fault, UserError):  # it names the value itself
+        return str(fault) if path in ("", "method") else f"{path}: {fault}"
     if first["type"] == "extra_forbidden":
-        legal = [name for name, _ in field_paths(model, method=METHODS[method][0])]
+        given = values.get("method")
+        name = given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
+        legal = [field for field, _ in field_paths(model, method=settings_class(name or IDCSettings().name))]
         return str(unknown_name("recipe field", path, legal, SEE_FIELDS))
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]

@@ -16,6 +16,7 @@ from ddistill.engine import distill_data
 from ddistill.errors import UserError
 from ddistill.evaluation import evaluate_set
 from ddistill.ranks import Ranks, joined
+from ddistill.runtime.execution import Execution
 
 POOL = {"model_augmentation.networks": "pool", "model_augmentation.pool_size": 3, "model_augmentation.pool_epochs": 1}
 EXPERTS = {**POOL, "model_augmentation.networks": "trajectories", "model_augmentation.pool_epochs": 2}
@@ -77,7 +78,9 @@ def runs(ranks: Ranks, out: Path, names: list[str]) -> None:
         about = {"accuracy": run.summary["accuracy"]["runs"], "processes": run.summary["processes"]}
         (out / f"{name}-{ranks.rank}.json").write_text(json.dumps(about))
     settings = make_recipe(METHODS["idc"], **{"evaluation.repeats": 3, "evaluation.epochs": 1})
-    judged = evaluate_set(run.synthetic, digits, settings.evaluation, settings.network, ranks=ranks)
+    judged = evaluate_set(
+        run.synthetic, digits, settings.evaluation, settings.network, execution=Execution(ranks=ranks)
+    )
     (out / f"judged-{ranks.rank}.json").write_text(json.dumps(judged.runs))
 
 

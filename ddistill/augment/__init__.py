@@ -10,6 +10,8 @@ from ddistill.augment.siamese import (
     Pipeline,
     augment,
     draw_augment,
+    register_augmentation,
+    seeded,
 )
 
 __all__ = [
@@ -24,4 +26,6 @@ __all__ = [
     "cutmix",
     "draw_augment",
     "draw_cutmix",
+    "register_augmentation",
+    "seeded",
 ]

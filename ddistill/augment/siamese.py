@@ -1,22 +1,30 @@
 """Siamese augmentation (DSA) as pure, differentiable functions of parameters drawn beforehand.
 
-Images are normalised, (N, C, H, W), square. Uniform numbers come in a tensor (k, 11 or more): k = 1 when every image
+Images are normalised, (N, C, H, W), square. Uniform numbers come in a tensor (k, 12 or more): k = 1 when every image
 of a call shares one draw (siamese), k = N for one draw per image. Which operation a rule picks is a host integer.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import field_validator, model_validator
 from torch.nn import functional as F
 
 from ddistill.augment import imagenet
+from ddistill.errors import UserError, unknown_name
+from ddistill.randomness import key_hash
+from ddistill.runtime import plugins
 from ddistill.settings import Settings
 from ddistill.whitening import Whitening
 
-Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+Operation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From images (N, C, H, H) and uniforms (1 or N, numbers) in [0, 1) to images."""
+Function = TypeVar("Function", bound=Operation)
 
 SLOTS = {
     "flip": 0,
@@ -31,38 +39,125 @@ SLOTS = {
     "cutout_y": 9,
     "cutout_x": 10,
 }
-NUM_UNIFORMS = max(len(SLOTS), len(imagenet.SLOTS))
+NUM_UNIFORMS = 12
+"""Of the table that the operations here and `imagenet` share. Another column would deal all numbers anew, so an
+operation that is added takes `register_augmentation`, which draws apart."""
 SHIFT_SHARE = 0.125
 CUTOUT_SHARE = 0.5
 SCALE_RATIO = 1.2
 ROTATE_DEGREES = 15.0
-GEOMETRIC: tuple[Operation, ...] = ("crop", "scale", "rotate")
+GEOMETRIC = ("crop", "scale", "rotate")
 
 
 class AugmentSettings(Settings):
     """A set of operations and the rule that picks among them."""
 
-    operations: tuple[Operation, ...] = ("color", "crop", "cutout")
-    """Any of color, crop, cutout, flip, scale, rotate; () for none."""
+    operations: tuple[str, ...] = ("color", "crop", "cutout")
+    """Any of color, crop, cutout, flip, scale, rotate, and of those that were registered; () for none."""
     rule: Literal["idc", "dsa", "imagenet"] = "idc"
-    """idc: flip, color, one of {crop, scale, rotate}, cutout; dsa: exactly one operation; imagenet: the fixed
-    pipeline of ImageNet training (`augment.imagenet`), which has no operations to choose."""
+    """idc: flip, color, one of {crop, scale, rotate}, cutout, then registered ones; dsa: exactly one operation;
+    imagenet: the fixed pipeline of ImageNet training (`augment.imagenet`), which has no operations to choose."""
+
+    @field_validator("operations")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in OPERATIONS:
+                plugins.load_installed()
+            if name not in OPERATIONS:
+                raise unknown_name("augmentation", name, OPERATIONS)
+        return names
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_pipeline(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("rule") == "imagenet":
+            return {"operations": (), **values}
+        return values
+
+    @model_validator(mode="after")
+    def _no_idle_operations(self) -> AugmentSettings:
+        if self.rule == "imagenet" and self.operations:
+            raise ValueError(
+                f"rule imagenet is a fixed pipeline, in which operations {', '.join(self.operations)} have no effect; "
+                "set operations=[], or choose rule idc or dsa"
+            )
+        return self
 
     @property
-    def alternatives(self) -> tuple[Operation, ...]:
+    def alternatives(self) -> tuple[str, ...]:
         """The operations among which the rule picks one per call."""
         if self.rule == "dsa":
             return self.operations
         return tuple(operation for operation in self.operations if operation in GEOMETRIC)
 
-    def without(self, operation: Operation) -> AugmentSettings:
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """The operations that have numbers of their own, in order."""
+        return tuple(operation for operation in self.operations if OPERATIONS[operation].numbers)
+
+    def without(self, operation: str) -> AugmentSettings:
         """The same settings less one operation."""
         return self.model_copy(update={"operations": tuple(o for o in self.operations if o != operation)})
 
 
-NO_AUGMENTATION = AugmentSettings(operations=())
-DSA_AUGMENTATION = AugmentSettings(operations=("color", "crop", "cutout", "flip", "scale", "rotate"), rule="dsa")
-"""The strategy of DSA and DM."""
+@dataclass(frozen=True)
+class Known:
+    """An operation of the table.
+
+    Attributes:
+        apply: the function.
+        numbers: uniforms of its own per draw; 0: it reads the common table by `SLOTS`.
+    """
+
+    apply: Operation
+    numbers: int = 0
+
+
+OPERATIONS: dict[str, Known] = {}  # filled below, by the functions that it names
+"""From the name of an operation to what it does."""
+
+
+def register_augmentation(name: str, numbers: int = 4) -> Callable[[Function], Function]:
+    """Make an operation known by name, as a decorator of a function of images and uniforms.
+
+    ``function(images, uniforms)`` takes normalised images (N, C, H, H) and uniforms (1 or N, ``numbers``) in [0, 1),
+    one row for all images of a call or one per image, and gives images of the same shape; gradients flow through it.
+    Its numbers are drawn apart, so that no other operation's change.
+
+    Args:
+        name: that ``operations`` of the settings may have.
+        numbers: that the function needs per draw, at least 1.
+
+    Raises:
+        UserError: a name that is taken, or no numbers.
+    """
+
+    def register(function: Function) -> Function:
+        if numbers < 1:
+            raise UserError(f"augmentation {name!r} needs at least 1 number, got {numbers}")
+        if name in OPERATIONS and OPERATIONS[name].apply is not function:
+            raise UserError(f"augmentation name {name!r} is taken; choose another")
+        OPERATIONS[name] = Known(function, numbers)
+        plugins.note_registered(function)
+        return function
+
+    return register
+
+
+def seeded(transform: Callable[[torch.Tensor], torch.Tensor]) -> Operation:
+    """An operation of a callable that takes a batch and draws from torch's global generator, as kornia's modules do.
+
+    Each call is seeded from its uniforms, in a fork of the global generator. For siamese augmentation the callable must
+    draw once per batch (``same_on_batch=True`` of kornia), since real and synthetic batches differ in size.
+    """
+
+    def apply(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+            torch.manual_seed(int(uniforms[0, 0] * 2**24))
+            return transform(images)
+
+    return apply
 
 
 @dataclass(frozen=True)
@@ -70,7 +165,7 @@ class AugmentDraws:
     """Parameters of a number of calls.
 
     Attributes:
-        uniforms: U(0, 1), (calls, k, NUM_UNIFORMS).
+        uniforms: U(0, 1), (calls, k, NUM_UNIFORMS and more): the common table, then those of registered operations.
         choices: for each call the index of the alternative that the rule picks.
     """
 
@@ -83,10 +178,23 @@ class AugmentDraws:
 
 
 def draw_augment(settings: AugmentSettings, calls: int, images: int, generator: torch.Generator) -> AugmentDraws:
-    """Parameters of ``calls`` calls, for ``images`` images each (1: shared by every image of the call)."""
-    uniforms = torch.rand(calls, images, NUM_UNIFORMS, generator=generator)
+    """Parameters of ``calls`` calls, for ``images`` images each (1: shared by every image of the call).
+
+    The numbers of a registered operation follow from its name and from where ``generator`` stands, which they do not
+    move on.
+    """
+    place = (
+        hashlib.blake2b(generator.get_state().numpy().tobytes(), digest_size=8).hexdigest()
+        if settings.registered
+        else ""
+    )
+    uniforms = [torch.rand(calls, images, NUM_UNIFORMS, generator=generator)]
+    for name in settings.registered:
+        apart = torch.Generator().manual_seed(key_hash("augmentation", name, place))
+        uniforms.append(torch.rand(calls, images, OPERATIONS[name].numbers, generator=apart))
     alternatives = max(1, len(settings.alternatives))
-    return AugmentDraws(uniforms, torch.randint(alternatives, (calls,), generator=generator).tolist())
+    choices = torch.randint(alternatives, (calls,), generator=generator).tolist()
+    return AugmentDraws(torch.cat(uniforms, dim=2), choices)
 
 
 def augment(settings: AugmentSettings, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
@@ -95,14 +203,18 @@ def augment(settings: AugmentSettings, images: torch.Tensor, uniforms: torch.Ten
     Args:
         settings: operations and rule.
         images: (N, C, H, H), normalised; gradients flow through.
-        uniforms: (1 or N, NUM_UNIFORMS) in [0, 1).
+        uniforms: (1 or N, NUM_UNIFORMS and more) in [0, 1), as `draw_augment` gives them.
         choice: index into ``settings.alternatives``.
     """
     chosen = settings.alternatives[choice] if settings.alternatives else None
-    for operation in ("flip", "color", *GEOMETRIC, "cutout"):
-        always = settings.rule == "idc" and operation not in GEOMETRIC and operation in settings.operations
-        if always or operation == chosen:
-            images = _APPLY[operation](images, uniforms)
+    first = NUM_UNIFORMS
+    for name in ("flip", "color", *GEOMETRIC, "cutout", *settings.registered):
+        operation = OPERATIONS[name]
+        numbers = uniforms[:, first : first + operation.numbers] if operation.numbers else uniforms
+        first += operation.numbers
+        always = settings.rule == "idc" and name not in GEOMETRIC and name in settings.operations
+        if always or name == chosen:
+            images = operation.apply(images, numbers)
     return images
 
 
@@ -206,9 +318,6 @@ def rotate(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     return _resample(images, torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3))
 
 
-_APPLY = {"flip": flip, "color": color, "crop": crop, "cutout": cutout, "scale": scale, "rotate": rotate}
-
-
 def _slot(uniforms: torch.Tensor, name: str) -> torch.Tensor:
     return uniforms[:, SLOTS[name]].view(-1, 1, 1, 1)
 
@@ -222,3 +331,9 @@ def _resample(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     theta = theta.to(images.dtype).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+OPERATIONS |= {one.__name__: Known(one) for one in (flip, color, crop, cutout, scale, rotate)}
+NO_AUGMENTATION = AugmentSettings(operations=())
+DSA_AUGMENTATION = AugmentSettings(operations=("color", "crop", "cutout", "flip", "scale", "rotate"), rule="dsa")
+"""The strategy of DSA and DM."""

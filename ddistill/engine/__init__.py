@@ -3,7 +3,7 @@
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.folder import check_folder, recorded, source_beside
 from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
-from ddistill.engine.run import Run, Session, distill_data
+from ddistill.engine.run import Resume, Run, Session, distill_data
 from ddistill.observer import Observer
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Observer",
     "OnPaper",
     "Plan",
+    "Resume",
     "Run",
     "Session",
     "check_folder",

@@ -7,13 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ddistill.config import Recipe
+from ddistill.config import RECIPE, Recipe
 from ddistill.data import RealData
 from ddistill.engine.lock import LOCK_FILES
 from ddistill.errors import UserError
+from ddistill.runtime.execution import EXECUTION
 from ddistill.storage import is_leftover, read_checked_json
 
-RECIPE, DATA, SUMMARY = "recipe.yaml", "data.json", "summary.json"
+DATA, SUMMARY = "data.json", "summary.json"
 
 
 def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
@@ -35,7 +36,7 @@ def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
             raise UserError(
                 f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
             )
-    elif folder.exists() and any(not (e.name in LOCK_FILES or is_leftover(e)) for e in folder.iterdir()):
+    elif folder.exists() and any(not (e.name in (*LOCK_FILES, EXECUTION) or is_leftover(e)) for e in folder.iterdir()):
         raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
     return folder
 
@@ -55,18 +56,25 @@ def source_beside(artifact: Path, recipe: Recipe) -> str | None:
 
 
 def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> None:
-    """Refuse to resume a run under another recipe; ``extend`` lets its budget differ.
+    """Refuse to resume a run under another recipe, or where it would not go on to the same bits.
+
+    ``extend`` lets its budget differ. How much is computed at once and how often it is kept may differ always.
 
     Raises:
         UserError: naming the fields that differ.
     """
     if not (folder / RECIPE).exists():
         return
-    started = Recipe.from_yaml(folder / RECIPE)
+    before = Recipe.from_yaml(folder / RECIPE)
     if started_with(folder):  # else the place is all that tells the data
-        started = started.changed({"data.source": recipe.data.source})
-    started = started.changed({"data.fingerprint": recipe.data.fingerprint})
-    differing = _differences(started.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        before = before.changed({"data.source": recipe.data.source})
+    before = before.changed({"data.fingerprint": recipe.data.fingerprint})
+    differing = _differences(before.identity(), recipe.identity())
+    differing += [
+        f"run.{name}" for name in ("compile", "shards") if getattr(before.run, name) != getattr(recipe.run, name)
+    ]
+    if "auto" not in (before.run.precision, recipe.run.precision):
+        check_same_precision(folder, {"precision": before.run.precision}, recipe.run.precision)
     longer = [field for field in differing if extend and field.startswith("budget.")]
     if longer and recipe.method.needs.fixed_length:
         raise UserError(
@@ -77,6 +85,20 @@ def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> 
         raise UserError(
             f"the run in {str(folder)!r} has another recipe; it differs in: {', '.join(differing)}; "
             "resume with the same settings, or give another --out"
+        )
+
+
+def check_same_precision(folder: Path | None, began_with: dict[str, Any], precision: str) -> None:
+    """Refuse to go on with a run in another precision than it began with.
+
+    Raises:
+        UserError: naming both.
+    """
+    before = began_with.get("precision", precision)
+    if before != precision:
+        raise UserError(
+            f"the run in {str(folder)!r} is computed in {before} and would go on in {precision}, to other bits; "
+            f"resume with --set run.precision={before}, or give another --out"
         )
 
 

@@ -14,11 +14,12 @@ from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.run import Session, on_device
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.methods import GradientMatching, GradientMatchingSettings, Method
-from ddistill.model_augmentation import FreshSource, NetworkFactory, load_into
+from ddistill.model_augmentation import FreshSource, load_into
 from ddistill.networks import build_network
 from ddistill.observer import Observer
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set, random_set
-from ddistill.training import Source, Trainer, choose_hot_path, predict_accuracy, training_work
+from ddistill.training import EAGER, Source, Trainer, choose_hot_path, predict_accuracy, training_work
 
 TRAINING_STEPS = 8
 FEW, MORE = 1, 3
@@ -159,8 +160,7 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
 def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
     """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
     session, gain = _session(data, recipe, torch.device(device))
-    precision = session.hot_path.precision
-    factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes, precision=precision)
+    factory = session.factory(session.hot_path)
     steps, trainer = factory.steps_per_epoch(), factory.trainer()
     return _training_seconds(trainer, session.device) * steps / gain, trainer.flops_per_step() * steps
 
@@ -184,7 +184,7 @@ def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple
 
 def _session(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Session, float]:
     """A run of the recipe that writes and compiles nothing, and how many times faster the compiled one is."""
-    session = Session(data, recipe, None, device, Observer(), 0.0)
+    session = Session(data, recipe, None, Execution(device, recipe.run), Observer())
     chosen = session.choose_hot_path(session.network())
     session.hot_path = replace(chosen, precision=chosen.eager, compiled=False)
     return session, chosen.gain
@@ -193,8 +193,7 @@ def _session(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Sess
 def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
     """The recipe's method, and what loads the weights of an outer step into its network."""
     data, recipe = session.data, session.recipe
-    factory = NetworkFactory(recipe.network, recipe.training, session.real, data.num_classes)
-    source = FreshSource(factory, 0, recipe.run.seed)
+    source = FreshSource(session.factory(EAGER), 0, recipe.run.seed)
     network = session.network()
     synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), session.device)
     trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision)
@@ -220,7 +219,7 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
     one_class = _seconds(lambda _: matched.image_step(0, drawn), TRIALS, device) / len(matched.own) / gain
     one_batch = _training_seconds(trainer, device) / gain if batches else 0.0
     parts = InnerStep(
-        session.recipe.method.inner_steps,  # type: ignore[union-attr]
+        session.recipe.method.inner_steps,
         one_class,
         one_batch,
         batches,

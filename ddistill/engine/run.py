@@ -8,23 +8,31 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from ddistill.config import Recipe, signed
+from ddistill.config import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
-from ddistill.engine.folder import DATA, RECIPE, SUMMARY, check_folder, check_same_data, check_same_recipe, recorded
+from ddistill.engine.folder import (
+    DATA,
+    SUMMARY,
+    check_folder,
+    check_same_data,
+    check_same_precision,
+    check_same_recipe,
+    recorded,
+)
 from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.errors import RunError, UserError, in_words
-from ddistill.evaluation import Evaluation, evaluate_set
+from ddistill.evaluation import Evaluation, Progress, evaluate_set
 from ddistill.methods import (
     Context,
     Method,
@@ -42,8 +50,9 @@ from ddistill.model_augmentation import (
     load_into,
 )
 from ddistill.observer import Observer, Phase
-from ddistill.ranks import ALONE, Ranks, current
+from ddistill.ranks import Ranks, current
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
+from ddistill.runtime.execution import EXECUTION, Execution
 from ddistill.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import (
@@ -58,8 +67,8 @@ from ddistill.training import (
     training_work,
 )
 from ddistill.training.compilation import COMPILE_SECONDS, REPAYING_FLOPS
-from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
+Resume = bool | Literal["extend"]
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 EXPLODED_WHITENED = 1e5
@@ -96,11 +105,9 @@ def distill_data(
     recipe: Recipe,
     *,
     out: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    extend: bool = False,
+    resume: Resume = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
-    checkpoint_every: float = KEPT_EVERY_SECONDS,
     ranks: Ranks | None = None,
 ) -> Run:
     """Distil ``data`` by ``recipe``, judge the result beside its baselines, and write the run.
@@ -109,11 +116,10 @@ def distill_data(
         data: real images.
         recipe: complete settings.
         out: folder of the run; nothing is written if None.
-        resume: go on with the run in ``out`` from its last checkpoint, or start one where there is none.
-        extend: go on with it under a larger budget.
+        resume: go on with the run in ``out`` from its last checkpoint, or start one where there is none; "extend":
+            under a larger budget.
         device: to compute on.
         observer: hears of progress.
-        checkpoint_every: seconds between two checkpoints; 0 for one at each outer step and epoch.
         ranks: processes that make the run together; those of torch's process group, where there is one, if None.
 
     Raises:
@@ -124,27 +130,28 @@ def distill_data(
     """
     recipe = recipe.changed(recorded(data))
     recipe.check(data)
-    place, observer, ranks = torch.device(device), observer or Observer(), ranks or current()
+    execution, observer = Execution(torch.device(device), recipe.run, ranks or current()), observer or Observer()
+    ranks = execution.ranks
     if recipe.run.shards > 1 and recipe.run.shards % ranks.count:
         raise UserError(f"run.shards={recipe.run.shards} must be a multiple of the {ranks.count} processes")
     if out is None:
-        return Session(data, recipe, None, place, observer, checkpoint_every, ranks).run()
+        return Session(data, recipe, None, execution, observer).run()
     with ExitStack() as held:
 
         def prepare() -> Path:
-            folder = check_folder(out, resume=resume or extend)
+            folder = check_folder(out, resume=bool(resume))
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"--out {str(folder)!r} cannot be made: {error.strerror}") from error
             held.enter_context(locked(folder))
-            check_same_recipe(folder, recipe, extend=extend)
+            check_same_recipe(folder, recipe, extend=resume == "extend")
             check_same_data(folder, data)
             remove_leftovers(folder)
             return folder
 
         folder = ranks.first_does(prepare)
-        return Session(data, recipe, folder, place, observer, checkpoint_every, ranks).run()
+        return Session(data, recipe, folder, execution, observer).run()
 
 
 class Session:
@@ -155,32 +162,49 @@ class Session:
         data: RealData,
         recipe: Recipe,
         folder: Path | None,
-        device: torch.device,
+        execution: Execution,
         observer: Observer,
-        checkpoint_every: float,
-        ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.recipe, self.device, self.observer, self.ranks = data, recipe, device, observer, ranks
-        self.whole_folder, self.folder = folder, folder if ranks.first else None
+        self.data, self.recipe, self.execution, self.observer = data, recipe, execution, observer
+        self.device, self.ranks = execution.device, execution.ranks
+        self.whole_folder, self.folder = folder, folder if self.ranks.first else None
         folder = self.folder
         self.costs = Costs()
         self.hot_path = EAGER
         self.source_flops_per_step = 0.0
-        self.safety = Safety(checkpoint_every, observer.stopping, observer.note)
+        self.safety = Safety(execution.settings.checkpoint_every, observer.stopping, observer.note)
+        self.began_with = read_execution(folder) if folder else {}
         self._describe()
         in_progress = folder / "checkpoint" / "evaluation.safetensors" if folder else None
         self.unfinished = Unfinished(in_progress, self.safety)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.real = Source.of(data.train.images, data.train.labels, data, device)
+        self.real = Source.of(data.train.images, data.train.labels, data, self.device)
         self.reference = self.network() if recipe.method.needs.trajectories else None
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
         if self.folder is not None:
-            write_text(self.folder / RECIPE, signed(self.recipe.to_yaml()))  # first: it makes the folder that of a run
+            # the recipe last: it makes the folder that of a run
+            if not (self.began_with and self.hot_path is EAGER):
+                write_text(self.folder / EXECUTION, signed(in_yaml(self.computed())))
+            write_text(self.folder / RECIPE, signed(in_yaml(self.recipe.identity())))
             about = {"name": self.data.name, "fingerprint": self.data.fingerprint}
             write_checked_json(self.folder / "checkpoint" / DATA, about)
+
+    def computed(self) -> dict[str, Any]:
+        """How the run is computed, as far as it is decided."""
+        return self.execution.about(**({} if self.hot_path is EAGER else self.hot_path.as_dict()))
+
+    def _decide(self, network: nn.Module) -> None:
+        """Decide how the run is computed, and keep it; one that began in another precision does not go on."""
+        self.hot_path = self.choose_hot_path(network)
+        self.ranks.first_does(lambda: check_same_precision(self.folder, self.began_with, self.hot_path.precision))
+        now = self.computed()
+        for name in ("device", "kernels", "cuda_graphs"):
+            if self.began_with.get(name, now[name]) != now[name]:
+                self.observer.note(f"the run began with {name} {self.began_with[name]} and goes on with {now[name]}")
+        self._describe()
 
     def run(self) -> Run:
         """All of it: networks, outer steps, evaluation, files."""
@@ -196,7 +220,7 @@ class Session:
             self.observer.note(line)
         self.log.event("account", lines=data.account.lines)
         network = self.network()
-        self.hot_path = self.choose_hot_path(network)
+        self._decide(network)
         with self.hot_path.on_its_threads():
             return self._run(network)
 
@@ -209,11 +233,11 @@ class Session:
             compiled=compiled,
             precision=self.hot_path.precision,
             ranks=self.ranks,
-            shards=recipe.run.shards,
+            shards=self.execution.settings.shards,
             replay=True,
         )
         synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
-        source = self._source(compiled)
+        source = self._source()
         method = self.method(network, trainer, synthetic, compiled)
         if method.chunking is not None:
             chunking = method.chunking
@@ -223,48 +247,55 @@ class Session:
 
     def network(self) -> nn.Module:
         """The module that all outer steps load their weights into."""
-        factory = NetworkFactory(self.recipe.network, self.recipe.training, self.real, self.data.num_classes)
-        return factory.build("workspace")
+        return self.factory(EAGER).build("workspace")
+
+    def factory(self, hot_path: HotPath) -> NetworkFactory:
+        """What builds and trains networks on the real images."""
+        recipe = self.recipe
+        return NetworkFactory(
+            recipe.network, recipe.training, self.real, self.data.num_classes, hot_path, self.execution
+        )
 
     def method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
         """The recipe's method, at work on ``synthetic``."""
         offsets = self.data.class_offsets.tolist()
-        run = self.recipe.run
+        settings = self.execution.settings
         context = Context(
             self.real,
             offsets,
             synthetic,
             network,
             trainer,
-            run.seed,
+            self.recipe.run.seed,
             compiled,
             self.hot_path.precision,
-            run.class_chunk,
+            settings.class_chunk,
             self.recipe.budget.steps,
             self.reference,
-            run.image_chunk,
+            settings.image_chunk,
             self.ranks,
         )
         return build_method(self.recipe.method, context)
 
     def choose_hot_path(self, network: nn.Module) -> HotPath:
-        """In which precision, and whether compiled, the work ahead is done; a function of recipe, data and device."""
+        """In which precision, and whether compiled, the work ahead is done; follows from the recipe, the data, the
+        device, and what compilers and kernels there are."""
         recipe, data = self.recipe, self.data
         trainer = Trainer(network, self.real, recipe.training)
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
         method = self.method(network, trainer, on_device(probe, self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps + self._early_stage_flops(trainer)
-        needs = recipe.method.needs
+        needs, asked = recipe.method.needs, self.execution.settings
         work = replace(
             training_work(trainer, 0.0), flops=ahead, second_order=needs.second_order, every_layer=needs.layers
         )
-        chosen = choose_hot_path(network, work, recipe.run.precision, recipe.run.compile)
+        chosen = choose_hot_path(network, work, asked.precision, asked.compile)
         gain = {"compiled_over_eager": chosen.gain, "compile_seconds_expected": COMPILE_SECONDS}
-        self.log.event("hot path", **chosen.as_dict(), flops=ahead, mode=recipe.run.compile, **gain)
+        self.log.event("hot path", **chosen.as_dict(), flops=ahead, mode=asked.compile, **gain)
         if chosen.fallback:
             self.observer.note(chosen.reason)
-        if recipe.run.compile == "auto" and ahead >= REPAYING_FLOPS and not compiler_available():
+        if asked.compile == "auto" and ahead >= REPAYING_FLOPS and not compiler_available():
             self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
         return chosen
 
@@ -276,18 +307,9 @@ class Session:
             networks, epochs = self.recipe.budget.steps, settings.fresh_epochs
         return networks * epochs * trainer.flops_per_step() * images / min(images, self.recipe.training.batch)
 
-    def _source(self, compiled: bool) -> NetworkSource:
+    def _source(self) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation
-        factory = NetworkFactory(
-            recipe.network,
-            recipe.training,
-            self.real,
-            self.data.num_classes,
-            compiled,
-            self.hot_path.precision,
-            self.ranks,
-            recipe.run.shards,
-        )
+        factory = self.factory(self.hot_path)
         source: NetworkSource
         if settings.networks == "pool":
             pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
@@ -504,17 +526,16 @@ class Session:
             self.data,
             self.recipe.evaluation,
             self.recipe.network,
+            execution=self.execution,
             seed=self.recipe.run.seed,
-            device=self.device,
-            compile_mode=self.recipe.run.compile,
-            precision=self.recipe.run.precision,
-            finished=self.ranks.from_first(self.accuracies.of(what, step)),
-            on_run=on_run,
-            on_epoch=lambda done, total: self.observer.progress(phase, done, total),
-            unfinished=self.unfinished,
-            name=f"{what} {step}",
             part="validation" if what == "validation" else "test",
-            ranks=self.ranks,
+            progress=Progress(
+                finished=self.ranks.from_first(self.accuracies.of(what, step)),
+                on_run=on_run,
+                on_epoch=lambda done, total: self.observer.progress(phase, done, total),
+                unfinished=self.unfinished,
+                name=f"{what} {step}",
+            ),
         )
         if evaluation.fallback and not self.hot_path.fallback:
             self.observer.note(f"evaluation: {evaluation.protocol['precision_reason']}")
@@ -560,14 +581,14 @@ class Session:
             "versions": versions(),
             "machine": machine(self.device),
             "processes": self.ranks.count,
-            "hot_path": self.hot_path.as_dict(),
+            "execution": self.computed(),
         }
         if self.folder is not None:
             about = {
                 "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
                 "evaluation": evaluation.protocol,
-                "recipe": recipe.travelling().model_dump(mode="json"),
-                **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine")},
+                "recipe": recipe.travelling().identity(),
+                **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine", "execution")},
             }
             save_synthetic(synthetic, self.folder / "distilled", about)
             write_checked_json(self.folder / SUMMARY, summary)

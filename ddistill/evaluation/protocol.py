@@ -7,62 +7,25 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 
-from ddistill.augment import AugmentSettings
 from ddistill.data import RealData, Split
 from ddistill.errors import UserError
-from ddistill.evaluation.judge import Judge, OnEpoch
-from ddistill.networks import NetworkSettings, build_network
-from ddistill.ranks import ALONE, Ranks
-from ddistill.settings import Settings
+from ddistill.evaluation.judge import Judge, Progress
+from ddistill.evaluation.settings import EvaluationSettings
+from ddistill.networks import NetworkSettings
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import (
-    Precision,
-    Source,
-    Trainer,
-    TrainingSettings,
-    Unfinished,
-    choose_hot_path,
-    training_work,
-)
-from ddistill.training.compilation import CompileMode
+from ddistill.training import Source
 
-OnRun = Callable[[int, float], None]
 Part = Literal["test", "validation"]
 
-EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale", "rotate"))
 IMAGENET_EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500), (math.inf, 300))
-
-
-class EvaluationSettings(Settings):
-    """How a set is judged."""
-
-    network: NetworkSettings | None = None
-    """Network that is trained on the set; the one of the distillation if not set."""
-    training: TrainingSettings = TrainingSettings(augment=EVALUATION_AUGMENT)
-    """Optimiser, augmentation and CutMix; the rate falls x0.2 at 2/3 and 5/6 of the epochs."""
-    epochs: int | None = Field(default=1000, ge=1)
-    """Passes over the decoded set; not set: the published table for ImageNet, by decoded images per class."""
-    repeats: int = Field(default=3, ge=1)
-    """Networks trained; mean and standard deviation are over them."""
-    every: int = Field(default=0, ge=0)
-    """Outer steps between evaluations during a run; 0: none by steps."""
-    every_seconds: float | None = Field(default=None, gt=0)
-    """Seconds of pool and distillation between evaluations, each at the first outer step past its time."""
-    every_flops: float | None = Field(default=None, gt=0)
-    """Floating-point operations of pool and distillation between evaluations."""
-    select: Literal["last", "best"] = "last"
-    """Which images a run gives: the last, or those of the evaluation with the best accuracy on the validation part of
-    the training set; the test set is read once, at the end. Without a schedule ten evaluations choose."""
-    baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
-    """random: as many real images as are stored; random_decoded: as many as are decoded; drawn anew per repeat."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +75,10 @@ def evaluate_set(
     settings: EvaluationSettings,
     network: NetworkSettings,
     *,
+    execution: Execution | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    compile_mode: CompileMode = "auto",
-    precision: Precision = "auto",
-    finished: Mapping[int, float] | None = None,
-    on_run: OnRun | None = None,
-    on_epoch: OnEpoch | None = None,
-    unfinished: Unfinished | None = None,
-    name: str = "",
     part: Part = "test",
-    ranks: Ranks = ALONE,
-    side_by_side: bool | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set and test each.
 
@@ -132,64 +87,35 @@ def evaluate_set(
         data: gives the test images; the set's own mean and spread normalise both.
         settings: the protocol.
         network: architecture where the protocol names none.
+        execution: device, compilation and precision of the training (testing is in float32); its ranks train a network
+            each. On the CPU if None.
         seed: first weights, batches and augmentation follow from (seed, repeat).
-        device: to train on.
-        compile_mode: whether to compile the training step.
-        precision: of convolutions and products while training; testing is in float32.
-        finished: accuracies in percent by repeat that were measured before and are taken as they are.
-        on_run: called with (repeat, accuracy in percent) when a network has been trained and tested.
-        on_epoch: called with (epochs done, epochs in all), over all repeats.
-        unfinished: keeps the training in progress.
-        name: of this evaluation in what ``unfinished`` keeps.
         part: real images to test on.
-        ranks: train a network each.
-        side_by_side: train all networks of this process at once, one launch for all; None: on a GPU, where the
-            architecture allows it.
+        progress: what was measured before, and what is kept and told on the way.
 
     Raises:
         UserError: the data have no validation part.
     """
-    device = torch.device(device)
-    network = settings.network or network
+    execution, progress = execution or Execution(), progress or Progress()
+    network, ranks = settings.network or network, execution.ranks
     sets = [synthetic] if isinstance(synthetic, SyntheticSet) else list(synthetic)
-    sources = [_decoded_source(one, device) for one in sets]
-    train, classes = sources[0], sets[0].num_classes
-    real = _part(data, part)
-    test = Source.of(real.images, real.labels, train, device)
-    epochs = evaluation_epochs(settings, len(train.labels) // classes, classes)
-    shape = (classes, train.images.shape[1], train.images.shape[-1])
-    module = build_network(network, *shape, "evaluation").to(device)
-    steps = len(train.labels) / min(len(train.labels), settings.training.batch) * epochs * settings.repeats
-    work = training_work(Trainer(module, train, settings.training), steps)
-    hot_path = choose_hot_path(module, work, precision, compile_mode)
-    runs = dict(finished or {})
-    judge = Judge(
-        module,
-        network,
-        classes,
-        sources,
-        test,
-        settings.training,
-        epochs,
-        settings.repeats,
-        seed,
-        hot_path.compiled,
-        hot_path.precision,
-        device.type == "cuda" if side_by_side is None else side_by_side,
-        on_epoch,
-        unfinished,
-        name,
-    )
+    sources = [_decoded_source(one, execution.device) for one in sets]
+    classes, real = sets[0].num_classes, _part(data, part)
+    test = Source.of(real.images, real.labels, sources[0], execution.device)
+    epochs = evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
+    in_force = settings.model_copy(update={"epochs": epochs})
+    judge = Judge(network, classes, sources, test, in_force, seed, execution, progress)
+    runs = dict(progress.finished)
     pending = [repeat for repeat in range(settings.repeats) if repeat not in runs]
     for shares in judge.rounds(pending, ranks.count):
-        with hot_path.on_its_threads():
+        with judge.hot_path.on_its_threads():
             found = ranks.gather(judge.accuracies(shares[ranks.rank]))
         for repeat, accuracy in zip(chain(*shares), chain(*found), strict=True):
             runs[repeat] = accuracy
-            if on_run:
-                on_run(repeat, accuracy)
-        if unfinished:
-            unfinished.finish()
+            if progress.on_run:
+                progress.on_run(repeat, accuracy)
+        if progress.unfinished:
+            progress.unfinished.finish()
     protocol = {
         "network": network.model_dump(mode="json"),
         "epochs": epochs,
@@ -198,11 +124,11 @@ def evaluate_set(
         "lr_decay": "x0.2 at 2/3 and 5/6 of the epochs",
         "images": "decoded with single",
         "test_images": len(test.labels),
-        "precision": hot_path.precision,
-        "precision_reason": hot_path.reason,
+        "precision": judge.hot_path.precision,
+        "precision_reason": judge.hot_path.reason,
         "reported": "last epoch",
     }
-    return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol, hot_path.fallback)
+    return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol, judge.hot_path.fallback)
 
 
 def _part(data: RealData, part: Part) -> Split:

@@ -1,10 +1,6 @@
-"""Distillation methods; one file per family. A new method is a row of `METHODS` and a member of `MethodSettings`."""
+"""Distillation methods; one file per family. A new method is registered, here or in a plugin."""
 
 from __future__ import annotations
-
-from typing import Annotated, Any
-
-from pydantic import Field
 
 from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.methods.cafe import CAFE, CAFESettings
@@ -18,6 +14,7 @@ from ddistill.methods.gradient_matching import (
     GradientMatchingSettings,
     IDCSettings,
 )
+from ddistill.methods.registry import METHODS, build_method, method_settings, register_method, settings_class
 from ddistill.methods.trajectory_matching import TrajectoryMatching, TrajectoryMatchingSettings
 
 __all__ = [
@@ -38,7 +35,6 @@ __all__ = [
     "IDCSettings",
     "KCenterSettings",
     "Method",
-    "MethodSettings",
     "Needs",
     "Networks",
     "OnInner",
@@ -47,36 +43,17 @@ __all__ = [
     "TrajectoryMatching",
     "TrajectoryMatchingSettings",
     "build_method",
+    "method_settings",
+    "register_method",
+    "settings_class",
 ]
 
-MethodSettings = Annotated[
-    IDCSettings
-    | DCSettings
-    | DSASettings
-    | DistributionMatchingSettings
-    | CAFESettings
-    | TrajectoryMatchingSettings
-    | RandomSettings
-    | HerdingSettings
-    | KCenterSettings,
-    Field(discriminator="name"),
-]
-
-METHODS: dict[str, tuple[type[Any], type[Any]]] = {
-    "idc": (IDCSettings, GradientMatching),
-    "dc": (DCSettings, GradientMatching),
-    "dsa": (DSASettings, GradientMatching),
-    "dm": (DistributionMatchingSettings, DistributionMatching),
-    "cafe": (CAFESettings, CAFE),
-    "tm": (TrajectoryMatchingSettings, TrajectoryMatching),
-    "random": (RandomSettings, Coreset),
-    "herding": (HerdingSettings, Coreset),
-    "k-center": (KCenterSettings, Coreset),
-}
-"""From the name of a method to its settings and the class that does it."""
-
-
-def build_method(settings: Any, context: Context) -> Method:
-    """The method that the settings describe."""
-    method: Method = METHODS[settings.name][1](settings, context)
-    return method
+register_method("idc", IDCSettings)(GradientMatching)
+register_method("dc", DCSettings)(GradientMatching)
+register_method("dsa", DSASettings)(GradientMatching)
+register_method("dm", DistributionMatchingSettings)(DistributionMatching)
+register_method("cafe", CAFESettings)(CAFE)
+register_method("tm", TrajectoryMatchingSettings)(TrajectoryMatching)
+register_method("random", RandomSettings)(Coreset)
+register_method("herding", HerdingSettings)(Coreset)
+register_method("k-center", KCenterSettings)(Coreset)

@@ -14,7 +14,8 @@ from ddistill.model_augmentation.perturb import Weights
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings, Unfinished, train_epochs
+from ddistill.runtime.execution import Execution
+from ddistill.training import EAGER, HotPath, Resolved, Source, Trainer, TrainingSettings, Unfinished, train_epochs
 
 
 @dataclass
@@ -26,21 +27,27 @@ class NetworkFactory:
         training: optimiser settings.
         source: the real training images, on the device.
         num_classes: of the data.
-        compiled: compile the training step.
-        precision: of convolutions and products.
-        ranks: train a fresh network together, and share the networks of a pool out.
-        shards: parts of a mini-batch of what ranks train together.
+        hot_path: precision, and whether the training step is compiled.
+        execution: its ranks train a fresh network together, and share the networks of a pool out.
     """
 
     network: NetworkSettings
     training: TrainingSettings
     source: Source
     num_classes: int
-    compiled: bool = False
-    precision: Resolved = "fp32"
-    ranks: Ranks = ALONE
-    shards: int = 1
+    hot_path: HotPath = EAGER
+    execution: Execution = field(default_factory=Execution)
     _trainers: dict[bool, Trainer] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> Resolved:
+        """Of convolutions and products."""
+        return self.hot_path.precision
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train."""
+        return self.execution.ranks
 
     def build(self, *key: int | str) -> nn.Module:
         """A network with fresh weights drawn from the key, on the device of the images."""
@@ -49,16 +56,17 @@ class NetworkFactory:
 
     def trainer(self, *, together: bool = False) -> Trainer:
         """The one trainer, and its module, that early-stage training reuses; one more for what ranks do together."""
-        together = together and max(self.ranks.count, self.shards) > 1
+        shards = self.execution.settings.shards
+        together = together and max(self.ranks.count, shards) > 1
         if together not in self._trainers:
             self._trainers[together] = Trainer(
                 self.build("workspace"),
                 self.source,
                 self.training,
-                compiled=self.compiled,
+                compiled=self.hot_path.compiled,
                 precision=self.precision,
                 ranks=self.ranks if together else ALONE,
-                shards=self.shards if together else 1,
+                shards=shards if together else 1,
                 replay=True,
             )
         return self._trainers[together]

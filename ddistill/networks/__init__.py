@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
@@ -21,6 +21,7 @@ from ddistill.networks.resnet import ResNet, ResNet10
 from ddistill.networks.resnet_ap import ResNetAP
 from ddistill.networks.vit import ViT
 from ddistill.randomness import key_hash
+from ddistill.runtime import plugins
 from ddistill.settings import Settings
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     "network_of",
     "parameter_count",
     "register",
+    "register_network",
     "runs_on_kernels",
 ]
 
 NetworkConstructor = Callable[..., nn.Module]
+Constructor = TypeVar("Constructor", bound=NetworkConstructor)
 
 NETWORKS: dict[str, NetworkConstructor] = {
     "convnet": ConvNet,
@@ -81,6 +84,17 @@ def register(name: str, constructor: NetworkConstructor) -> None:
     if NETWORKS.get(name, constructor) is not constructor:
         raise UserError(f"network name {name!r} is taken; choose another")
     NETWORKS[name] = constructor
+    plugins.note_registered(constructor)
+
+
+def register_network(name: str) -> Callable[[Constructor], Constructor]:
+    """`register` as a decorator of a class or of a function that makes a module."""
+
+    def decorate(constructor: Constructor) -> Constructor:
+        register(name, constructor)
+        return constructor
+
+    return decorate
 
 
 def build_network(settings: NetworkSettings, num_classes: int, channels: int, size: int, *key: int | str) -> nn.Module:
@@ -113,6 +127,8 @@ def check_known_network(settings: NetworkSettings) -> None:
             raise UserError(f"network {settings.name!r} does not take {', '.join(options)}")
         check_external(settings.name)
         return
+    if settings.name not in NETWORKS:
+        plugins.load_installed()
     if settings.name not in NETWORKS:
         raise unknown_name("network", settings.name, NETWORKS)
     try:
@@ -186,9 +202,23 @@ def network_of(text: str) -> NetworkSettings:
     return settings
 
 
-def network_gives(settings: NetworkSettings, method: str) -> bool:
-    """Whether the network has a method ``features`` (the input of its classifier) or ``layers`` (all maps)."""
-    return hasattr(NETWORKS.get(settings.name), method)
+def network_gives(settings: NetworkSettings, method: str, shape: tuple[int, int, int] | None = None) -> bool:
+    """Whether the network has a method ``features`` (the input of its classifier) or ``layers`` (all maps).
+
+    A class may tell by itself; of what a function or a library makes only a module tells, which is made for ``shape``.
+
+    Args:
+        settings: of the network.
+        method: its name.
+        shape: classes, channels and side of the images; None: not known yet, so that only a class is asked.
+    """
+    made = NETWORKS.get(settings.name)
+    if isinstance(made, type):
+        return hasattr(made, method)
+    if shape is None:
+        return True
+    found = getattr(build_network(settings, *shape, "probe"), method, None)
+    return callable(found) and not isinstance(found, nn.Module)
 
 
 def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from types import MethodType, ModuleType
+from typing import Any
 
+import torch
 from torch import nn
 
 from ddistill.errors import UserError, unknown_name
@@ -38,10 +40,19 @@ def build_external(name: str, num_classes: int, channels: int) -> nn.Module:
     check_external(name)
     library, _, model = name.partition("/")
     if library == "timm":
-        return _library(library).create_model(model, pretrained=False, num_classes=num_classes, in_chans=channels)
+        made = _library(library).create_model(model, pretrained=False, num_classes=num_classes, in_chans=channels)
+        if hasattr(made, "forward_head") and not hasattr(made, "features"):
+            made.features = MethodType(_timm_features, made)  # bound: a copy of the network gets one of its own
+        return made
     if channels != 3:
         raise UserError(f"network {name!r} takes colour images, got {channels} channel; set data.channels=3")
     return _library(library).get_model(model, weights=None, num_classes=num_classes)
+
+
+def _timm_features(network: Any, images: torch.Tensor) -> torch.Tensor:
+    """The flattened input of the classifier of a network of timm."""
+    embedded: torch.Tensor = network.forward_head(network.forward_features(images), pre_logits=True)
+    return embedded.flatten(1)
 
 
 def _library(name: str) -> ModuleType:

@@ -1,5 +1,9 @@
 """The methods that the paper compares with: DC, DSA, DM and CAFE, also with model augmentation, TM, and coresets.
 
+Papers: DC https://arxiv.org/abs/2006.05929, DSA https://arxiv.org/abs/2102.08259,
+DM https://arxiv.org/abs/2110.04181, CAFE https://arxiv.org/abs/2203.01531,
+TM https://arxiv.org/abs/2203.11932.
+
     ddistill distill cifar10 --recipe dm-ma --ipc 10 --out RUN
 
 Settings are the published ones of each method; network and evaluation protocol are those of IDC on the same data, so

@@ -1,5 +1,7 @@
 """IDC (Kim et al. 2022), and IDC with model augmentation ("Ours" in the tables of the paper this project starts from).
 
+Papers: IDC https://arxiv.org/abs/2205.14959, model augmentation https://arxiv.org/abs/2212.06152.
+
     ddistill distill cifar10 --recipe idc-ma --ipc 10 --out RUN
 
 The settings are those of the paper's program. Cost, CIFAR-10, ipc 10: 1.1 TFLOP an inner step, so 45 PFLOP for

@@ -62,6 +62,7 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
     }
     sprites = _sprites(snapshots, synthetic.counts)
     baseline = summary["baselines"].get("random")
+    plugins = [word for name in summary.get("execution", {}).get("plugins", []) for word in ("--plugin", str(name))]
     return {
         "index": index,
         "title": f"{summary['recipe']}, ipc {summary['ipc']}",
@@ -74,7 +75,7 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
         "data": description["data"],
         "protocol": description["evaluation"],
         "machine": summary["machine"],
-        "again": _again(folder),
+        "again": _again(folder, plugins),
         "artifact": str(folder / "distilled"),
         "whitened": synthetic.whitening is not None,
         "curves": _curves(events, summary),
@@ -89,13 +90,13 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
     }
 
 
-def _again(folder: Path) -> str:
+def _again(folder: Path, plugins: list[str]) -> str:
     """What repeats a run: a command, or a line of Python where its data were an object, which no command can name."""
     recipe, out = str(folder / "recipe.yaml"), f"{folder}-again"
     with suppress(UserError):
         if Recipe.from_yaml(recipe).data.source is None:
             return f"ddistill.distill(your_data, ddistill.Recipe.from_yaml({recipe!r}), out={out!r})"
-    return shlex.join(["ddistill", "distill", "--recipe", recipe, "--out", out])
+    return shlex.join(["ddistill", "distill", "--recipe", recipe, *plugins, "--out", out])
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.figures import draw, shows_images
 from ddistill.reproduce.on_ray import place_of, run_cells_on_ray
 from ddistill.reproduce.runs import Sources, look_up, run_cells, with_pictures
-from ddistill.reproduce.store import Judged, Result, Store, recipe_key
+from ddistill.reproduce.store import Judged, Result, Store, result_key
 from ddistill.reproduce.tables import put_into, render
 from ddistill.reproduce.targets import SCALES, TARGETS, Cell, cells_of
 
@@ -24,8 +24,8 @@ __all__ = [
     "look_up",
     "place_of",
     "put_into",
-    "recipe_key",
     "render",
+    "result_key",
     "run_cells",
     "run_cells_on_ray",
     "shows_images",

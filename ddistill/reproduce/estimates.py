@@ -8,7 +8,7 @@ from dataclasses import replace
 from ddistill.config import Recipe
 from ddistill.engine import Plan, plan_run, training_costs
 from ddistill.reproduce.runs import Sources
-from ddistill.reproduce.store import Result, recipe_key
+from ddistill.reproduce.store import Result, result_key
 from ddistill.reproduce.targets import Cell
 
 OnEstimate = Callable[[int, int], None]
@@ -45,7 +45,7 @@ def estimate(
 def _plan(cell: Cell, sources: Sources, device: str, measured: dict[str, Plan]) -> Plan:
     data, recipe = sources.load(cell), cell.recipe
     usual = _usual(recipe)
-    key = recipe_key(usual, data.fingerprint) + str(cell.ages)
+    key = result_key(usual, data.fingerprint, cell.ages)
     if key not in measured:
         if cell.ages:
             seconds, flops = training_costs(data, usual, device)

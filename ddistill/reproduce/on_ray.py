@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddistill.config import Recipe, build
 from ddistill.data import RealData
 from ddistill.engine import Observer
 from ddistill.errors import RunError, UserError
@@ -19,7 +20,8 @@ from ddistill.observer import Phase
 from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.runs import OnCell, Sources, cell_key, run_cell
 from ddistill.reproduce.store import Result, Store
-from ddistill.reproduce.targets import Cell
+from ddistill.reproduce.targets import Cell, Labels
+from ddistill.runtime.plugins import load_plugin, to_elsewhere
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -110,8 +112,11 @@ def run_cells_on_ray(
         waiting = {}
         for number, need in zip(missing, needs, strict=True):
             options = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory}
+            # plain values: what a plugin has registered is known to a worker once it has loaded the plugin
             cell = cells[number]
-            words = (number, cell, data[str(cell.labels["data"])], str(out), device, threads, board)
+            plain = (cell.labels, cell.recipe.model_dump(mode="json"), cell.ages)
+            images = data[str(cell.labels["data"])]
+            words = (number, plain, images, str(out), device, threads, board, to_elsewhere())
             waiting[task.options(**options, max_retries=-1).remote(*words)] = number
         while waiting:
             ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
@@ -169,12 +174,25 @@ class Reporter(Observer):
         self.board.tell.remote(self.number, first + length * done / max(1, total))
 
 
-def _task(number: int, cell: Cell, data: RealData, out: str, device: str, threads: int, board: Any) -> Result:
+def _task(
+    number: int,
+    plain: tuple[Labels, dict[str, Any], tuple[int, ...]],
+    data: RealData,
+    out: str,
+    device: str,
+    threads: int,
+    board: Any,
+    plugins: list[tuple[str, str]],
+) -> Result:
     """In a worker: run a cell, or go on with it."""
     import torch
 
     from ddistill.training import keep_freed_memory
 
+    for plugin, folder in plugins:
+        load_plugin(plugin, folder)
+    labels, values, ages = plain
+    cell = Cell(labels, build(Recipe, values), ages)
     torch.set_num_threads(threads)
     if device == "cpu":
         keep_freed_memory()

@@ -17,9 +17,8 @@ from ddistill.data import RealData, load_data
 from ddistill.data.which import NAME
 from ddistill.engine import Observer, Run, distill_data
 from ddistill.engine.environment import machine, versions
-from ddistill.reproduce.store import Judged, Result, Store, recipe_key
+from ddistill.reproduce.store import Judged, Result, Store, result_key
 from ddistill.reproduce.targets import Cell
-from ddistill.storage import fingerprint
 
 OnCell = Callable[[int, int, Cell, Result], None]
 
@@ -124,8 +123,7 @@ def with_pictures(
 
 def cell_key(cell: Cell, data: RealData) -> str:
     """The key of a cell's result in the store."""
-    key = recipe_key(cell.recipe, data.fingerprint)
-    return fingerprint({"gradients at ages": cell.ages, "recipe and data": key}) if cell.ages else key
+    return result_key(cell.recipe, data.fingerprint, cell.ages)
 
 
 def _gradients(key: str, cell: Cell, data: RealData, device: str, observer: Observer) -> Result:
@@ -146,6 +144,7 @@ def _result(key: str, run: Run, data: RealData) -> Result:
     about = {
         "stored_images": summary["stored_images"],
         "outer_steps": summary["outer_steps"],
+        "execution": summary["execution"],
         **_about(run.recipe, data, summary["machine"]),
     }
     return Result(
@@ -160,7 +159,7 @@ def _result(key: str, run: Run, data: RealData) -> Result:
 
 def _about(recipe: Recipe, data: RealData, where: dict[str, Any]) -> dict[str, Any]:
     return {
-        "recipe": recipe.travelling().model_dump(mode="json"),
+        "recipe": recipe.travelling().identity(),
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "versions": versions(),
         "machine": where,

@@ -1,29 +1,44 @@
-"""The results store: one JSON-lines file, a line per finished run, each with a checksum; nothing is ever rewritten."""
+"""The results store: one JSON-lines file, a line per finished run, each with a checksum; nothing is ever rewritten.
+
+A line has the version of its key. The first versions counted how a run was computed; their lines say from which recipe
+and data they came, and are found by the key that follows from these now.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from ddistill.config import Recipe
+from ddistill.config import Recipe, build
+from ddistill.errors import UserError
 from ddistill.storage import append_line, fingerprint, make_parent
 
+VERSION = 2
+"""Of the keys: 2 leaves the execution out."""
 
-def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
+
+def result_key(recipe: Recipe, data_fingerprint: str, ages: Sequence[int] = ()) -> str:
     """Hex key of everything that decides a result, so not of the names of the recipe and of its data.
 
-    Fields that are not set do not count, so that results outlive new optional fields.
+    Fields that are not set do not count, so that results outlive new optional fields. A new field with another usual
+    value must be left out here where it has that value: a test holds the keys of what was published.
+
+    Args:
+        recipe: of the run.
+        data_fingerprint: of its data.
+        ages: epochs, where the result is the gradients of a network at those ages.
     """
-    values = recipe.model_dump(mode="json", exclude_none=True)
+    values = recipe.identity(exclude_none=True)
     del values["name"]
     for name in ("source", "fingerprint"):
         values["data"].pop(name, None)
-    return fingerprint({"recipe": values, "data": data_fingerprint})
+    decides = {"version": VERSION, "recipe": values, "data": data_fingerprint}
+    return fingerprint({**decides, "ages": list(ages)} if ages else decides)
 
 
 class Judged(NamedTuple):
@@ -67,7 +82,7 @@ class Store:
 
     def add(self, result: Result) -> None:
         """Append a line; a line that another process cut off does not spoil this one."""
-        row = {name: getattr(result, name) for name in Result.__dataclass_fields__}
+        row = {"version": VERSION, **{name: getattr(result, name) for name in Result.__dataclass_fields__}}
         line = json.dumps({**row, "sha256": fingerprint(row)}, allow_nan=False)
         with FileLock(make_parent(self.path).with_suffix(".lock")):
             append_line(self.path, line)
@@ -81,8 +96,19 @@ class Store:
                 row = json.loads(line)
                 checksum = row.pop("sha256")
                 if checksum == fingerprint(row):
+                    row["key"] = row["key"] if row.pop("version", 1) == VERSION else _key_now(row)
                     row["accuracy"] = tuple(row["accuracy"])
                     row["accuracies"] = tuple(Judged(*judged) for judged in row["accuracies"])
                     yield Result(**row)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
+
+
+def _key_now(row: dict[str, Any]) -> str:
+    """The key of a line of an older version, from the recipe and data that it names; its own where these are gone."""
+    about = row["about"]
+    ages = [one["epochs"] for one in about.get("gradients", ())]
+    try:
+        return result_key(build(Recipe, about["recipe"]), about["data"]["fingerprint"], ages)
+    except (UserError, KeyError, TypeError):
+        return str(row["key"])

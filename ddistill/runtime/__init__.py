@@ -1,1 +1,1 @@
-"""What everything else runs on: gradients, counters of work, files that are built once."""
+"""What everything else runs on: gradients, execution, plugins, counters of work, files that are built once."""

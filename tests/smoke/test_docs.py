@@ -1,43 +1,86 @@
-"""The code of the guides, run as it stands there."""
+"""The code and the commands of the guides, run as a user would: files in a folder, and the command."""
 
+import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-import torch
+import pytest
 
-from ddistill import methods
-from ddistill.data import load_data
-from ddistill.methods import Context
-from ddistill.networks import NetworkSettings, build_network
 from ddistill.recipes import FAMILIES
-from ddistill.synthetic import SyntheticSettings, initial_set
-from ddistill.training import Source, Trainer, TrainingSettings
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SHORT = [
+    *("--set", "network.width=8", "--set", "budget.outer_steps=20", "--set", "method.real_batch=16"),
+    *("--set", "evaluation.epochs=2", "--set", "evaluation.repeats=1", "--device", "cpu"),
+]
 
 
-def test_the_method_of_the_walk_through_works(monkeypatch):
-    code = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_method.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code) == 2
-    table = dict(methods.METHODS)
-    names = {"METHODS": table, "__name__": "walk_through"}
-    exec("\n".join(code), names)  # our own page
-    monkeypatch.setattr(methods, "METHODS", table)
-    digits = load_data("digits")
-    source = Source(digits.train.images, digits.train.labels, digits.mean, digits.std)
-    synthetic = initial_set(SyntheticSettings(ipc=2, factor=1, init="noise"), digits, 0)
-    network = build_network(NetworkSettings(width=4, depth=2), 10, 1, 8, "walk-through")
-    trainer = Trainer(network, source, TrainingSettings())
-    context = Context(source, digits.class_offsets.tolist(), synthetic, network, trainer, 0, False)
-    method = methods.build_method(names["MeanMatchingSettings"](), context)
-    losses = [float(method.outer_step(step, lambda done, total: None)) for step in range(1, 21)]
+def as_a_user(words: list[str], folder: Path) -> str:
+    """What the command prints in that folder."""
+    # the installed script, which does not put the folder into Python's path
+    script = Path(sys.executable).with_name("ddistill")
+    environment = {**os.environ, "DDISTILL_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        [str(script), *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def walk_through(tmp_path_factory) -> Path:
+    """A folder with the two files of the page, where its commands have been run."""
+    folder, page = tmp_path_factory.mktemp("walk through"), (DOCS / "adding_a_method.md").read_text(encoding="utf-8")
+    for name, code in zip(("mean.py", "parts.py"), re.findall(r"```python\n(.*?)```", page, re.DOTALL), strict=True):
+        (folder / name).write_text(code)
+    commands = [line for line in page.splitlines() if line.startswith("ddistill ")]
+    assert len(commands) == 3
+    for command in commands:
+        program, verb, *words = shlex.split(command)
+        assert program == "ddistill"
+        as_a_user([verb, *words, *(SHORT if verb == "distill" else ["--repeats", "1"])], folder)
+    return folder
+
+
+def test_the_method_of_the_walk_through_works(walk_through):
+    log = [json.loads(line) for line in (walk_through / "runs" / "mean" / "log.jsonl").read_text().splitlines()]
+    losses = [event["loss"] for event in log if event["event"] == "outer step"]
     assert losses[-1] < losses[0] / 5
-    state = {name: tensor.clone() for name, tensor in method.state().items()}
-    method.load_state(state)
-    assert all(torch.equal(method.state()[name], tensor) for name, tensor in state.items())
+
+
+def test_the_network_and_the_augmentations_of_the_walk_through_work(walk_through):
+    summary = json.loads((walk_through / "runs" / "parts" / "summary.json").read_text())
+    assert (summary["method"], summary["outer_steps"]) == ("dm", 20)
+    recipe = (walk_through / "runs" / "parts" / "recipe.yaml").read_text()
+    assert "name: perceptron" in recipe
+    assert "- fade\n    - noise\n" in recipe
+
+
+def test_the_network_of_the_readme_works(tmp_path):
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    call, words = re.search(r"Your own network: `(.*?)` in a file `mine.py`, then `(.*?)`", text).groups()
+    layers = "nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * (size - 2)**2, classes)"
+    made = f"lambda classes, channels, size: nn.Sequential({layers})"
+    code = f"import ddistill\nfrom torch import nn\n\nconstructor = {made}\n{call}\n"
+    (tmp_path / "mine.py").write_text(code)
+    short = [*SHORT[2:], "--set", "method.inner_steps=2", "--set", "method.network_samples=32"]
+    short += ["--set", "model_augmentation.pool_epochs=1"]
+    as_a_user(["distill", "digits", *shlex.split(words), "--out", "run", *short], tmp_path)
+    assert "name: mine" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_every_family_of_recipes_has_a_card():
     cards = " ".join(path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md"))
     for family in FAMILIES:
         assert f"`{family}`" in cards or f"--recipe {family} " in cards
+
+
+def test_every_card_of_a_published_method_links_to_its_paper():
+    cards = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md")}
+    linked = {name for name, text in cards.items() if re.search(r"https://arxiv\.org/abs/\d{4}\.\d{5}", text)}
+    assert linked == cards.keys() - {"coresets"}

@@ -14,7 +14,20 @@ import torch
 from reference import siamese as reference
 from torch.autograd import gradcheck
 
-from ddistill.augment import AugmentSettings, Pipeline, augment, cutmix, draw_augment, draw_cutmix, imagenet, siamese
+from ddistill.augment import (
+    AugmentSettings,
+    Pipeline,
+    augment,
+    cutmix,
+    draw_augment,
+    draw_cutmix,
+    imagenet,
+    register_augmentation,
+    seeded,
+    siamese,
+)
+from ddistill.config import Recipe
+from ddistill.errors import UserError
 
 TOLERANCE = 1e-5
 OPERATIONS = ("flip", "color", "crop", "scale", "rotate", "cutout")
@@ -374,3 +387,80 @@ def test_the_imagenet_rule_augments_before_it_normalises():
     images, uniforms = unit_images(3, 3, 8), uniforms_of(3, 1)
     expected = pipeline.normalise(imagenet.imagenet_augment(images, uniforms))
     torch.testing.assert_close(pipeline(images, uniforms, 0), expected, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- registered ones
+
+
+@pytest.fixture
+def mirrored(monkeypatch):
+    """An operation of a user: upside down where its first number is below a half."""
+    monkeypatch.setattr(siamese, "OPERATIONS", dict(siamese.OPERATIONS))
+
+    @register_augmentation("upside down", numbers=2)
+    def upside_down(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        assert uniforms.shape[1] == 2
+        return torch.where(uniforms[:, :1, None, None] < 0.5, images.flip(2), images)
+
+    return upside_down
+
+
+@pytest.mark.parametrize("rule", ["idc", "dsa"])
+def test_a_registered_operation_does_not_deal_the_numbers_of_others_anew(mirrored, rule):
+    plain = AugmentSettings(operations=("color", "crop"), rule="idc")
+    more = AugmentSettings(operations=("color", "crop", "upside down"), rule=rule)
+    before, after = (draw_augment(s, 40, 3, torch.Generator().manual_seed(7)) for s in (plain, more))
+    assert before.uniforms.shape == (40, 3, siamese.NUM_UNIFORMS)
+    assert torch.equal(after.uniforms[..., : siamese.NUM_UNIFORMS], before.uniforms)
+    assert rule == "dsa" or after.choices == before.choices
+    own = after.uniforms[..., siamese.NUM_UNIFORMS :]
+    assert own.shape == (40, 3, 2)
+    assert 0.3 < float((own[:, 0, 0] < 0.5).float().mean()) < 0.7
+
+
+def test_the_numbers_of_a_registered_operation_follow_from_its_name_and_the_place_of_the_generator(mirrored):
+    register_augmentation("twin", numbers=2)(lambda images, _uniforms: images)
+    settings = AugmentSettings(operations=("upside down", "twin"))
+    draws = torch.Generator().manual_seed(1)
+    first, second = (draw_augment(settings, 5, 1, draws).uniforms[..., siamese.NUM_UNIFORMS :] for _ in range(2))
+    again = draw_augment(settings, 5, 1, torch.Generator().manual_seed(1)).uniforms[..., siamese.NUM_UNIFORMS :]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[..., :2], first[..., 2:])
+
+
+def test_a_registered_operation_is_applied_after_the_others(mirrored):
+    images = images_of(4, 3, 8)
+    settings = AugmentSettings(operations=("upside down", "color"))
+    draws = draw_augment(settings, 1, 1, torch.Generator().manual_seed(0))
+    for number in (0.1, 0.9):
+        draws.uniforms[0, 0, siamese.NUM_UNIFORMS] = number
+        expected = siamese.color(images, draws.uniforms[0])
+        expected = expected.flip(2) if number < 0.5 else expected
+        assert torch.equal(augment(settings, images, draws.uniforms[0], 0), expected)
+
+
+def test_a_callable_that_draws_by_itself_is_wrapped():
+    apply = seeded(lambda images: images + torch.rand(1))
+    images, uniforms = images_of(4, 3, 8), torch.tensor([[0.3], [0.6]])
+    before = torch.get_rng_state()
+    first, again, other = (apply(images, u) for u in (uniforms[:1], uniforms[:1], uniforms[1:]))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_names_and_numbers_of_operations_are_checked(mirrored):
+    with pytest.raises(UserError, match="augmentation name 'color' is taken"):
+        register_augmentation("color")(mirrored)
+    with pytest.raises(UserError, match="needs at least 1 number, got 0"):
+        register_augmentation("still", numbers=0)(mirrored)
+    register_augmentation("upside down", numbers=2)(mirrored)
+
+
+def test_operations_that_the_fixed_pipeline_would_ignore_are_refused():
+    assert AugmentSettings(rule="imagenet").operations == ()
+    with pytest.raises(
+        UserError, match=r"evaluation\.training\.augment: rule imagenet is a fixed pipeline.*operations=\[\]"
+    ):
+        Recipe().changed({"evaluation.training.augment.rule": "imagenet"})

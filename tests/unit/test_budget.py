@@ -91,7 +91,7 @@ def test_seconds_bound_a_run_with_one_step_at_least_and_the_pool_counts(digits, 
     run = distill_data(digits, Recipe().changed(changes), out=tmp_path / "run")
     assert (run.summary["outer_steps"], run.summary["ended_by"]) == (1, "seconds")
     longer = Recipe().changed({**changes, "budget.seconds": 1e6})
-    extended = distill_data(digits, longer, out=tmp_path / "run", extend=True)
+    extended = distill_data(digits, longer, out=tmp_path / "run", resume="extend")
     assert (extended.summary["outer_steps"], extended.summary["ended_by"]) == (6, "outer_steps")
     (judged,) = [event for event in events(tmp_path / "run", "accuracy") if event["step"] == 6]
     seconds = extended.summary["seconds"]
@@ -136,8 +136,9 @@ class AtReport(Observer):
 def test_the_choice_survives_an_interruption(held_out, tmp_path, phase, at):
     recipe = Recipe().changed(CHOOSING)
     whole = distill_data(held_out, recipe)
+    often = recipe.changed({"run.checkpoint_every": 0.0})
     with pytest.raises(KeyboardInterrupt):
-        distill_data(held_out, recipe, out=tmp_path / "run", observer=AtReport(phase, at), checkpoint_every=0.0)
+        distill_data(held_out, often, out=tmp_path / "run", observer=AtReport(phase, at))
     run = distill_data(held_out, recipe, out=tmp_path / "run", resume=True)
     assert torch.equal(run.synthetic.images, whole.synthetic.images)
     for figure in ("selected", "accuracy", "outer_steps"):

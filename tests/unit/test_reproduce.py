@@ -13,6 +13,9 @@ from ddistill.errors import UserError
 from ddistill.reproduce.published import published
 from ddistill.reproduce.tables import put_into
 from ddistill.reproduce.targets import AUGMENTED, SCALES, TARGETS
+from ddistill.storage import fingerprint
+
+PUBLISHED_RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "2026-11-25-reproduce-small.jsonl"
 
 
 def result(key: str = "k", accuracy: tuple[float, ...] = (50.0, 52.0), seconds: float = 10.0) -> reproduce.Result:
@@ -70,11 +73,34 @@ def test_published_figures_are_those_of_the_specification():
 
 def test_the_key_follows_from_what_decides_a_result():
     first, second = reproduce.cells_of("table6", "tiny", only={"ipc": "1"})
-    keys = {reproduce.recipe_key(cell.recipe, "data") for cell in (first, second)}
+    keys = {reproduce.result_key(cell.recipe, "data") for cell in (first, second)}
     assert len(keys) == 2
     renamed = first.recipe.changed({"name": "x", "data.source": "elsewhere", "data.fingerprint": "0" * 64})
-    assert reproduce.recipe_key(renamed, "data") == reproduce.recipe_key(first.recipe, "data")
-    assert reproduce.recipe_key(first.recipe, "other") != reproduce.recipe_key(first.recipe, "data")
+    assert reproduce.result_key(renamed, "data") == reproduce.result_key(first.recipe, "data")
+    assert reproduce.result_key(first.recipe, "other") != reproduce.result_key(first.recipe, "data")
+
+
+def test_every_published_result_is_found_again():
+    rows = list(reproduce.Store(PUBLISHED_RESULTS))
+    (data,) = {row.about["data"]["fingerprint"] for row in rows}
+    cells = [cell for target in TARGETS for cell in reproduce.cells_of(target, "small", range(2))]
+    known = {reproduce.result_key(cell.recipe, data, cell.ages) for cell in cells}
+    assert len(rows) == len(PUBLISHED_RESULTS.read_text().splitlines()) == 42
+    assert {row.key for row in rows} <= known
+    # the keys themselves: a field that changes them orphans what users have computed
+    assert (
+        fingerprint(sorted(row.key for row in rows))
+        == "d2f851b1c6ab91b6221f1e8abf816ba04743917cebec1137554e0c47847f201a"
+    )
+
+
+def test_how_a_run_is_computed_is_no_part_of_the_key():
+    (cell,) = reproduce.cells_of("figure4", "tiny")
+    usual = reproduce.result_key(cell.recipe, "data")
+    for change in ({"run.precision": "bf16"}, {"run.compile": "on"}, {"run.class_chunk": 3}, {"run.shards": 2}):
+        assert reproduce.result_key(cell.recipe.changed(change), "data") == usual
+    assert reproduce.result_key(cell.recipe.changed({"run.seed": 1}), "data") != usual
+    assert reproduce.result_key(cell.recipe, "data", (0, 1)) != usual
 
 
 def test_the_store_passes_over_lines_that_were_cut_off_or_changed(tmp_path):

@@ -50,9 +50,9 @@ def assert_same(run, whole) -> None:
     assert run.summary["baselines"] == whole.summary["baselines"]
 
 
-def interrupted(digits, folder, phase: str, at: int, **options) -> None:
+def interrupted(digits, folder, phase: str, at: int, **changes) -> None:
     with pytest.raises(KeyboardInterrupt):
-        distill_data(digits, Recipe().changed(TINY), out=folder, observer=Interrupt(phase, at), **options)
+        distill_data(digits, Recipe().changed({**TINY, **changes}), out=folder, observer=Interrupt(phase, at))
 
 
 def test_an_interrupted_evaluation_trains_only_the_networks_that_are_missing(digits, whole, tmp_path):
@@ -76,7 +76,7 @@ def test_resuming_a_finished_run_computes_nothing_and_gives_the_same(digits, who
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(digits, whole, tmp_path):
-    interrupted(digits, tmp_path / "run", "evaluate", 1, checkpoint_every=0.0)
+    interrupted(digits, tmp_path / "run", "evaluate", 1, **{"run.checkpoint_every": 0.0})
     newest = tmp_path / "run" / "checkpoint" / "step-00000003.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
@@ -100,7 +100,7 @@ def test_a_finished_run_is_extended_to_the_bits_of_a_longer_one(digits, whole, t
     longer = Recipe().changed(TINY)
     with pytest.raises(UserError, match=r"differs in: budget\.outer_steps"):
         distill_data(digits, longer, out=tmp_path / "run", resume=True)
-    run = distill_data(digits, longer, out=tmp_path / "run", extend=True)
+    run = distill_data(digits, longer, out=tmp_path / "run", resume="extend")
     assert_same(run, whole)
     assert run.summary["outer_steps"] == 3
     assert torch.equal(load_synthetic(tmp_path / "run").images, whole.synthetic.images)
@@ -114,10 +114,10 @@ def test_only_the_budget_may_grow(digits, tmp_path):
             digits,
             Recipe().changed({**TINY, "budget.outer_steps": 4, "method.image_lr": 1.0}),
             out=tmp_path / "run",
-            extend=True,
+            resume="extend",
         )
     with pytest.raises(UserError, match="has made 3 outer steps, more than the 2"):
-        distill_data(digits, Recipe().changed({**TINY, "budget.outer_steps": 2}), out=tmp_path / "run", extend=True)
+        distill_data(digits, Recipe().changed({**TINY, "budget.outer_steps": 2}), out=tmp_path / "run", resume="extend")
 
 
 def test_a_schedule_that_depends_on_the_length_is_not_extended(digits, tmp_path):
@@ -132,7 +132,7 @@ def test_a_schedule_that_depends_on_the_length_is_not_extended(digits, tmp_path)
     recipe = Recipe().changed({**common, **cafe, "budget.outer_steps": 1})
     distill_data(digits, recipe, out=tmp_path / "run")
     with pytest.raises(UserError, match="method cafe depends on the number of outer steps"):
-        distill_data(digits, recipe.changed({"budget.outer_steps": 2}), out=tmp_path / "run", extend=True)
+        distill_data(digits, recipe.changed({"budget.outer_steps": 2}), out=tmp_path / "run", resume="extend")
 
 
 def test_a_run_that_another_process_writes_is_refused_and_one_whose_process_is_gone_is_taken_over(digits, tmp_path):

@@ -5,9 +5,10 @@ import torch
 
 from ddistill.config import Recipe
 from ddistill.data import load_data
-from ddistill.evaluation import evaluate_set
+from ddistill.evaluation import Progress, evaluate_set
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set, random_set
 from ddistill.training import Safety, Source, Trainer, TrainingSettings, Unfinished
 from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
@@ -60,7 +61,7 @@ def test_an_evaluation_side_by_side_finds_the_same(digits, several_sets):
     synthetic = initial_set(RECIPE.synthetic, digits, 0)
     sets = [random_set(RECIPE.synthetic, digits, 0, draw) for draw in range(3)] if several_sets else synthetic
     judged = [
-        evaluate_set(sets, digits, RECIPE.evaluation, RECIPE.network, side_by_side=side_by_side)
+        evaluate_set(sets, digits, RECIPE.evaluation, RECIPE.network, execution=Execution(side_by_side=side_by_side))
         for side_by_side in (False, True)
     ]
     assert judged[0].runs == pytest.approx(judged[1].runs, abs=0.6)  # two images of 357
@@ -74,9 +75,8 @@ def test_only_what_is_missing_is_trained(digits):
         digits,
         RECIPE.evaluation,
         RECIPE.network,
-        side_by_side=True,
-        finished={1: 12.5},
-        on_run=lambda repeat, _: seen.append(repeat),
+        execution=Execution(side_by_side=True),
+        progress=Progress(finished={1: 12.5}, on_run=lambda repeat, _: seen.append(repeat)),
     )
     assert judged.runs[1] == 12.5
     assert seen == [0, 2]
@@ -84,7 +84,7 @@ def test_only_what_is_missing_is_trained(digits):
 
 def test_what_was_cut_off_goes_on(digits, tmp_path):
     synthetic = initial_set(RECIPE.synthetic, digits, 0)
-    whole = evaluate_set(synthetic, digits, RECIPE.evaluation, RECIPE.network, side_by_side=True)
+    whole = evaluate_set(synthetic, digits, RECIPE.evaluation, RECIPE.network, execution=Execution(side_by_side=True))
     epochs = []
 
     def unfinished(stop_at: int) -> Unfinished:
@@ -96,9 +96,8 @@ def test_what_was_cut_off_goes_on(digits, tmp_path):
             digits,
             RECIPE.evaluation,
             RECIPE.network,
-            side_by_side=True,
-            unfinished=unfinished(stop_at),
-            on_epoch=lambda done, total: epochs.append(done / total),
+            execution=Execution(side_by_side=True),
+            progress=Progress(unfinished=unfinished(stop_at), on_epoch=lambda done, total: epochs.append(done / total)),
         )
 
     with pytest.raises(KeyboardInterrupt):
@@ -112,7 +111,7 @@ def test_batch_norm_stands_alone(digits):
     assert not can_stand_side_by_side(build_network(network, 10, 1, 8, "x"))
     synthetic = initial_set(RECIPE.synthetic, digits, 0)
     judged = [
-        evaluate_set(synthetic, digits, RECIPE.evaluation, network, side_by_side=side_by_side)
+        evaluate_set(synthetic, digits, RECIPE.evaluation, network, execution=Execution(side_by_side=side_by_side))
         for side_by_side in (False, True)
     ]
     assert judged[0].runs == judged[1].runs
