@@ -182,7 +182,7 @@ def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
 def named_files(parts: Parts) -> Iterator[Path]:
     """Files that the images of a source lie in, as far as its tables name them."""
     for part in (parts.train, parts.test):
-        if part is not None and isinstance(part.read, _Reader) and part.read.by_name:
+        if part is not None and isinstance(part.read, _Reader):
             yield from part.read.paths()
 
 
@@ -372,8 +372,18 @@ class _Reader:
                 return
 
     def paths(self) -> Iterator[Path]:
-        """The files that the rows of this part name."""
-        return (self.table.folder / str(name) for name in self.table.column(self.column).to_pylist() if name)
+        """The files that images of this part lie in; none of images that the table itself holds."""
+        import pyarrow.compute as compute
+        import pyarrow.types as types
+
+        names = self.table.column(self.column)
+        if types.is_struct(names.type):
+            fields = {field.name for field in names.type}
+            names = names.filter(compute.is_null(compute.struct_field(names, "bytes"))) if "bytes" in fields else names
+            names = compute.struct_field(names, "path") if "path" in fields else names[:0]
+        elif not self.by_name:
+            return iter(())
+        return (self.table.folder / str(name) for name in names.to_pylist() if name)
 
     def _batches(self) -> Iterator[pa.Array]:
         # Little is read ahead, so that memory holds some row groups and not the set.
