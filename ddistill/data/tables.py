@@ -311,6 +311,12 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
         parting = {name for name in table.features if name.casefold() in ("split", "splits")}
         taken = {images, table.split, settings.split_column, *parting}
         column, others = label_column(where, table, settings.label_column, taken)
+    mode = getattr(table.features[images], "mode", None)
+    if mode and settings.channels is None:
+        raise UserError(
+            f"column {images!r} of {where} declares images of mode {mode!r}, which is not applied; say what is meant "
+            f"with data.channels=1 (grey) or data.channels=3 (RGB)"
+        )
     made = [_part(where, train_name, table, images, column)]
     if test_name:
         other = tables[test_name]

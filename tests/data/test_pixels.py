@@ -288,6 +288,9 @@ def test_a_transform_of_datasets_is_refused():
     turned = table.with_transform(lambda batch: batch)
     for changed in (turned, datasets.DatasetDict({"train": turned})):
         refused(changed, "'train'", "transform", "with_format(None)", **SHARE)
+    grey = table.cast_column("image", datasets.Image(mode="L"))
+    refused(grey, "mode 'L'", "data.channels=1", **SHARE)
+    assert load_data(grey, DataSettings(**SHARE, channels=1)).channels == 1
     load_data(table.with_format("torch"), DataSettings(**SHARE))
     load_data(table.with_format("numpy", columns=["label"]), DataSettings(**SHARE))
 
