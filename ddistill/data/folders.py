@@ -209,12 +209,36 @@ class _Layout:
             )
         self._check_folders(tree)
         self.stray(tree.direct, "the class folders")
+        tree = self._level_of_classes(tree, known)
         files = [(image, name) for name, images in tree.inside.items() for image in images]
 
         def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
             return ((repr(files[row][0]), self.root / files[row][0]) for row in rows.tolist())
 
         return Part(text_labels([name for _, name in files]), read, origin)
+
+    def _level_of_classes(self, tree: Tree, known: tuple[str, ...]) -> Tree:
+        """The tree by the folders that are the classes: those at the top, or where all images lie in folders of these,
+        whichever ``data.classes`` names."""
+        inner = [tree.below(name) for name in tree.inside]
+        if any(one.direct for one in inner) or all(len(one.inside) < 2 for one in inner):
+            return tree
+        leaves = {
+            f"{top}/{name}": images
+            for top, one in zip(tree.inside, inner, strict=True)
+            for name, images in one.inside.items()
+        }
+        names = [one_name(path.partition("/")[2]) for path in leaves]
+        wanted = set(known or wanted_classes(self.settings.classes) or ())
+        if wanted & {one_name(name) for name in tree.inside}:
+            return tree
+        if wanted & set(names) and len(set(names)) == len(names):
+            return Tree(tree.prefix, [], dict(zip(names, leaves.values(), strict=True)))
+        raise UserError(
+            f"{self.where} has folders in all of its class folders: the classes may be {listed(tree.inside)}, or "
+            f"{listed(leaves)}; data.classes chooses, for example data.classes=[{', '.join(list(tree.inside)[:4])}"
+            f"{', ...' if len(tree.inside) > 4 else ''}]"
+        )
 
     def _check_folders(self, tree: Tree) -> None:
         """Refuse class folders without an image, and names that are no text."""

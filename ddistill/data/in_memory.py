@@ -41,14 +41,26 @@ def _part(part: str, dataset: Any, notes: list[str]) -> Part:
         images.append(_image(called.format(index), image, notes))
         values.append(label)
     labels = labels_of(values, called)
-    classes = getattr(dataset, "classes", None)
-    if labels.names is None and isinstance(classes, list | tuple):
-        labels = Labels(labels.values, tuple(str(name) for name in classes))
+    classes = _declared(dataset)
+    if labels.names is None and classes is not None:
+        labels = Labels(labels.values, classes)
 
     def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
         return ((called.format(row), images[row]) for row in rows.tolist())
 
     return Part(labels, read, f"a {type(dataset).__name__}")
+
+
+def _declared(dataset: Any) -> tuple[str, ...] | None:
+    """Class names that a data set, or the one that it is a subset of, has in ``.classes`` or ``.class_to_idx``."""
+    while dataset is not None:
+        classes, numbers = getattr(dataset, "classes", None), getattr(dataset, "class_to_idx", None)
+        if isinstance(classes, list | tuple):
+            return tuple(str(name) for name in classes)
+        if isinstance(numbers, dict) and sorted(numbers.values()) == list(range(len(numbers))):
+            return tuple(str(name) for name in sorted(numbers, key=lambda name: int(numbers[name])))
+        dataset = getattr(dataset, "dataset", None)
+    return None
 
 
 def _item(where: str, item: Any) -> tuple[Any, Any]:

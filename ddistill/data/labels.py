@@ -163,6 +163,11 @@ def agree(
             check_labels(where, part, of)
     names, codes = _by_name(train)
     _refuse_twins(where, names)
+    alike = Counter(name.strip().casefold() for name in names)
+    if close := [name for name in names if alike[name.strip().casefold()] > 1]:
+        notes.append(
+            f"classes whose names differ only in capitals or spaces are classes of their own: {listed(close, 4)}"
+        )
     if train.names is None:
         _refuse_gaps(where, train.values)
     return Agreed(names, codes, _matched(where, names, test, notes) if test is not None else None, tuple(notes), ())

@@ -145,6 +145,10 @@ def _decode(source: Source, place: Place, on_progress: Progress | None) -> Decod
             notes.append(f"data.test_fraction={settings.test_fraction} is not used: {where} has its own test part")
     else:
         mask = held_out(train.labels.numpy(), settings.test_fraction or 0.0, 0, "test split")
+        if not mask.any():
+            raise UserError(
+                f"data.test_fraction={settings.test_fraction} sets no image of {where} aside: that takes three of a class"
+            )
         train, test = train.only(~mask), train.only(mask)
         taken = replace(taken, test=f"the training part: {settings.test_fraction:g} of each class, set aside")
     channels = max(train.images.shape[1], test.images.shape[1])

@@ -14,7 +14,7 @@ from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.files import TABLE_SUFFIXES, Found, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Part, Parts, refuse_options
+from ddistill.data.splits import Part, Parts, choose_parts, refuse_options
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.errors import UserError
 
@@ -167,7 +167,11 @@ def _object(source: Any, settings: DataSettings) -> Source:
     from ddistill.data.in_memory import open_datasets
     from ddistill.data.tables import is_table, open_tables
 
-    if isinstance(source, tuple):
+    if isinstance(source, dict) and not is_table(source):
+        train_name, test_name = choose_parts("the dictionary", [str(name) for name in source], settings)
+        settings = settings.model_copy(update={"train_split": None, "test_split": None})
+        train, test = source[train_name], source[test_name] if test_name is not None else None
+    elif isinstance(source, tuple):
         if len(source) != 2:
             raise UserError(f"a tuple of data sets must be (train, test); this one has {len(source)} items")
         train, test = source

@@ -182,7 +182,7 @@ def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
 def named_files(parts: Parts) -> Iterator[Path]:
     """Files that the images of a source lie in, as far as its tables name them."""
     for part in (parts.train, parts.test):
-        if part is not None and isinstance(part.read, _Reader) and part.read.by_name:
+        if part is not None and isinstance(part.read, _Reader):
             yield from part.read.paths()
 
 
@@ -311,6 +311,12 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
         parting = {name for name in table.features if name.casefold() in ("split", "splits")}
         taken = {images, table.split, settings.split_column, *parting}
         column, others = label_column(where, table, settings.label_column, taken)
+    mode = getattr(table.features[images], "mode", None)
+    if mode and settings.channels is None:
+        raise UserError(
+            f"column {images!r} of {where} declares images of mode {mode!r}, which is not applied; say what is meant "
+            f"with data.channels=1 (grey) or data.channels=3 (RGB)"
+        )
     made = [_part(where, train_name, table, images, column)]
     if test_name:
         other = tables[test_name]
@@ -372,8 +378,18 @@ class _Reader:
                 return
 
     def paths(self) -> Iterator[Path]:
-        """The files that the rows of this part name."""
-        return (self.table.folder / str(name) for name in self.table.column(self.column).to_pylist() if name)
+        """The files that images of this part lie in; none of images that the table itself holds."""
+        import pyarrow.compute as compute
+        import pyarrow.types as types
+
+        names = self.table.column(self.column)
+        if types.is_struct(names.type):
+            fields = {field.name for field in names.type}
+            names = names.filter(compute.is_null(compute.struct_field(names, "bytes"))) if "bytes" in fields else names
+            names = compute.struct_field(names, "path") if "path" in fields else names[:0]
+        elif not self.by_name:
+            return iter(())
+        return (self.table.folder / str(name) for name in names.to_pylist() if name)
 
     def _batches(self) -> Iterator[pa.Array]:
         # Little is read ahead, so that memory holds some row groups and not the set.

@@ -290,6 +290,34 @@ def test_classes_that_cannot_be_told_are_refused(train, test, words):
         refused((train, test), *words)
 
 
+def test_names_of_a_set_that_parts_are_taken_from():
+    whole = Pictures(["red", "blue", "green"])
+    train, test = torch.utils.data.Subset(whole, range(0, 12, 2)), torch.utils.data.Subset(whole, range(1, 12, 2))
+    data = load_data({"train": train, "test": torch.utils.data.Subset(test, range(6))})
+    assert data.class_names == ("red", "blue", "green")
+    by_number = Pictures(["red", "blue"], classes=None)
+    by_number.class_to_idx = {"blue": 1, "red": 0}
+    assert load_data(by_number, DataSettings(**SHARE)).class_names == ("red", "blue")
+
+
+def test_a_dictionary_of_parts():
+    some = Pictures(["red", "blue"])
+    check({"Training": some, "dev": some}, FOUR, FOUR)
+    check({"a": some, "b": some}, FOUR, FOUR, train_split="b", test_split="a")
+    refused({"a": some, "b": some}, "no part 'train'", "data.train_split=NAME")
+
+
+def test_names_that_differ_in_capitals_or_spaces_are_noted(tmp_path):
+    write_table(tmp_path / "t.parquet", 4, ("red", "blue"), label={"red": "cat", "blue": "Cat "})
+    data = load_data(tmp_path / "t.parquet", DataSettings(**SHARE))
+    assert any("'Cat ', 'cat'" in note for note in data.notes)
+
+
+def test_a_fraction_that_sets_nothing_aside_is_refused(tmp_path):
+    write_table(tmp_path / "t.parquet", 2, label=TEXT)
+    refused(tmp_path / "t.parquet", "data.test_fraction=0.25", "three of a class", **SHARE)
+
+
 def test_two_classes_of_one_name_can_be_named_apart():
     twins = Pictures(["red", "blue"], None, ["crane", "crane"])
     data = load_data(twins, DataSettings(**SHARE, classes={0: "crane (bird)", 1: "crane (machine)"}))

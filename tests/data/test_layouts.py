@@ -274,6 +274,23 @@ LAYOUTS: dict[str, Layout] = {
         test={n: (n, 3) for n in NAMES},
         settings={"classes": NAMES},
     ),
+    "groups of classes": Layout(
+        lambda r: (classes(r / "warm", names=("red", "green")), classes(r / "cold", names=("blue",))),
+        settings=SHARE,
+        refused=("'cold', 'warm'", "'cold/blue'", "data.classes=[cold, warm]"),
+    ),
+    "groups, the groups chosen": Layout(
+        lambda r: [fill(r / n / i, n, 4) for n in NAMES for i in ("patient 1", "patient 2")],
+        train={n: (n, 6) for n in NAMES},
+        test={n: (n, 2) for n in NAMES},
+        settings={**SHARE, "classes": NAMES},
+    ),
+    "groups, the inner ones chosen": Layout(
+        lambda r: (classes(r / "warm", names=("red", "green")), classes(r / "cold", names=("blue",))),
+        train=SHARED["train"],
+        test=SHARED["test"],
+        settings={**SHARE, "classes": ("blue", "red")},
+    ),
     "empty class": Layout(
         tree("train", "test", then=lambda r: (r / "train" / "fox").mkdir()), refused=("'train/fox'", "no image")
     ),
