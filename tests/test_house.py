@@ -14,7 +14,7 @@ MOST = 8
 WIDER_FOR_NOW = {
     "data.facts.KnownSet": 9,
     "data.images.decode_part": 9,
-    "data.real_data.RealData": 11,
+    "data.real_data.RealData": 12,
     "methods.base.Context": 13,
     "methods.base.Needs": 9,
 }

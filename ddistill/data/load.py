@@ -147,7 +147,7 @@ def _decode(source: Source, place: Place, on_progress: Progress | None) -> Decod
         mask = held_out(train.labels.numpy(), settings.test_fraction or 0.0, 0, "test split")
         if not mask.any():
             raise UserError(
-                f"data.test_fraction={settings.test_fraction} sets no image of {where} aside: that takes three of a class"
+                f"data.test_fraction={settings.test_fraction} sets no image of {where} aside: three of a class are needed"
             )
         train, test = train.only(~mask), train.only(mask)
         taken = replace(taken, test=f"the training part: {settings.test_fraction:g} of each class, set aside")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from ddistill.errors import UserError, unknown_name
 from ddistill.methods.base import Context, Method
@@ -31,7 +33,7 @@ def register_method(name: str, settings: type[Settings] | None = None) -> Callab
     """
 
     def register(made: Class) -> Class:
-        model = settings or get_type_hints(made).get("settings")
+        model = settings or _annotated_settings(made)
         if not (isinstance(model, type) and issubclass(model, Settings) and hasattr(model, "needs")):
             raise UserError(
                 f"method {name!r}: {made.__name__} needs an annotation `settings: MySettings`, a subclass of "
@@ -47,6 +49,15 @@ def register_method(name: str, settings: type[Settings] | None = None) -> Callab
         return made
 
     return register
+
+
+def _annotated_settings(made: type[Any]) -> Any:
+    """What ``settings`` is annotated with in a class or the nearest base; other annotations are not looked at."""
+    for base in made.__mro__:
+        annotation = inspect.get_annotations(base).get("settings")
+        if annotation is not None:
+            return eval(annotation, vars(sys.modules[base.__module__])) if isinstance(annotation, str) else annotation
+    return None
 
 
 def settings_class(name: str) -> type[Any]:
