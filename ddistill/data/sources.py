@@ -93,9 +93,6 @@ def _hub(name: str, text: str, hub_id: str, config: str | None, settings: DataSe
 def _local(path: Path, settings: DataSettings) -> Source:
     from ddistill.data.tables import holds_images, named_facts
 
-    path = path.expanduser()
-    if not path.exists():
-        raise UserError(f"no such file or folder: {str(path)!r}")
     if path.is_file() and suffix_of(path.name) not in TABLE_SUFFIXES:
         kinds = ", ".join(sorted(TABLE_SUFFIXES))
         raise UserError(f"{str(path)!r} is no data file; give a folder or a file that ends in {kinds}")
