@@ -38,9 +38,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, state: Checkpoint) -> None:
     """Write a state and its checksum, then drop all but the last two."""
     path = folder / f"step-{state.step:08d}.safetensors"
-    about = {name: getattr(state, name) for name in ("step", "seconds", "due", "best")} | {
-        "loss": state.loss[: state.step]
-    }
+    about = {name: getattr(state, name) for name in ("step", "seconds", "due", "best")}
+    about["loss"] = state.loss[: state.step]
     write_tensors(path, state.tensors, {name: json.dumps(value) for name, value in about.items()})
     write_text(_checksum_path(path), file_checksum(path) + "\n")
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
