@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from ddistill.augment import Normalisation
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import Context, GradientMatching, IDCSettings
@@ -81,12 +82,12 @@ def fast_phases(
     stored = torch.rand(classes * ipc, 3, size, size, generator=draws).to(device)
     own = torch.arange(classes).repeat_interleave(ipc).to(device)
     names = tuple(f"class {c}" for c in range(classes))
-    synthetic = SyntheticSet(stored, own, names, FACTOR, "single", MEAN, STD)
+    synthetic = SyntheticSet(stored, own, names, FACTOR, "single", Normalisation(MEAN, STD))
     settings = NetworkSettings(width=shape["width"], depth=shape["depth"])
     network = build_network(settings, classes, 3, size, "bench").to(device)
     if compiled is None:
         compiled = not (precision == "fp32" and runs_on_kernels(network, device))
-    source = Source(real.to(device), labels.to(device), MEAN, STD)
+    source = Source(real.to(device), labels.to(device), Normalisation(MEAN, STD))
     trainer = Trainer(
         network,
         source,
@@ -107,7 +108,7 @@ def fast_phases(
     decoded, decoded_labels = synthetic.decoded()
     judge = Trainer(
         build_network(settings, classes, 3, size, "judge").to(device),
-        Source(decoded, decoded_labels, MEAN, STD),
+        Source(decoded, decoded_labels, Normalisation(MEAN, STD)),
         EvaluationSettings().training,
         compiled=compiled,
         precision=precision,

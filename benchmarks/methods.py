@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ddistill.augment import NO_AUGMENTATION
+from ddistill.augment import NO_AUGMENTATION, Normalisation
 from ddistill.engine.environment import machine, versions
 from ddistill.methods import METHODS, Context, build_method
 from ddistill.methods.base import draw_real
@@ -56,12 +56,12 @@ class Pair:
         draws = torch.Generator().manual_seed(0)
         real = torch.randint(0, 256, (CLASSES * PER_CLASS, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
         labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
-        source = Source(real.to(device), labels.to(device), MEAN, STD)
+        source = Source(real.to(device), labels.to(device), Normalisation(MEAN, STD))
         stored = torch.rand(CLASSES * IPC, 3, SIDE, SIDE, generator=draws).to(device)
         own = torch.arange(CLASSES).repeat_interleave(IPC).to(device)
         self.factor = 2 if name == "idc" else 1
         names = tuple(f"class {c}" for c in range(CLASSES))
-        self.synthetic = SyntheticSet(stored, own, names, self.factor, "single", MEAN, STD)
+        self.synthetic = SyntheticSet(stored, own, names, self.factor, "single", Normalisation(MEAN, STD))
         self.network = build_network(NetworkSettings(width=width, depth=DEPTH), CLASSES, 3, SIDE, "bench").to(device)
         self.weights = {key: p.detach().clone() for key, p in self.network.named_parameters()}
         target = {key: p + 0.05 * torch.randn_like(p) for key, p in self.weights.items()}

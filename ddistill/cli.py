@@ -678,7 +678,7 @@ def _show_run(run: Run, folder: Path) -> None:
     out.print(f"page       {escape(str(folder / 'report.html'))}")
     out.print(f"artifact   {escape(str(folder / 'distilled'))}")
     ways = [f"ddistill.load_synthetic({str(folder)!r}).to_dataset()"]
-    if run.synthetic.whitening is None:  # else the PNG files lack what lies outside of [0, 1]
+    if run.synthetic.normalisation.whitening is None:  # else the PNG files lack what lies outside of [0, 1]
         ways.insert(0, f"datasets.load_dataset({str(folder / 'distilled')!r})")
     out.print(f"train on it:  {escape('  or  '.join(ways))}")
 

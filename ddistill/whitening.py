@@ -5,6 +5,7 @@ Images stay pixels wherever they are stored or shown; whitening is part of what 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,12 +52,12 @@ class Whitening:
         return Whitening(self.mean.to(device), self.matrix.to(device))
 
 
-def zca(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Whitening:
+def zca(images: torch.Tensor, normalise: Callable[[torch.Tensor], torch.Tensor]) -> Whitening:
     """The whitening of a training set.
 
     Args:
         images: uint8 (N, channels, side, side).
-        mean, std: of each channel, of pixels in [0, 1].
+        normalise: takes mean and std of each channel from pixels in [0, 1].
 
     Raises:
         UserError: images of more than 4800 values (40 px in colour).
@@ -67,10 +68,9 @@ def zca(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
             f"data.whitening=zca is for images of at most {MOST_VALUES} values (40 px in colour), got {size}; use a "
             "smaller data.size, or leave it out"
         )
-    shift, spread = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     total, products = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
     for chunk in images.split(CHUNK):
-        rows = ((chunk.float() / 255.0 - shift) / spread).flatten(1)
+        rows = normalise(chunk.float() / 255.0).flatten(1)
         total += rows.sum(dim=0, dtype=torch.float64)
         products += (rows.T @ rows).double()
     centre = total / len(images)

@@ -16,11 +16,11 @@ from pydantic import field_validator, model_validator
 from torch.nn import functional as F
 
 from ddistill.augment import imagenet
+from ddistill.augment.normalisation import Normalisation
 from ddistill.errors import UserError, unknown_name
 from ddistill.randomness import key_hash
 from ddistill.runtime import plugins
 from ddistill.settings import Settings
-from ddistill.whitening import Whitening
 
 Operation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From images (N, C, H, H) and uniforms (1 or N, numbers) in [0, 1) to images."""
@@ -223,29 +223,12 @@ class Pipeline:
 
     Args:
         settings: operations and rule.
-        mean: of each channel of the training set, in [0, 1].
-        std: of each channel of the training set, in [0, 1].
-        device: where the images are.
-        whitening: applied after mean and spread, if any.
+        normalise: of the images.
     """
 
-    def __init__(
-        self,
-        settings: AugmentSettings,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        device: torch.device,
-        whitening: Whitening | None = None,
-    ) -> None:
+    def __init__(self, settings: AugmentSettings, normalise: Normalisation) -> None:
         self.settings = settings
-        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
-        self.whitening = None if whitening is None else whitening.to(device)
-
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """(images - mean) / std per channel, then whitening."""
-        images = (images - self.mean) / self.std
-        return images if self.whitening is None else self.whitening(images)
+        self.normalise = normalise
 
     def __call__(self, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
         """Normalise and augment (N, C, H, H); the imagenet rule augments before it normalises."""

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ddistill.augment import Normalisation
 from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, part_account
 from ddistill.data.rows import blocks
 from ddistill.whitening import Whitening, zca
@@ -68,7 +69,12 @@ class RealData:
     def whitening(self) -> Whitening | None:
         """The map that is applied after normalisation, computed once (CIFAR-10: half a minute); None where not asked
         for. UserError for images that are too large."""
-        return zca(self.train.images, self.mean, self.std) if self.whitens else None
+        return zca(self.train.images, Normalisation(self.mean, self.std)) if self.whitens else None
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """What is done to images before a network."""
+        return Normalisation(self.mean, self.std, self.whitening)
 
     @property
     def num_classes(self) -> int:

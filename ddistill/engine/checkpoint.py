@@ -20,9 +20,9 @@ class Checkpoint:
 
     Attributes:
         step: outer steps done.
-        tensors: stored images and the method's own state, on the CPU.
+        tensors: stored images and the method's own state, on any device.
         seconds: wall time spent in distillation so far.
-        loss: mean matching loss of each outer step.
+        loss: mean matching loss of each outer step; states share the list, which may have those of later ones.
         due: an evaluation belongs to this step; it may not have been made yet.
         best: step and validation accuracy in percent of the best images so far (the tensor `BEST`).
     """
@@ -38,8 +38,9 @@ class Checkpoint:
 def save_checkpoint(folder: Path, state: Checkpoint) -> None:
     """Write a state and its checksum, then drop all but the last two."""
     path = folder / f"step-{state.step:08d}.safetensors"
-    names = ("step", "seconds", "loss", "due", "best")
-    write_tensors(path, state.tensors, {name: json.dumps(getattr(state, name)) for name in names})
+    about = {name: getattr(state, name) for name in ("step", "seconds", "due", "best")}
+    about["loss"] = state.loss[: state.step]
+    write_tensors(path, state.tensors, {name: json.dumps(value) for name, value in about.items()})
     write_text(_checksum_path(path), file_checksum(path) + "\n")
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()

@@ -11,7 +11,7 @@ import torch
 from ddistill.config import Recipe
 from ddistill.data import RealData
 from ddistill.engine.environment import peak_memory_bytes
-from ddistill.engine.run import Session, on_device
+from ddistill.engine.run import Session
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.methods import GradientMatching, GradientMatchingSettings, Method
 from ddistill.model_augmentation import FreshSource, load_into
@@ -195,7 +195,7 @@ def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
     data, recipe = session.data, session.recipe
     source = FreshSource(session.factory(EAGER), 0, recipe.run.seed)
     network = session.network()
-    synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), session.device)
+    synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(session.device)
     trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision)
 
     def load(step: int) -> None:
@@ -282,7 +282,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
     network = settings.network or recipe.network
     for one, times in sets:
         images, labels = one.decoded()
-        source = Source.like(images.to(device), labels.to(device), one)
+        source = Source(images.to(device), labels.to(device), one.normalisation)
         module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
         epochs = evaluation_epochs(settings, len(labels) // data.num_classes, data.num_classes)
         trainer = Trainer(module, source, settings.training)

@@ -236,7 +236,7 @@ class Session:
             shards=self.execution.settings.shards,
             replay=True,
         )
-        synthetic = on_device(initial_set(recipe.synthetic, data, recipe.run.seed), self.device)
+        synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
         source = self._source()
         method = self.method(network, trainer, synthetic, compiled)
         if method.chunking is not None:
@@ -283,7 +283,7 @@ class Session:
         recipe, data = self.recipe, self.data
         trainer = Trainer(network, self.real, recipe.training)
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
-        method = self.method(network, trainer, on_device(probe, self.device), False)
+        method = self.method(network, trainer, probe.to(self.device), False)
         self.flops_per_step = method.flops_per_outer_step()
         ahead = self.flops_per_step * recipe.budget.steps + self._early_stage_flops(trainer)
         needs, asked = recipe.method.needs, self.execution.settings
@@ -358,7 +358,8 @@ class Session:
                 self._check_sound(step, loss, synthetic)
                 seconds, before = self.ranks.from_first(time.perf_counter() - began), spent
                 tensors = self._tensors(method, synthetic, state)
-                state = Checkpoint(step, tensors, seconds, [*state.loss, loss], best=state.best)
+                state.loss.append(loss)
+                state = Checkpoint(step, tensors, seconds, state.loss, best=state.best)
                 spent = self._spend(state, method)
                 ended = self._ended_by(spent)
                 choosing = recipe.evaluation.select == "best"
@@ -407,7 +408,8 @@ class Session:
     ) -> dict[str, torch.Tensor]:
         tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
         kept = {BEST: before.tensors[BEST]} if before and BEST in before.tensors else {}
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()} | kept
+        # on the device: they travel only when they are written
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()} | kept
 
     def _outer_step(
         self,
@@ -466,7 +468,7 @@ class Session:
     def _check_sound(self, step: int, loss: float, synthetic: SyntheticSet) -> None:
         """Stop at values that are not finite, and at pixels far outside of [0, 1]."""
         largest = float(synthetic.images.abs().amax())
-        limit = EXPLODED if synthetic.whitening is None else EXPLODED_WHITENED
+        limit = EXPLODED if synthetic.normalisation.whitening is None else EXPLODED_WHITENED
         if math.isfinite(loss) and largest <= limit:
             return
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"pixels have grown to {largest:.3g}"
@@ -600,17 +602,3 @@ class Session:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the CPU's allocator, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def on_device(synthetic: SyntheticSet, device: torch.device) -> SyntheticSet:
-    """The set with its images and labels on a device."""
-    return SyntheticSet(
-        synthetic.images.to(device),
-        synthetic.labels.to(device),
-        synthetic.class_names,
-        synthetic.factor,
-        synthetic.decoder,
-        synthetic.mean,
-        synthetic.std,
-        synthetic.whitening,
-    )

@@ -141,4 +141,4 @@ def _part(data: RealData, part: Part) -> Split:
 
 def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> Source:
     images, labels = synthetic.decoded()
-    return Source.like(images.to(device), labels.to(device), synthetic)
+    return Source(images.to(device), labels.to(device), synthetic.normalisation)

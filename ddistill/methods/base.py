@@ -162,4 +162,5 @@ def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int)
 def synthetic_trainer(context: Context, settings: TrainingSettings) -> Trainer:
     """Trains the network on the decoded set as it now is."""
     images, labels = context.synthetic.decoded()
-    return Trainer(context.network, Source.like(images, labels, context.real), settings, precision=context.precision)
+    source = Source(images, labels, context.real.normalisation)
+    return Trainer(context.network, source, settings, precision=context.precision)

@@ -22,6 +22,7 @@ from ddistill.report.pictures import class_sheet
 from ddistill.report.snapshots import load_snapshots
 from ddistill.storage import read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
+from ddistill.synthetic.decode import in_bytes
 
 PAGE = "report.html"
 MOST_SPRITE_BYTES = 6 * 1024 * 1024
@@ -57,9 +58,7 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
     description = read_description(artifact_folder(folder))
     synthetic = load_synthetic(folder)
     events = _events(folder)
-    snapshots = load_snapshots(folder) or {
-        summary["outer_steps"]: (synthetic.images.clamp(0.0, 1.0) * 255).round().to(torch.uint8)
-    }
+    snapshots = load_snapshots(folder) or {summary["outer_steps"]: in_bytes(synthetic.images)}
     sprites = _sprites(snapshots, synthetic.counts)
     baseline = summary["baselines"].get("random")
     plugins = [word for name in summary.get("execution", {}).get("plugins", []) for word in ("--plugin", str(name))]
@@ -77,7 +76,7 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
         "machine": summary["machine"],
         "again": _again(folder, plugins),
         "artifact": str(folder / "distilled"),
-        "whitened": synthetic.whitening is not None,
+        "whitened": synthetic.normalisation.whitening is not None,
         "curves": _curves(events, summary),
         "view": {
             "side": synthetic.images.shape[-1],

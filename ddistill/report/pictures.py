@@ -12,6 +12,7 @@ import torch
 from ddistill.data import RealData
 from ddistill.storage import write_atomically
 from ddistill.synthetic import SyntheticSet
+from ddistill.synthetic.decode import in_bytes
 
 SHOWN_PER_CLASS = 20
 SMALLEST_SIDE = 64
@@ -92,7 +93,7 @@ def save_grid(synthetic: SyntheticSet, path: Path, per_class: int = SHOWN_PER_CL
     """
     from PIL import Image
 
-    images = synthetic.images.detach().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).cpu()
+    images = in_bytes(synthetic.images).cpu()
     side, columns = images.shape[-1], min(per_class, max(synthetic.counts))
     zoom = max(1, -(-SMALLEST_SIDE // side))
     step = side * zoom + GAP

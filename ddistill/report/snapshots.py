@@ -8,13 +8,14 @@ import torch
 
 from ddistill.storage import write_tensors
 from ddistill.synthetic import SyntheticSet
+from ddistill.synthetic.decode import in_bytes
 
 FOLDER = "pictures"
 
 
 def save_snapshot(synthetic: SyntheticSet, run: Path, step: int) -> None:
     """Write the stored images after an outer step, uint8 (n, channels, side, side)."""
-    images = synthetic.images.detach().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+    images = in_bytes(synthetic.images)
     write_tensors(run / FOLDER / f"step-{step:06d}.safetensors", {"images": images})
 
 

@@ -8,7 +8,7 @@ from ddistill.data import RealData
 from ddistill.randomness import generator
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
 from ddistill.synthetic.initialise import initial_images
-from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet, SyntheticSettings
+from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet, SyntheticSettings, labels_of
 from ddistill.synthetic.torch_files import MOST_CUT, Constants, Imported, import_pt
 
 __all__ = [
@@ -44,17 +44,8 @@ def initial_set(
         )
         for c, count in enumerate(counts)
     ]
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return SyntheticSet(
-        torch.cat(images),
-        labels,
-        data.class_names,
-        settings.factor,
-        settings.decode,
-        data.mean,
-        data.std,
-        data.whitening,
-    )
+    kinds = (data.class_names, settings.factor, settings.decode, data.normalisation)
+    return SyntheticSet(torch.cat(images), labels_of(counts), *kinds)
 
 
 def random_set(

@@ -27,8 +27,10 @@ import numpy as np
 import torch
 import yaml
 
+from ddistill.augment import Normalisation
 from ddistill.errors import UserError
 from ddistill.storage import file_checksum, fingerprint, write_atomically, write_checked_json, write_tensors, write_text
+from ddistill.synthetic.decode import in_bytes
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
 from ddistill.whitening import Whitening
 
@@ -67,11 +69,11 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
         if stale != folder / parquet:
             stale.unlink()
     (folder / WHITENING).unlink(missing_ok=True)
-    if synthetic.whitening is not None:
-        maps = {"mean": synthetic.whitening.mean, "matrix": synthetic.whitening.matrix}
+    if synthetic.normalisation.whitening is not None:
+        maps = {"mean": synthetic.normalisation.whitening.mean, "matrix": synthetic.normalisation.whitening.matrix}
         write_tensors(folder / WHITENING, {name: tensor.cpu() for name, tensor in maps.items()})
     write_text(folder / CARD, dataset_card(synthetic, about, parquet))
-    written = (STORED, parquet) if synthetic.whitening is None else (STORED, parquet, WHITENING)
+    written = (STORED, parquet) if synthetic.normalisation.whitening is None else (STORED, parquet, WHITENING)
     files = {name: file_checksum(folder / name) for name in written}
     contents = {**description(synthetic, about), "files": files}
     write_checked_json(folder / DESCRIPTION, contents)
@@ -138,14 +140,14 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
             "stored": n,
             "channels": channels,
             "side": side,
-            "range": [0.0, 1.0] if synthetic.whitening is None else None,
+            "range": [0.0, 1.0] if synthetic.normalisation.whitening is None else None,
             "layout": "NCHW",
         },
         "decoder": {"kind": "single", "matching": synthetic.decoder, "factor": synthetic.factor, "padding": 0.5},
         "normalisation": {
-            "mean": list(synthetic.mean),
-            "std": list(synthetic.std),
-            **({"whitening": WHITENING} if synthetic.whitening is not None else {}),
+            "mean": list(synthetic.normalisation.mean),
+            "std": list(synthetic.normalisation.std),
+            **({"whitening": WHITENING} if synthetic.normalisation.whitening is not None else {}),
         },
         "class_names": list(synthetic.class_names),
         **about,
@@ -171,7 +173,7 @@ def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any], parquet: str
         f", then whiten: take `mean` off the flattened images and multiply by `matrix`, both of `{WHITENING}`, for\n"
         f"training and test images alike. Train on the images of `{STORED}`: they go beyond [0, 1], where the PNG\n"
         "files are cut off"
-        if synthetic.whitening is not None
+        if synthetic.normalisation.whitening is not None
         else ""
     )
     return f"""---
@@ -181,8 +183,8 @@ def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any], parquet: str
 
 {len(synthetic.images)} stored images of {synthetic.num_classes} classes, decoded to {decoded} training images
 (factor {synthetic.factor}). {measured}
-Normalise with mean {[round(v, 4) for v in synthetic.mean]} and standard deviation \
-{[round(v, 4) for v in synthetic.std]} (of pixels in [0, 1]) before training{whitened}.
+Normalise with mean {[round(v, 4) for v in synthetic.normalisation.mean]} and standard deviation \
+{[round(v, 4) for v in synthetic.normalisation.std]} (of pixels in [0, 1]) before training{whitened}.
 
 `data/` holds the decoded images as PNG; `stored.safetensors` the stored ones at full precision; `synthetic.json`
 the decoder, the class names, the evaluation protocol, the recipe and the versions.
@@ -194,7 +196,7 @@ Made with ddistill.
 def _decoded_pixels(synthetic: SyntheticSet) -> tuple[np.ndarray, list[int]]:
     """Decoded images, uint8 (n, side, side, channels), and their labels."""
     images, labels = synthetic.decoded()
-    pixels = images.clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1)
+    pixels = in_bytes(images).permute(0, 2, 3, 1)
     return pixels.contiguous().numpy(), labels.tolist()
 
 
@@ -265,7 +267,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
     )
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
-    return SyntheticSet(images, labels, names, factor, decoder, mean, std, whitening)
+    return SyntheticSet(images, labels, names, factor, decoder, Normalisation(mean, std, whitening))
 
 
 def _whitening(folder: Path, about: Mapping[str, Any]) -> Whitening:

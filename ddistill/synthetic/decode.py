@@ -80,3 +80,8 @@ def decoded_count(images: int, factor: int, decoder: Decoder) -> int:
     if decoder == "multi":
         return images * sum(f * f for f in range(1, factor + 1))
     return sum(f * f * count for f, count in bound_counts(images, factor))
+
+
+def in_bytes(images: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1], any beyond cut off, as uint8 in [0, 255]; for pictures."""
+    return images.detach().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)

@@ -5,7 +5,8 @@ Shapes: n stored images in all, class-sorted; images (n, channels, side, side) f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
 
@@ -13,11 +14,11 @@ import torch
 from pydantic import Field
 from torch.utils.data import TensorDataset
 
+from ddistill.augment import Normalisation
 from ddistill.errors import UserError
 from ddistill.settings import Settings
 from ddistill.synthetic.decode import Decoder, decode, decode_single, decoded_count
 from ddistill.synthetic.initialise import Initialisation
-from ddistill.whitening import Whitening
 
 MAX_FACTOR = 16
 MIN_CELL = 2
@@ -87,8 +88,7 @@ class SyntheticSet:
         class_names: one per class.
         factor: multi-formation factor F.
         decoder: how stored images are decoded during matching.
-        mean, std: of each channel of the real training set, in [0, 1]; normalise by them before training.
-        whitening: to apply after that, if any.
+        normalisation: what is done to images before training.
     """
 
     images: torch.Tensor
@@ -96,9 +96,7 @@ class SyntheticSet:
     class_names: tuple[str, ...]
     factor: int
     decoder: Decoder
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    whitening: Whitening | None = None
+    normalisation: Normalisation
 
     @property
     def num_classes(self) -> int:
@@ -133,23 +131,22 @@ class SyntheticSet:
 
     def decoded_labels(self) -> torch.Tensor:
         """Labels of the images that `decode_class` makes of all classes, int64, class-sorted."""
-        counts = torch.tensor([self.decoded_per_class(label) for label in range(self.num_classes)])
-        return torch.repeat_interleave(torch.arange(self.num_classes), counts).to(self.labels.device)
+        counts = [self.decoded_per_class(label) for label in range(self.num_classes)]
+        return labels_of(counts).to(self.labels.device)
 
     @torch.no_grad()
     def decoded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What a network is trained on: images (F*F*n, channels, side, side) in range and labels, class-sorted."""
         parts = [decode_single(self.images[self.class_slice(c)], self.factor) for c in range(self.num_classes)]
-        counts = torch.tensor([len(part) for part in parts])
-        labels = torch.repeat_interleave(torch.arange(self.num_classes), counts)
-        return self._in_range(torch.cat(parts)), labels.to(self.labels.device)
+        labels = labels_of([len(part) for part in parts]).to(self.labels.device)
+        return self._in_range(torch.cat(parts)), labels
 
     def keep_in_range(self) -> None:
         """Clamp the stored images to [0, 1] in place, unless they are whitened before training."""
         self._in_range(self.images)
 
     def _in_range(self, images: torch.Tensor) -> torch.Tensor:
-        return images.clamp_(0.0, 1.0) if self.whitening is None else images
+        return images.clamp_(0.0, 1.0) if self.normalisation.whitening is None else images
 
     def to_dataset(self) -> TensorDataset:
         """Decoded, normalised (and whitened) images and labels, ready for a DataLoader."""
@@ -158,19 +155,18 @@ class SyntheticSet:
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """What is done to images (N, channels, side, side) in [0, 1] before training, and to test images, too."""
-        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        images = (images - mean) / std
-        return images if self.whitening is None else self.whitening.to(images.device)(images)
+        return self.normalisation.to(images.device)(images)
+
+    def to(self, device: torch.device) -> SyntheticSet:
+        """The set with its images and labels on a device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def snapshot(self) -> SyntheticSet:
         """A copy on the CPU, in range, that later steps do not change."""
-        return SyntheticSet(
-            self._in_range(self.images.detach().to("cpu", copy=True)),
-            self.labels.to("cpu", copy=True),
-            self.class_names,
-            self.factor,
-            self.decoder,
-            self.mean,
-            self.std,
-            self.whitening,
-        )
+        images, labels = (tensor.detach().to("cpu", copy=True) for tensor in (self.images, self.labels))
+        return replace(self, images=self._in_range(images), labels=labels)
+
+
+def labels_of(counts: Sequence[int]) -> torch.Tensor:
+    """Labels of class-sorted images, int64, from the number of images of each class."""
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))

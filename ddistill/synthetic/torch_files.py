@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ddistill.augment import Normalisation
 from ddistill.data import RealData
 from ddistill.errors import UserError
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
@@ -94,9 +95,8 @@ def import_pt(
         )
     order = labels.argsort(stable=True)
     stored = pixels[order].clamp(0.0, 1.0)
-    synthetic = SyntheticSet(
-        stored, labels[order], data.class_names, factor, "single", tuple(data.mean), tuple(data.std)
-    )
+    plain = Normalisation(tuple(data.mean), tuple(data.std))
+    synthetic = SyntheticSet(stored, labels[order], data.class_names, factor, "single", plain)
     return Imported(synthetic, f"{taken_for}, not whitened; {said}; factor {factor}", cut)
 
 

@@ -4,9 +4,8 @@ from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
 from ddistill.training.epochs import train_epochs
 from ddistill.training.hot_path import EAGER, HotPath, Work, choose_hot_path, training_work
+from ddistill.training.image_set import Source
 from ddistill.training.loop import (
-    Normalised,
-    Source,
     Trainer,
     TrainingDraws,
     TrainingSettings,
@@ -21,7 +20,6 @@ __all__ = [
     "CompileMode",
     "Forward",
     "HotPath",
-    "Normalised",
     "Precision",
     "Resolved",
     "Safety",

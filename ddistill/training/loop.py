@@ -8,8 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
 
 import torch
 from pydantic import Field
@@ -20,27 +18,23 @@ from ddistill.augment import (
     AugmentDraws,
     AugmentSettings,
     CutMixDraws,
-    Normalisation,
     Pipeline,
     cutmix,
     draw_augment,
     draw_cutmix,
 )
-from ddistill.data import epoch_batches, expect, touched
-from ddistill.memory import free_memory_bytes
+from ddistill.data import epoch_batches
 from ddistill.networks import couples_batch
 from ddistill.ranks import ALONE, Ranks
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
+from ddistill.training.image_set import Source
 from ddistill.training.precision import Forward, Resolved
 from ddistill.training.replay import Replayed, wants_replay
-from ddistill.whitening import Whitening
 
 EVALUATION_BATCH = 250
-MEMORY_SHARE = 0.5
-"""Of the free memory of a device, that the real images may take there."""
 READ_AHEAD = 8
 """Mini-batches."""
 
@@ -63,97 +57,6 @@ class TrainingSettings(Settings):
 
 
 Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
-
-
-class Normalised(Protocol):
-    """What says how images are normalised: a source, a synthetic set, real data."""
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each channel, in [0, 1]."""
-        ...
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Of each channel, in [0, 1]."""
-        ...
-
-    @property
-    def whitening(self) -> Whitening | None:
-        """Applied after mean and spread."""
-        ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """Images to train on.
-
-    Attributes:
-        images: uint8 in [0, 255] or float in [0, 1], (N, channels, H, H).
-        labels: int64 (N,).
-        mean, std: of each channel of the real training set, in [0, 1].
-        whitening: applied after mean and spread, if any.
-        place: device that batches are wanted on; that of the images if None. Images that do not fit there stay on the
-            host, and every batch travels.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    whitening: Whitening | None = None
-    place: torch.device | None = None
-
-    @cached_property
-    def normalisation(self) -> Normalisation:
-        """What is done to the images before they enter a network."""
-        return Normalisation(self.mean, self.std, self.whitening).to(self.device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where `fetch` gives images."""
-        return self.place or self.images.device
-
-    @classmethod
-    def of(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised, device: torch.device) -> Source:
-        """Images for training on a device: moved there if they take less than half of what is free, else left."""
-        if images.device.type != device.type and images.nbytes < free_memory_bytes(device) * MEMORY_SHARE:
-            images, labels = images.to(device), labels.to(device)
-        whitening = None if other.whitening is None else other.whitening.to(device)
-        place = device if images.device.type != device.type else None
-        return cls(images, labels, other.mean, other.std, whitening, place)
-
-    @classmethod
-    def like(cls, images: torch.Tensor, labels: torch.Tensor, other: Normalised) -> Source:
-        """Images that are normalised as those of a source or a data set."""
-        whitening = None if other.whitening is None else other.whitening.to(images.device)
-        return cls(images, labels, other.mean, other.std, whitening)
-
-    def pipeline(self, augment: AugmentSettings) -> Pipeline:
-        """What is done to the images before they enter a network."""
-        return Pipeline(augment, self.mean, self.std, self.device, self.whitening)
-
-    def fetch(self, index: torch.Tensor) -> torch.Tensor:
-        """Float images in [0, 1] at those positions, (len(index), channels, H, H), on the device.
-
-        ``index`` is where the images are.
-        """
-        rows = self.images[index]
-        touched(self.images, len(index))
-        return to_float(self._moved(rows))
-
-    def fetch_labels(self, index: torch.Tensor) -> torch.Tensor:
-        """Labels at those positions, on the device."""
-        return self._moved(self.labels[index])
-
-    def expect(self, index: torch.Tensor) -> None:
-        """Have images at those positions, of any shape, read ahead where they are on the disk; returns at once."""
-        expect(self.images, index)
-
-    def _moved(self, rows: torch.Tensor) -> torch.Tensor:
-        if self.place is None:
-            return rows
-        return rows.pin_memory().to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -451,18 +354,12 @@ def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float
     return lr * factor**passed
 
 
-def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 in [0, 255] to float in [0, 1]; float images are returned as they are."""
-    return images.float().div_(255.0) if images.dtype == torch.uint8 else images
-
-
 @torch.no_grad()
 def predict_accuracy(module: nn.Module, source: Source) -> float:
     """Top-1 accuracy in percent on all images of the source."""
-    pipeline = source.pipeline(AugmentSettings(operations=()))
     module.eval()
     correct = torch.zeros((), dtype=torch.int64, device=source.device)
     for batch in torch.arange(len(source.labels), device=source.images.device).split(EVALUATION_BATCH):
-        logits = module(pipeline.normalise(source.fetch(batch)))
+        logits = module(source.normalisation(source.fetch(batch)))
         correct += (logits.argmax(dim=1) == source.fetch_labels(batch)).sum()
     return 100.0 * correct.item() / len(source.labels)

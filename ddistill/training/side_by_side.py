@@ -17,8 +17,8 @@ from torch.func import grad_and_value
 from ddistill.augment import Pipeline
 from ddistill.networks import couples_batch
 from ddistill.training.compilation import maybe_compile
+from ddistill.training.image_set import Source
 from ddistill.training.loop import (
-    Source,
     TrainingDraws,
     TrainingSettings,
     descend,

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 import ddistill
+from ddistill.augment import Normalisation
 from ddistill.synthetic import SyntheticSet, load_synthetic, save_synthetic
 
 NAMES = ("ant", "bee")
@@ -35,7 +36,7 @@ def grey(*levels: int, names: tuple[str, ...] = NAMES, side: int = 8) -> Synthet
     """Flat stored images of those levels, 0 to 255, two of each class."""
     images = torch.stack([torch.full((3, side, side), level / 255) for level in levels])
     labels = torch.arange(len(names)).repeat_interleave(len(levels) // len(names))
-    return SyntheticSet(images, labels, names, 1, "single", (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+    return SyntheticSet(images, labels, names, 1, "single", Normalisation((0.4, 0.5, 0.6), (0.2, 0.2, 0.2)))
 
 
 def by_datasets(home: Path, *asked: list) -> list[list]:

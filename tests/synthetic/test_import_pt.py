@@ -90,7 +90,7 @@ def test_other_constants_can_be_given(data, tmp_path, constants, stored):
     found = import_pt(saved(tmp_path / "a.pt", stored(pixels()), LABELS), data, normalised=constants)
     assert torch.allclose(found.synthetic.images, pixels(), atol=1e-5)
     assert "standard deviation as given" in found.taken_for
-    assert found.synthetic.mean == data.mean  # that networks are trained with
+    assert found.synthetic.normalisation.mean == data.mean  # that networks are trained with
 
 
 def test_images_alone_are_taken_for_sorted_and_it_is_said(data, tmp_path):

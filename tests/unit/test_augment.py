@@ -16,6 +16,7 @@ from torch.autograd import gradcheck
 
 from ddistill.augment import (
     AugmentSettings,
+    Normalisation,
     Pipeline,
     augment,
     cutmix,
@@ -205,7 +206,7 @@ def test_resampling_puts_zeros_outside_and_never_overshoots(operation):
 
 def test_the_pipeline_normalises_before_it_augments_so_that_zeros_are_the_mean_colour():
     mean, std = (0.2, 0.5, 0.7), (0.1, 0.2, 0.4)
-    pipeline = Pipeline(AugmentSettings(operations=("cutout",)), mean, std, torch.device("cpu"))
+    pipeline = Pipeline(AugmentSettings(operations=("cutout",)), Normalisation(mean, std))
     grey = torch.tensor(mean).view(1, 3, 1, 1).expand(2, 3, 8, 8)
     torch.testing.assert_close(pipeline(grey, uniforms_of(1, 0), 0), torch.zeros(2, 3, 8, 8), rtol=0, atol=1e-6)
     one_up = grey + torch.tensor(std).view(1, 3, 1, 1)
@@ -383,7 +384,7 @@ def test_lighting_adds_one_colour_to_a_whole_image_with_the_spread_of_the_compon
 
 def test_the_imagenet_rule_augments_before_it_normalises():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-    pipeline = Pipeline(AugmentSettings(operations=(), rule="imagenet"), mean, std, torch.device("cpu"))
+    pipeline = Pipeline(AugmentSettings(operations=(), rule="imagenet"), Normalisation(mean, std))
     images, uniforms = unit_images(3, 3, 8), uniforms_of(3, 1)
     expected = pipeline.normalise(imagenet.imagenet_augment(images, uniforms))
     torch.testing.assert_close(pipeline(images, uniforms, 0), expected, rtol=0, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddistill.augment import AugmentSettings
+from ddistill.augment import AugmentSettings, Normalisation
 from ddistill.errors import UserError
 from ddistill.methods import Context, GradientMatching, IDCSettings, chunking
 from ddistill.methods.match import gradient_distance, match_in_parts
@@ -33,10 +33,10 @@ def make_method(
     draws = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (20 * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
     own = torch.arange(CLASSES).repeat_interleave(20)
-    source = Source(real.to(device), own.to(device), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    source = Source(real.to(device), own.to(device), Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
     labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
     images = torch.rand(len(labels), 3, SIDE, SIDE, generator=draws)
-    synthetic = SyntheticSet(images.to(device), labels.to(device), tuple("abcd"), 2, "single", source.mean, source.std)
+    synthetic = SyntheticSet(images.to(device), labels.to(device), tuple("abcd"), 2, "single", source.normalisation)
     torch.manual_seed(2)
     network = (network or ConvNet(CLASSES, size=SIDE, width=8, depth=2)).to(device)
     settings = IDCSettings(

@@ -12,7 +12,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 def make_set() -> SyntheticSet:
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    return SyntheticSet(images, torch.tensor([0, 0, 1, 1]), ("a", "b"), 1, "single", MEAN, STD)
+    return SyntheticSet(images, torch.tensor([0, 0, 1, 1]), ("a", "b"), 1, "single", Normalisation(MEAN, STD))
 
 
 def gradients(count: int = 4) -> list[torch.Tensor]:

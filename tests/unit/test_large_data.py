@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddistill.augment import Normalisation
 from ddistill.data import DataSettings, cache, images, load, load_data, rows
 from ddistill.data.rows import RowFile, RowMemory, blocks, chosen_rows, expect, is_mapped, open_rows, touched
 from ddistill.errors import UserError
@@ -125,8 +126,8 @@ def test_training_reads_a_mapped_set_as_one_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "RESIDENT_BYTES", 0)
     pixels = some_pixels()
     mapped, labels = written(tmp_path / "rows.npy", pixels), torch.arange(50)
-    source = Source(mapped, labels, (0.5,) * 3, (0.25,) * 3)
-    plain = Source(torch.from_numpy(pixels), labels, (0.5,) * 3, (0.25,) * 3)
+    source = Source(mapped, labels, Normalisation((0.5,) * 3, (0.25,) * 3))
+    plain = Source(torch.from_numpy(pixels), labels, Normalisation((0.5,) * 3, (0.25,) * 3))
     index = torch.tensor([3, 3, 49, 0])
     source.expect(index)
     assert torch.equal(source.fetch(index), plain.fetch(index))

@@ -10,7 +10,7 @@ import torch
 from reference import convnet, matching
 from torch.func import grad_and_value
 
-from ddistill.augment import AugmentSettings, Pipeline
+from ddistill.augment import AugmentSettings, Normalisation, Pipeline
 from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.methods.image_optimiser import coast
 from ddistill.methods.match import gradient_distance, match_in_parts
@@ -43,10 +43,10 @@ def make_method(
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     stored_labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
     images = torch.rand(len(stored_labels), 3, SIDE, SIDE, generator=draws)
-    synthetic = SyntheticSet(images, stored_labels, ("a", "b", "c"), factor, decoder, mean, std)
+    synthetic = SyntheticSet(images, stored_labels, ("a", "b", "c"), factor, decoder, Normalisation(mean, std))
     torch.manual_seed(2)
     network = ConvNet(CLASSES, size=SIDE, width=16, depth=2)
-    source = Source(real, labels, mean, std)
+    source = Source(real, labels, Normalisation(mean, std))
     settings = IDCSettings(
         distance=distance,
         image_lr={"mse": 1.0, "l1": 0.01, "cosine": 0.1}[distance],
@@ -134,8 +134,8 @@ def test_images_after_class_loops_agree_with_the_sequential_reference(distance, 
             stored,
             velocity,
             real,
-            context.real.mean,
-            context.real.std,
+            context.real.normalisation.mean,
+            context.real.normalisation.std,
             factor,
             DECODERS[decoder],
             DISTANCES[distance],
@@ -160,7 +160,7 @@ def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
 
     def same_draw(images: torch.Tensor) -> torch.Tensor:
         call = next(calls)
-        return Pipeline(augment, (0.0,) * 3, (1.0,) * 3, images.device)(
+        return Pipeline(augment, Normalisation((0.0,) * 3, (1.0,) * 3))(
             images, plan.augment.uniforms[call], plan.augment.choices[call]
         )
 
@@ -171,8 +171,8 @@ def test_one_augmentation_draw_is_shared_by_real_and_synthetic_images():
         stored,
         None,
         real,
-        context.real.mean,
-        context.real.std,
+        context.real.normalisation.mean,
+        context.real.normalisation.std,
         2,
         matching.decode_single,
         matching.distance_mse,

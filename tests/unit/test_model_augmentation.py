@@ -16,6 +16,7 @@ import torch
 from reference import perturbation, selection
 from safetensors.torch import load_file, save_file
 
+from ddistill.augment import Normalisation
 from ddistill.config import build
 from ddistill.data import load_data
 from ddistill.errors import UserError
@@ -60,7 +61,7 @@ def toy_factory(network: NetworkSettings = NETWORK, seed: int = 0, **training: o
     images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=draws)
     labels = torch.arange(20) % 3
     settings = TrainingSettings(batch=8).model_copy(update=training)
-    return NetworkFactory(network, settings, Source(images, labels, (0.5,), (0.3,)), 3)
+    return NetworkFactory(network, settings, Source(images, labels, Normalisation((0.5,), (0.3,))), 3)
 
 
 # ------------------------------------------------------------------------------------------------ perturbation
@@ -474,9 +475,9 @@ def test_zero_epochs_give_the_first_weights():
 
 def test_early_stage_training_raises_the_accuracy_on_digits():
     data = load_data("digits")
-    source = Source(data.train.images, data.train.labels, data.mean, data.std)
+    source = Source(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
     factory = NetworkFactory(NetworkSettings(width=16, depth=2), TrainingSettings(cutmix=0.0, lr=0.05), source, 10)
-    test = Source(data.test.images, data.test.labels, data.mean, data.std)
+    test = Source(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
     module = factory.build("holder")
     accuracies = []
     for epochs in (0, 2):

@@ -10,7 +10,7 @@ from reference import convnet, other_methods
 from reference.matching import normalise
 from torch.func import grad_and_value
 
-from ddistill.augment import AugmentSettings, Pipeline
+from ddistill.augment import AugmentSettings, Normalisation, Pipeline
 from ddistill.config import Recipe
 from ddistill.errors import RunError, UserError
 from ddistill.methods import (
@@ -51,10 +51,10 @@ def make_context(norm: str = "instance", compiled: bool = False) -> Context:
     labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
     images = torch.rand(CLASSES * IPC, 3, SIDE, SIDE, generator=draws)
     own = torch.arange(CLASSES).repeat_interleave(IPC)
-    synthetic = SyntheticSet(images, own, ("a", "b", "c"), 1, "single", MEAN, STD)
+    synthetic = SyntheticSet(images, own, ("a", "b", "c"), 1, "single", Normalisation(MEAN, STD))
     torch.manual_seed(2)
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm=norm)
-    source = Source(real, labels, MEAN, STD)
+    source = Source(real, labels, Normalisation(MEAN, STD))
     offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
     return Context(source, offsets, synthetic, network, Trainer(network, source, TrainingSettings()), 0, compiled)
 
@@ -214,7 +214,7 @@ def test_tm_gradients_are_those_of_the_unrolled_graph(steps, batch, functional):
     method, start, target = make_trajectory_matching(student_lr=0.05, student_steps=steps)
     method.grad_and_value = grad_and_value_for(functional)
     augment = AugmentSettings(operations=("color", "flip"))
-    method.pipeline = Pipeline(augment, MEAN, STD, torch.device("cpu"))
+    method.pipeline = Pipeline(augment, Normalisation(MEAN, STD))
     draws = torch.Generator().manual_seed(6)
     order = torch.stack([torch.randperm(6, generator=draws)[:batch] for _ in range(steps)])
     augmented = fast_tm.draw_augment(augment, steps, batch, draws)

@@ -16,6 +16,7 @@ from contract.test_methods import METHODS, make_recipe
 from ranks_program import RUNS
 from safetensors.torch import load_file
 
+from ddistill.augment import Normalisation
 from ddistill.data import load_data
 from ddistill.engine import distill_data
 from ddistill.errors import UserError
@@ -163,7 +164,7 @@ def test_a_mistake_is_told_once(tmp_path):
 
 def test_shards_are_whole_batches_up_to_rounding():
     images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    source = Source(images, torch.arange(60) % 4, (0.5,) * 3, (0.25,) * 3)
+    source = Source(images, torch.arange(60) % 4, Normalisation((0.5,) * 3, (0.25,) * 3))
     batches = [*torch.arange(60).split(16), torch.tensor([3])]  # the last ones cannot be divided evenly, or at all
     found = []
     for shards in (1, 3):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ddistill.augment import Normalisation
 from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.evaluation import Progress, evaluate_set
@@ -40,7 +41,7 @@ def test_each_network_learns_as_if_it_were_alone(cutmix):
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3, 30, 3, 16, 16), dtype=torch.uint8, generator=draws)
     labels = torch.randint(0, 4, (30,), generator=draws)
-    sources = [Source(own, labels, (0.4,) * 3, (0.2,) * 3) for own in images]
+    sources = [Source(own, labels, Normalisation((0.4,) * 3, (0.2,) * 3)) for own in images]
     settings = TrainingSettings(batch=8, cutmix=cutmix)
     batches = [torch.randperm(30, generator=draws).split(8) for _ in range(3)]
     group = SideBySide(networks(1)[0], [net.state_dict() for net in networks(3)], sources, settings)

@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 import shutil
+from operator import attrgetter
 from pathlib import Path
 
 import datasets
@@ -18,6 +19,7 @@ import torch
 from reference import matching as reference
 from safetensors.torch import load_file, save_file
 
+from ddistill.augment import Normalisation
 from ddistill.config import build
 from ddistill.data import RealData, Split
 from ddistill.errors import UserError
@@ -53,7 +55,7 @@ def stored_set(factor: int = 2, decoder: str = "single", channels: int = 3, side
     labels = torch.tensor([0, 0, 1, 2, 2, 2])
     images = torch.rand(6, channels, side, side, generator=torch.Generator().manual_seed(1))
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
-    return SyntheticSet(images, labels, NAMES, factor, decoder, mean, std)
+    return SyntheticSet(images, labels, NAMES, factor, decoder, Normalisation(mean, std))
 
 
 # ---------------------------------------------------------------------------------------------------- decoding
@@ -270,7 +272,8 @@ def test_to_dataset_gives_decoded_images_normalised_by_the_sets_own_mean_and_spr
     images, labels = synthetic.decoded()
     dataset = synthetic.to_dataset()
     got = torch.stack([image for image, _ in dataset])
-    torch.testing.assert_close(got, reference.normalise(images, synthetic.mean, synthetic.std), rtol=0, atol=1e-5)
+    by = synthetic.normalisation.mean, synthetic.normalisation.std
+    torch.testing.assert_close(got, reference.normalise(images, *by), rtol=0, atol=1e-5)
     assert [int(label) for _, label in dataset] == labels.tolist()
 
 
@@ -303,8 +306,8 @@ def test_an_artifact_gives_back_the_same_bits(tmp_path, decoder, channels, side,
     loaded = load_synthetic(folder)
     assert torch.equal(loaded.images, synthetic.images)
     assert torch.equal(loaded.labels, synthetic.labels)
-    for name in ("class_names", "factor", "decoder", "mean", "std"):
-        assert getattr(loaded, name) == getattr(synthetic, name)
+    for name in ("class_names", "factor", "decoder", "normalisation.mean", "normalisation.std"):
+        assert attrgetter(name)(loaded) == attrgetter(name)(synthetic)
 
 
 def test_an_artifact_is_found_in_its_run_and_keeps_what_was_said_about_it(saved):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ddistill.augment import AugmentSettings, cutmix, draw_augment, draw_cutmix
+from ddistill.augment import AugmentSettings, Normalisation, cutmix, draw_augment, draw_cutmix
 from ddistill.data import load_data
 from ddistill.evaluation import Evaluation, EvaluationSettings
 from ddistill.evaluation.protocol import evaluation_epochs
@@ -22,6 +22,7 @@ from ddistill.training import Source, Trainer, TrainingSettings, predict_accurac
 from ddistill.training.compilation import REPAYING_FLOPS, maybe_compile, repays_compilation
 
 TOLERANCE = 1e-6
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 NO_AUGMENTATION = AugmentSettings(operations=())
 PLAIN = TrainingSettings(augment=NO_AUGMENTATION, cutmix=0.0, batch=6)
 
@@ -30,7 +31,7 @@ def toy_source(dtype: torch.dtype = torch.float64) -> Source:
     draws = torch.Generator().manual_seed(0)
     images = torch.rand(20, 3, 8, 8, generator=draws, dtype=torch.float64).to(dtype)
     labels = torch.randint(0, 4, (20,), generator=draws)
-    return Source(images, labels, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    return Source(images, labels, Normalisation(MEAN, STD))
 
 
 def toy_network(dtype: torch.dtype = torch.float64, norm: str = "instance") -> nn.Module:
@@ -67,7 +68,10 @@ def test_the_trainer_is_sgd_with_momentum_and_weight_decay_on_cross_entropy(
     settings = PLAIN.model_copy(update={"momentum": momentum, "weight_decay": weight_decay, "lr": 0.05})
     source, ours, theirs = toy_source(), toy_network(), toy_network()
     trainer, optimiser = Trainer(ours, source, settings, compiled=compiled), sgd(theirs, settings)
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (source.mean, source.std))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1)
+        for v in (source.normalisation.mean, source.normalisation.std)
+    )
     for step, batch in enumerate(toy_batches(5)):
         rate = 0.05 / (step + 1)
         loss = trainer.run([batch], generator(), [rate])
@@ -115,7 +119,10 @@ def test_cutmix_mixes_the_images_in_a_box_and_both_labels_losses_by_area():
     mixes = draw_cutmix(1.0, 1, len(batch), 8, draws)
     top, bottom, left, right = mixes.box[0].tolist()
     partner = mixes.keys[0].argsort()
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (source.mean, source.std))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1)
+        for v in (source.normalisation.mean, source.normalisation.std)
+    )
     images = (source.images[batch] - mean) / std
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[partner][:, :, top:bottom, left:right]
@@ -175,7 +182,7 @@ def test_the_trainer_updates_the_networks_own_tensors():
 
 def test_images_of_whole_numbers_are_read_as_0_to_1():
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    source = Source(pixels, torch.zeros(1, dtype=torch.int64), (0.5,), (0.5,))
+    source = Source(pixels, torch.zeros(1, dtype=torch.int64), Normalisation((0.5,), (0.5,)))
     torch.testing.assert_close(source.fetch(torch.tensor([0])).flatten(), torch.arange(256) / 255, rtol=0, atol=1e-7)
     assert torch.equal(pixels.flatten(), torch.arange(256, dtype=torch.uint8))
 
@@ -197,8 +204,8 @@ def test_a_batch_norm_network_trains_and_its_running_statistics_move():
 def test_training_on_digits_learns_them():
     data = load_data("digits")
     network = build_network(NetworkSettings(width=16, depth=2), 10, 1, 8, 0)
-    train = Source(data.train.images, data.train.labels, data.mean, data.std)
-    test = Source(data.test.images, data.test.labels, data.mean, data.std)
+    train = Source(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
+    test = Source(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
     before = predict_accuracy(network, test)
     order = torch.randperm(len(data.train), generator=generator())
     settings = TrainingSettings(augment=NO_AUGMENTATION, cutmix=0.0, lr=0.05)
@@ -219,7 +226,7 @@ def test_accuracy_is_the_percentage_of_largest_logits_on_the_label_over_all_batc
     labels = torch.arange(600) % 4
     shown = torch.where(torch.arange(600) < correct, labels, (labels + 1) % 4)
     images = (shown / 4).float().view(600, 1, 1, 1).expand(600, 1, 2, 2).contiguous()
-    accuracy = predict_accuracy(Says(), Source(images, labels, (0.0,), (1.0,)))
+    accuracy = predict_accuracy(Says(), Source(images, labels, Normalisation((0.0,), (1.0,))))
     assert accuracy == pytest.approx(100 * correct / 600, abs=1e-9)
 
 
@@ -256,7 +263,7 @@ def test_without_a_compiler_auto_never_compiles(monkeypatch):
 
 
 def test_a_training_step_is_counted_as_three_forward_passes_but_for_the_images_gradient():
-    source = Source(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), (0.5,) * 3, (0.5,) * 3)
+    source = Source(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), Normalisation((0.5,) * 3, (0.5,) * 3))
     per_image = Trainer(ConvNet(10), source, TrainingSettings(batch=8)).flops_per_step() / 8
     # 0.101 GFLOP forward at width 128 (design, section 4); the first convolution needs no gradient of the images.
     first = 2 * 32 * 32 * 128 * 27

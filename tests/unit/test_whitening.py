@@ -64,8 +64,8 @@ def test_a_step_on_pixels_is_the_step_on_whitened_images(whitened):
     white = to_white(start).requires_grad_()
     theirs = torch.optim.SGD([white], lr=0.3, momentum=0.5)
     labels = torch.zeros(len(start), dtype=torch.int64)
-    space = Normalisation(whitened.mean, whitened.std, whitened.whitening)
-    synthetic = SyntheticSet(start.clone(), labels, ("a",), 1, "single", space.mean, space.std, space.whitening)
+    space = whitened.normalisation
+    synthetic = SyntheticSet(start.clone(), labels, ("a",), 1, "single", space)
     ours = ImageSGD(synthetic, 0.3, 0.5, space)
     for _ in range(4):
         theirs.zero_grad()
@@ -88,9 +88,11 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
     pictures = load_dataset(str(tmp_path / "run" / "distilled"), split="train", cache_dir=str(tmp_path / "datasets"))
     shown = torch.stack([pil_to_tensor(picture) for picture in pictures["image"]])
     assert torch.equal(shown, (stored.images.clamp(0, 1) * 255).round().to(torch.uint8))
-    assert torch.equal(stored.whitening.matrix, run.synthetic.whitening.matrix)
+    assert torch.equal(stored.normalisation.whitening.matrix, run.synthetic.normalisation.whitening.matrix)
     images, _ = stored.to_dataset().tensors
-    direct = stored.whitening((stored.decoded()[0] - stored.mean[0]) / stored.std[0])
+    direct = stored.normalisation.whitening(
+        (stored.decoded()[0] - stored.normalisation.mean[0]) / stored.normalisation.std[0]
+    )
     assert torch.equal(images, direct)
     assert evaluate(tmp_path / "run").as_dict() == run.summary["accuracy"]
     assert "whitening.safetensors" in (tmp_path / "run" / "distilled" / "README.md").read_text()
@@ -99,7 +101,7 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
     assert "load_dataset" not in page  # its PNG files are cut off
     save_synthetic(plain.synthetic, tmp_path / "run" / "distilled", {})
     assert not (tmp_path / "run" / "distilled" / "whitening.safetensors").exists()
-    assert load_synthetic(tmp_path / "run").whitening is None
+    assert load_synthetic(tmp_path / "run").normalisation.whitening is None
 
 
 def test_a_damaged_map_is_refused(tmp_path, whitened):
@@ -118,7 +120,7 @@ def test_a_damaged_map_is_refused(tmp_path, whitened):
 
 def test_large_images_are_refused():
     with pytest.raises(UserError, match="at most 4800 values"):
-        zca(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), (0.5,) * 3, (0.25,) * 3)
+        zca(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), Normalisation((0.5,) * 3, (0.25,) * 3))
 
 
 @pytest.mark.parametrize("family", ["idc", "dsa", "dm", "cafe"])
