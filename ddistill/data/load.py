@@ -147,7 +147,8 @@ def _decode(source: Source, place: Place, on_progress: Progress | None) -> Decod
         mask = held_out(train.labels.numpy(), settings.test_fraction or 0.0, 0, "test split")
         if not mask.any():
             raise UserError(
-                f"data.test_fraction={settings.test_fraction} sets no image of {where} aside: three of a class are needed"
+                f"data.test_fraction={settings.test_fraction} sets no image of {where} aside, which takes three of a "
+                f"class; name a test part with data.test_split=NAME"
             )
         train, test = train.only(~mask), train.only(mask)
         taken = replace(taken, test=f"the training part: {settings.test_fraction:g} of each class, set aside")

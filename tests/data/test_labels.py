@@ -315,7 +315,7 @@ def test_names_that_differ_in_capitals_or_spaces_are_noted(tmp_path):
 
 def test_a_fraction_that_sets_nothing_aside_is_refused(tmp_path):
     write_table(tmp_path / "t.parquet", 2, label=TEXT)
-    refused(tmp_path / "t.parquet", "data.test_fraction=0.25", "three of a class", **SHARE)
+    refused(tmp_path / "t.parquet", "data.test_fraction=0.25", "takes three", **SHARE)
 
 
 def test_two_classes_of_one_name_can_be_named_apart():
