@@ -23,7 +23,7 @@ from ddistill.report import write_page
 small = {"budget.outer_steps": 1, "method.network_samples": 16, "network.width": 8, "evaluation.epochs": 1,
          "evaluation.repeats": 1, "method.inner_steps": 1, "model_augmentation.pool_size": 1,
          "model_augmentation.pool_epochs": 1}
-run = ddistill.distill("digits", out="run", changes=small, checkpoint_every=0.0)
+run = ddistill.distill("digits", out="run", changes=small)
 tm = {name: value for name, value in small.items() if not name.startswith("method.")}
 api.pretrain("digits", "tm-digits", changes={**tm, "method.max_start_epoch": 0, "method.expert_epochs": 1})
 torch.save((run.synthetic.images, run.synthetic.labels), "set.pt")

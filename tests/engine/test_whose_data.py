@@ -158,7 +158,7 @@ def test_a_run_whose_images_were_moved_goes_on_with_them_and_with_no_others(plac
     (place / "own").rename(place / "moved")
     recipe = ddistill.Recipe.from_yaml(place / "run" / "recipe.yaml")
     longer = {"budget.outer_steps": 2}
-    run = ddistill.distill(place / "moved" / "set", recipe, out=place / "run", changes=longer, extend=True)
+    run = ddistill.distill(place / "moved" / "set", recipe, out=place / "run", changes=longer, resume="extend")
     assert run.summary["outer_steps"] == 2
     assert ddistill.Recipe.from_yaml(place / "run" / "recipe.yaml").data.source == str(place / "moved" / "set")
     change_a_pixel(place / "moved" / "set")

@@ -166,7 +166,7 @@ def test_an_extended_run_leaves_the_new_images_alone(tmp_path):
     before = by_datasets(home, [str(run / "distilled")])
     ddistill.distill("digits", out=run, changes=changes, resume=True)
     assert by_datasets(home, [str(run / "distilled")]) == before
-    ddistill.distill("digits", out=run, changes={**changes, "budget.outer_steps": 3}, extend=True)
+    ddistill.distill("digits", out=run, changes={**changes, "budget.outer_steps": 3}, resume="extend")
     after = by_datasets(home, [str(run / "distilled")])
     pixels = load_synthetic(run).decoded()[0].mul(255).round().byte()
     assert after != before
