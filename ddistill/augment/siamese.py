@@ -136,7 +136,7 @@ def register_augmentation(name: str, numbers: int = 4) -> Callable[[Function], F
     def register(function: Function) -> Function:
         if numbers < 1:
             raise UserError(f"augmentation {name!r} needs at least 1 number, got {numbers}")
-        if name in OPERATIONS and OPERATIONS[name].apply is not function:
+        if name in OPERATIONS and not plugins.is_again(OPERATIONS[name].apply, function):
             raise UserError(f"augmentation name {name!r} is taken; choose another")
         OPERATIONS[name] = Known(function, numbers)
         plugins.note_registered(function)

@@ -42,7 +42,7 @@ def register_method(name: str, settings: type[Settings] | None = None) -> Callab
         usual = model.model_fields["name"].default if "name" in model.model_fields else None
         if usual != name:
             raise UserError(f"method {name!r}: the field `name` of {model.__name__} must be {name!r}, got {usual!r}")
-        if METHODS.get(name, (model, made)) != (model, made):
+        if not all(map(plugins.is_again, METHODS.get(name, (model, made)), (model, made))):
             raise UserError(f"method name {name!r} is taken; choose another")
         METHODS[name] = (model, made)
         plugins.note_registered(made)

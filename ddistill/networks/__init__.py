@@ -81,7 +81,7 @@ def register(name: str, constructor: NetworkConstructor) -> None:
     Raises:
         UserError: a name that is taken by another constructor.
     """
-    if NETWORKS.get(name, constructor) is not constructor:
+    if not plugins.is_again(NETWORKS.get(name, constructor), constructor):
         raise UserError(f"network name {name!r} is taken; choose another")
     NETWORKS[name] = constructor
     plugins.note_registered(constructor)

@@ -80,6 +80,12 @@ def load_installed(tell: Callable[[str], object] = warnings.warn) -> None:
             )
 
 
+def is_again(known: object, new: object) -> bool:
+    """Whether something is registered once more: the same object, or its class or function defined anew (a notebook)."""
+    names = [(getattr(one, "__module__", None), getattr(one, "__qualname__", "<lambda>")) for one in (known, new)]
+    return known is new or (names[0] == names[1] and "<lambda>" not in names[0][1])
+
+
 def note_registered(thing: object) -> None:
     """Remember the module of something that was registered, so that a run can name it."""
     module = str(getattr(thing, "__module__", "__main__"))

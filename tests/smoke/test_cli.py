@@ -35,7 +35,7 @@ def ddistill(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory, auto_precision) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     words = ["distill", "digits", "--ipc", "2", "--out", "run", *TINY]
     result = ddistill(*words, cwd=folder, DDISTILL_CACHE=str(folder / "cache"))

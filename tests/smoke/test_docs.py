@@ -33,7 +33,7 @@ def as_a_user(words: list[str], folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def walk_through(tmp_path_factory) -> Path:
+def walk_through(tmp_path_factory, auto_precision) -> Path:
     """A folder with the two files of the page, where its commands have been run."""
     folder, page = tmp_path_factory.mktemp("walk through"), (DOCS / "adding_a_method.md").read_text(encoding="utf-8")
     for name, code in zip(("mean.py", "parts.py"), re.findall(r"```python\n(.*?)```", page, re.DOTALL), strict=True):

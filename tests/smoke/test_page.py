@@ -38,7 +38,7 @@ MARKUP = "<script>document.title='broken'</script><b>zero</b>"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> list[Path]:
+def runs(tmp_path_factory, auto_precision) -> list[Path]:
     folder = tmp_path_factory.mktemp("page")
     digits = load_data("digits")
     digits = replace(digits, class_names=(MARKUP, *digits.class_names[1:]))

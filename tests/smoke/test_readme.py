@@ -25,7 +25,7 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(tmp_path_factory, auto_precision):
     folder = tmp_path_factory.mktemp("readme")
     ddistill.distill("digits", ipc=1, out=folder / "runs" / "digits", changes=TINY)
     return folder
