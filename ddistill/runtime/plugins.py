@@ -81,7 +81,7 @@ def load_installed(tell: Callable[[str], object] = warnings.warn) -> None:
 
 
 def is_again(known: object, new: object) -> bool:
-    """Whether something is registered once more: the same object, or its class or function defined anew (a notebook)."""
+    """Whether something is registered once more: the same, or defined anew as in a notebook."""
     names = [(getattr(one, "__module__", None), getattr(one, "__qualname__", "<lambda>")) for one in (known, new)]
     return known is new or (names[0] == names[1] and "<lambda>" not in names[0][1])
 
