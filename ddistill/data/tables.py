@@ -206,7 +206,7 @@ def open_tables(train: Any, test: Any | None, settings: DataSettings, where: str
     else:
         found = {"train": train} if test is None else {"train": train, "test": test}
     for name, part in found.items():
-        if not hasattr(part, "data"):
+        if not hasattr(part, "data") or isinstance(part, dict):
             raise UserError(f"cannot read data from {type(part).__name__!r}; give a Dataset that is not streamed")
         if (getattr(part, "format", None) or {}).get("type") == "custom":
             raise UserError(

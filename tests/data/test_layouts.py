@@ -279,6 +279,10 @@ LAYOUTS: dict[str, Layout] = {
         settings=SHARE,
         refused=("'cold', 'warm'", "'cold/blue'", "data.classes=[cold, warm]"),
     ),
+    "parts of unknown words": Layout(
+        tree("one", "two"), settings=SHARE, refused=("'blue', 'red'", "'one', 'two'", "data.train_split=NAME")
+    ),
+    "parts of unknown words, named": Layout(tree("one", "two"), settings={"train_split": "one", "test_split": "two"}),
     "groups, the groups chosen": Layout(
         lambda r: [fill(r / n / i, n, 4) for n in NAMES for i in ("patient 1", "patient 2")],
         train={n: (n, 6) for n in NAMES},
