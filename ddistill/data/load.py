@@ -208,8 +208,12 @@ class _Decoder:
 
             ground = ImageColor.getrgb(settings.background)
         rows = np.flatnonzero(labels >= 0)
-        surveyed = {"survey": lambda kind: survey(train.read(rows), kind), "alone": False}
-        self.tone = Tone((ground[0], ground[1], ground[2]), settings.value_range, **surveyed)  # type: ignore[arg-type]
+        self.tone = Tone(
+            (ground[0], ground[1], ground[2]),
+            settings.value_range,
+            survey=lambda kind: survey(train.read(rows), kind),
+            alone=False,
+        )
 
     def decode(self, part: Part, labels: np.ndarray, name: str, side: int | None) -> _Part:
         """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
