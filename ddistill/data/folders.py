@@ -238,8 +238,8 @@ class _Layout:
         if again:  # as in parts
             raise UserError(
                 f"{self.where} has folders of the same names, {listed(sorted(set(names)))}, in {listed(tops)}: name "
-                f"the parts with data.train_split=NAME and data.test_split=NAME, or, if they are the classes, say so with "
-                f"data.classes=[{', '.join(tops[:4])}{', ...' if len(tops) > 4 else ''}]"
+                f"the parts with data.train_split=NAME and data.test_split=NAME, or, if they are the classes, say so "
+                f"with data.classes=[{', '.join(tops[:4])}{', ...' if len(tops) > 4 else ''}]"
             )
         raise UserError(
             f"{self.where} has folders in all of its class folders: the classes may be {listed(tops)}, or "
