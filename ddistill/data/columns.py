@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ddistill.data.labels import Labels, labels_of, listed, text_labels
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import SPLIT_COLUMNS, is_part_word, refuse_unknown, role_of
+from ddistill.data.splits import SPLIT_COLUMNS, SURE_SPLITS, is_part_word, refuse_unknown, role_of
 from ddistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ def image_column(where: str, table: Table, named: str | None) -> str:
         _check_named(where, table, "image", named, fits)
         return named
     candidates = [name for name, rank in possible.items() if rank == min(possible.values())]
+    called = [
+        name for name in table.rows.schema.names if _names_a_file(name) and _is_text(table.rows.schema.field(name).type)
+    ]
+    if called and not candidates:
+        refuse_missing(where, table, called[0])
     return _the_only("images", "image_column", where, table, candidates)
 
 
@@ -113,10 +118,23 @@ def _image_rank(table: Table, field: Any) -> int | None:
         return 2
     if not _is_text(field.type):
         return None
-    name = field.name.casefold()
-    if name == "file_name":
+    if field.name.casefold() == "file_name":
         return 3
-    return 4 if (name in FILE_NAMES or name.endswith("file_name")) and base_of(table, field.name) else None
+    return 4 if _names_a_file(field.name) and base_of(table, field.name) else None
+
+
+def _names_a_file(column: str) -> bool:
+    """Whether a column is called as those are that name files."""
+    return column.casefold() in FILE_NAMES or column.casefold().endswith("file_name")
+
+
+def refuse_missing(where: str, table: Table, column: str) -> NoReturn:
+    """A UserError for a column that names files which are not there."""
+    first = next((str(value) for value in table.column(column).to_pylist() if value), "")
+    raise UserError(
+        f"column {column!r} of {where} names files that are not there, such as {first!r} in {str(table.folder)!r}; "
+        f"paths in a table are relative to its folder, with '/' between folders"
+    )
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -249,22 +267,20 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
         raise UserError(f"{where} has no column {named!r} (data.split_column); it has {described(table)}")
     asked = {settings.train_split, settings.test_split} - {None}
     for column in [named] if named else [name for name in table.rows.schema.names if name.casefold() in SPLIT_COLUMNS]:
-        kind, feature = table.rows.schema.field(column).type, table.features[column]
-        names = getattr(feature, "names", None)
-        if not (named or names or _is_text(kind)):
-            continue
+        names, sure = getattr(table.features[column], "names", None), column.casefold() in SURE_SPLITS
         values = [None if value is None else str(value) for value in table.column(column).to_pylist()]
         if names:
             values = [names[int(value)] if value is not None else None for value in values]
         different = list(dict.fromkeys(values))
         known = [name for name in different if name is not None and (role_of(name) or name in asked)]
-        if not known and not named and column.casefold() != "split":
+        if not known and not named and not sure:
             continue
         if not known:
             shown = listed(sorted(map(str, different)), 6)
             raise UserError(
-                f"column {column!r} of {where} has the values {shown}, of which none is a word such as train or test; "
-                f"name the parts with data.train_split=VALUE and data.test_split=VALUE"
+                f"column {column!r} of {where} may tell the parts, but none of its values {shown} is a word such as "
+                f"train or test: name the parts with data.split_column={column}, data.train_split=VALUE and "
+                f"data.test_split=VALUE, or take the column out"
             )
         unknown = ["(empty)" if name is None else name for name in different if name not in known]
         refuse_unknown(where, f"value{'s' if len(unknown) > 1 else ''} of column {column!r}", unknown, known, settings)

@@ -234,10 +234,17 @@ class _Layout:
             return tree
         if wanted & set(names) and len(set(names)) == len(names):
             return Tree(tree.prefix, [], dict(zip(names, leaves.values(), strict=True)))
+        tops, again = list(tree.inside), len(set(names)) < len(names)
+        if again:  # as in parts
+            raise UserError(
+                f"{self.where} has folders of the same names, {listed(sorted(set(names)))}, in {listed(tops)}: name "
+                f"the parts with data.train_split=NAME and data.test_split=NAME, or, if they are the classes, say so "
+                f"with data.classes=[{', '.join(tops[:4])}{', ...' if len(tops) > 4 else ''}]"
+            )
         raise UserError(
-            f"{self.where} has folders in all of its class folders: the classes may be {listed(tree.inside)}, or "
-            f"{listed(leaves)}; data.classes chooses, for example data.classes=[{', '.join(list(tree.inside)[:4])}"
-            f"{', ...' if len(tree.inside) > 4 else ''}]"
+            f"{self.where} has folders in all of its class folders: the classes may be {listed(tops)}, or "
+            f"{listed(leaves)}; data.classes chooses, for example data.classes=[{', '.join(tops[:4])}"
+            f"{', ...' if len(tops) > 4 else ''}]"
         )
 
     def _check_folders(self, tree: Tree) -> None:

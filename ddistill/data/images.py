@@ -51,7 +51,7 @@ REASONS_SHOWN = 3
 class Decoded:
     """One image: ``pixels`` uint8 [channels, height, width]; what had to be changed to get there.
 
-    ``marks``: of 'resized', 'transparent', 'deep', 'whole', 'float', 'cut', 'frames'.
+    ``marks``: of 'resized', 'transparent', 'deep', 'whole', 'float', 'cut', 'frames', 'halved'.
     """
 
     pixels: np.ndarray

@@ -345,6 +345,8 @@ def wanted_classes(classes: str | tuple[str, ...] | dict[str, str] | None) -> di
             raise UserError("data.classes names no class")
         return wanted
     names = [one_name(name) for name in (subset_classes(classes) if isinstance(classes, str) else classes)]
+    if not names:
+        raise UserError("data.classes names no class")
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UserError(f"data.classes names {listed(twice)} more than once")

@@ -208,8 +208,12 @@ class _Decoder:
 
             ground = ImageColor.getrgb(settings.background)
         rows = np.flatnonzero(labels >= 0)
-        surveyed = {"survey": lambda kind: survey(train.read(rows), kind), "alone": False}
-        self.tone = Tone((ground[0], ground[1], ground[2]), settings.value_range, **surveyed)  # type: ignore[arg-type]
+        self.tone = Tone(
+            (ground[0], ground[1], ground[2]),
+            settings.value_range,
+            survey=lambda kind: survey(train.read(rows), kind),
+            alone=False,
+        )
 
     def decode(self, part: Part, labels: np.ndarray, name: str, side: int | None) -> _Part:
         """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
@@ -266,23 +270,26 @@ class _Decoder:
         return notes, left_out
 
     def _tones(self, marks: dict[str, int], name: str) -> list[str]:
-        """How values of more than 8 bits were made black to white."""
-        kinds: dict[Kind, str] = {
-            "deep": "whole numbers of more than 8 bits",
-            "whole": "whole numbers",
-            "float": "floats",
-        }
+        """How values became black to white."""
         notes = []
+        if self.tone.fixed is not None:
+            low, high = self.tone.fixed
+            notes.append(f"{low:.6g} is black and {high:.6g} white in the {name} images, as data.value_range says")
+        kinds: dict[Kind, str] = {"deep": "whole numbers of 16 or 32 bits", "whole": "whole numbers", "float": "floats"}
         for kind, what in kinds.items():
-            scale = self.tone.fixed or self.tone.scales.get(kind)
+            scale = self.tone.scales.get(kind)
             if kind in marks and scale is not None:
-                told = "as the training images run (data.value_range fixes it)"
                 notes.append(
-                    f"{marks[kind]} {name} images hold {what}: {scale[0]:.6g} is black and {scale[1]:.6g} white, "
-                    + (told if self.tone.fixed is None else "as data.value_range says")
+                    f"{marks[kind]} {name} images hold {what}: {scale[0]:.6g} is black and {scale[1]:.6g} white, as "
+                    f"the training images run (data.value_range fixes it)"
                 )
         if "cut" in marks:
             notes.append(f"{marks['cut']} {name} images have values outside of that range, which were cut")
+        if "halved" in marks:
+            notes.append(
+                f"{marks['halved']} {name} images hold 16 bits a channel, of which the image library gives the upper 8 "
+                f"only: dark ones lose what they show"
+            )
         return notes
 
 

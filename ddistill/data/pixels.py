@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Encoded: TypeAlias = "bytes | Path | Image.Image | np.ndarray"
 Kind = Literal["deep", "whole", "float"]
-"""deep: whole numbers of 16 or 32 bits, as files have them; whole: int32 or int64 in memory; float."""
+"""deep: whole numbers of 16 bits, and of 32 from files; whole: others in memory, such as int64; float."""
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITE = (255, 255, 255)
@@ -121,7 +121,7 @@ def kind_of(array: np.ndarray, *, stored: bool) -> Kind | None:
         return "float"
     if not np.issubdtype(array.dtype, np.integer):
         raise Unreadable(f"it has values of the type {array.dtype}; expected whole numbers or floats")
-    return "deep" if stored or array.dtype.itemsize < 4 else "whole"
+    return "deep" if stored or array.dtype.itemsize == 2 else "whole"
 
 
 def to_8_bits(array: np.ndarray, tone: Tone, marks: set[str], *, stored: bool) -> np.ndarray:
@@ -162,6 +162,9 @@ def opened(encoded: Encoded, marks: set[str]) -> Image.Image | np.ndarray:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 marks.add("frames")
+            tile = getattr(image, "tile", None)
+            if tile and ";16" in str(tile[0][3]) and not image.mode.startswith("I"):
+                marks.add("halved")
             image.load()
         return image
     return encoded.copy()  # a caller's own image stays as it is

@@ -54,6 +54,12 @@ class DataSettings(Settings):
     missing_shards: Literal["accept"] | None = None
     """accept: read the files NAME-00000-of-00003 that are there, though others of them are missing."""
 
+    @field_validator("train_split", "test_split", mode="before")
+    @classmethod
+    def _name_as_text(cls, value: Any) -> Any:
+        """Parts may be told by numbers or truth values of a column."""
+        return _text(value)
+
     @field_validator("classes", mode="before")
     @classmethod
     def _numbers_as_text(cls, value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ddistill.data.facts import KNOWN_SETS
-from ddistill.data.files import TABLE_SUFFIXES, Found, facts_of, find_files, suffix_of, walk
+from ddistill.data.files import TABLE_SUFFIXES, Found, Tally, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import Part, Parts, choose_parts, refuse_options
@@ -135,11 +135,14 @@ def _open_local(path: Path, settings: DataSettings) -> Parts:
             f"{where} has folders of images, such as {found.images[0]!r}, and the table {listed(tables)}, which has "
             f"images or names them, too; give the path of the table to take it, or move it elsewhere to take the others"
         )
-    unread = [table for table in found.tables if table not in tables]
     if folders and not metadata:
-        tables, unread = [], found.tables
+        tables = []
+    unread = Tally()
+    for table in found.tables:
+        if table not in tables:
+            unread.add(table)
     parts = open_files(path, path, tables, settings, found.images) if tables else open_folders(path, found, settings)
-    other = (f"{len(unread)} tables: {listed(unread)}",) if unread else ()
+    other = unread.said("table that was not asked for", "tables that were not asked for")
     return replace(parts, left_out=(*parts.left_out, *other, *replace(found, hidden=0).left_out))
 
 

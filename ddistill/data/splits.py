@@ -23,7 +23,9 @@ ROLES: dict[str, Role] = {
 }
 """The words that `datasets` knows a part by."""
 FILLERS = {"set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures", "split", "part", "files"}
-SPLIT_COLUMNS = {"split", "splits", "part", "partition", "subset", "set", "phase"}
+SURE_SPLITS = {"split", "splits", "is_train", "is_training", "is_test", "is_val", "is_valid", "is_validation"}
+"""Columns that can hardly be anything else."""
+SPLIT_COLUMNS = {*SURE_SPLITS, "part", "partition", "subset", "set", "phase"}
 
 
 @dataclass(frozen=True)

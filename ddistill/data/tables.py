@@ -22,6 +22,7 @@ from ddistill.data.columns import (
     label_column,
     label_values,
     names_files,
+    refuse_missing,
     split_names,
 )
 from ddistill.data.files import FileFacts, Tally, facts_of, suffix_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_AT_ONCE = 256
-_SHARD = re.compile(r"(.*?)-?(\d{4,6})-of-(\d{4,6})(.*)")
+_SHARD = re.compile(r"(.*?)[-_. ]?(\d+)[-_]of[-_](\d+)(.*)")
 
 
 def open_saved(path: Path, settings: DataSettings) -> Parts:
@@ -134,7 +135,8 @@ def _missing_shards(where: str, files: list[str], settings: DataSettings) -> tup
             shards[(head, match[3])].add(int(match[2]))
     missing = []
     for (head, total), there in shards.items():
-        gone = sorted(set(range(int(total))) - there)
+        first = 1 if int(total) in there and 0 not in there else 0
+        gone = sorted(set(range(first, int(total) + first)) - there)
         if gone:
             names = [f"{Path(head).name}-{number:0{len(total)}d}-of-{total}" for number in gone]
             missing.append(f"{len(gone)} of the {int(total)} files {Path(head).name!r} ({listed(names)})")
@@ -204,7 +206,7 @@ def open_tables(train: Any, test: Any | None, settings: DataSettings, where: str
     else:
         found = {"train": train} if test is None else {"train": train, "test": test}
     for name, part in found.items():
-        if not hasattr(part, "data"):
+        if not hasattr(part, "data") or isinstance(part, dict):
             raise UserError(f"cannot read data from {type(part).__name__!r}; give a Dataset that is not streamed")
         if (getattr(part, "format", None) or {}).get("type") == "custom":
             raise UserError(
@@ -330,7 +332,23 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
     if others:
         labels_from += f" (data.label_column chooses another: {', '.join(others[:5])})"
     left_out = unused(available, train_name, test_name)
-    return Parts(made[0], made[1] if test_name else None, available, labels_from, left_out)
+    notes = _named_twice(made)
+    return Parts(made[0], made[1] if test_name else None, available, labels_from, left_out, notes)
+
+
+def _named_twice(parts: list[Part]) -> tuple[str, ...]:
+    """Lines about files that several rows name, of one part or of both."""
+    readers = [part.read for part in parts if isinstance(part.read, _Reader) and part.read.by_name]
+    files = [list(map(str, reader.paths())) for reader in readers]
+    lines = []
+    for part, names in zip(("training", "test"), files, strict=False):
+        again = len(names) - len(set(names))
+        if again:
+            lines.append(f"{again} rows of the {part} part name a file that another one names, too")
+    both = sorted(set(files[0]) & set(files[1])) if len(files) > 1 else []
+    if both:
+        lines.append(f"{len(both)} files are in the training part and in the test part, too: {listed(both)}")
+    return tuple(lines)
 
 
 def _part(where: str, name: str, table: Table, images: str, column: str) -> Part:
@@ -340,11 +358,7 @@ def _part(where: str, name: str, table: Table, images: str, column: str) -> Part
     if by_name:
         folder = base_of(table, images)
         if folder is None:
-            first = next((str(value) for value in table.column(images).to_pylist() if value), "")
-            raise UserError(
-                f"column {images!r} of {where} names files that are not there, such as {first!r} in "
-                f"{str(table.folder)!r}; paths in a table are relative to its folder"
-            )
+            refuse_missing(where, table, images)
         table = replace(table, folder=folder)
         _refuse_two_labels(where, table, images, labels)
     return Part(labels, _Reader(where, table, images, name, by_name), table.origin)

@@ -300,6 +300,18 @@ def test_names_of_a_set_that_parts_are_taken_from():
     assert load_data(by_number, DataSettings(**SHARE)).class_names == ("red", "blue")
 
 
+def test_sets_of_parts_in_a_pair_are_refused():
+    import datasets
+
+    both = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"label": [0, 1]})})
+    refused((both, both), "cannot read data from 'DatasetDict'")
+
+
+@pytest.mark.parametrize("classes", [(), {}])
+def test_no_class_named(classes):
+    refused("digits", "data.classes names no class", classes=classes)
+
+
 def test_a_dictionary_of_parts():
     some = Pictures(["red", "blue"])
     check({"Training": some, "dev": some}, FOUR, FOUR)

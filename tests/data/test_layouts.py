@@ -279,6 +279,10 @@ LAYOUTS: dict[str, Layout] = {
         settings=SHARE,
         refused=("'cold', 'warm'", "'cold/blue'", "data.classes=[cold, warm]"),
     ),
+    "parts of unknown words": Layout(
+        tree("one", "two"), settings=SHARE, refused=("'blue', 'red'", "'one', 'two'", "data.train_split=NAME")
+    ),
+    "parts of unknown words, named": Layout(tree("one", "two"), settings={"train_split": "one", "test_split": "two"}),
     "groups, the groups chosen": Layout(
         lambda r: [fill(r / n / i, n, 4) for n in NAMES for i in ("patient 1", "patient 2")],
         train={n: (n, 6) for n in NAMES},
@@ -355,6 +359,57 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "split column of no words": Layout(
         tables(all={"count": 7, "label": NUMBERS, "split": ["a"] * 10 + ["b"] * 4}), refused=("data.train_split=VALUE",)
+    ),
+    "split column of numbers": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "split": [int(word == "test") for word in SPLIT_ROWS]}),
+        settings=SHARE,
+        refused=("'split'", "data.train_split=VALUE"),
+    ),
+    "split column of numbers, named": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "split": [int(word == "test") for word in SPLIT_ROWS]}),
+        **SPLIT,
+        settings={"train_split": 0, "test_split": 1},
+    ),
+    "is_test": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "is_test": [word == "test" for word in SPLIT_ROWS]}),
+        settings=SHARE,
+        refused=("'is_test'", "data.split_column=is_test"),
+    ),
+    "is_test, named": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "is_test": [word == "test" for word in SPLIT_ROWS]}),
+        **SPLIT,
+        settings={"split_column": "is_test", "train_split": False, "test_split": True},
+    ),
+    "a shard of another style is missing": Layout(
+        tables(train_1_of_3={"label": NUMBERS}, train_3_of_3={"label": NUMBERS}, test={"label": NUMBERS}),
+        refused=("'train-2-of-3'", "data.missing_shards=accept"),
+    ),
+    "shards that count from one": Layout(
+        tables(**{f"train-{n}-of-2": {"label": NUMBERS, "count": 2} for n in (1, 2)}, test=TWICE["test"]),
+        NUMBERED,
+        NUMBERED_FEWER,
+    ),
+    "csv of another system": Layout(
+        lambda r: as_csv(classes(r), [{"file_name": f"red\\{i}.png", "label": 0} for i in range(4)], "x.csv"),
+        settings=SHARE,
+        refused=("names files that are not there", "'/' between folders"),
+        at="x.csv",
+    ),
+    "csv names the files of both parts": Layout(
+        lambda r: as_csv(
+            classes(r),
+            [
+                {"file_name": f"{n}/{i}.png", "label": n, "split": part}
+                for n in NAMES
+                for part, some in (("train", (0, 1, 2, 3, 3)), ("test", (0, 1, 2)))
+                for i in some
+            ],
+            "x.csv",
+            ("file_name", "label", "split"),
+        ),
+        train={n: (n, 5) for n in sorted(NAMES)},
+        notes=("6 files are in the training part and in the test part", "2 rows of the training part name a file"),
+        at="x.csv",
     ),
     "split column, values named": Layout(
         tables(all={"count": 7, "label": NUMBERS, "split": ["a"] * 10 + ["b"] * 4}),

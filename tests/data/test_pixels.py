@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +182,24 @@ def test_a_colour_that_stands_for_transparency_in_deep_grey(tmp_path):
     assert data.train.images[0, 0, :4].unique().tolist() == [255]
 
 
+def test_colours_of_16_bits_are_said_to_be_halved(tmp_path):
+    deep = np.full((8, 8, 3), 40_000, ">u2")
+    lines = b"".join(b"\0" + line.tobytes() for line in deep)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            (tmp_path / name / f"{i}.png").write_bytes(content)
+    data = load_data(tmp_path, DataSettings(**SHARE))
+    assert levels(data, 0) == {40_000 >> 8}
+    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.notes)
+
+
 # Floats
 
 
@@ -245,6 +265,8 @@ CASES = {
     "uint16": lambda a: a.astype(np.uint16) * 16,
     "int64": lambda a: a.astype(np.int64),
     "int64 tensor": lambda a: torch.from_numpy(a).permute(2, 0, 1).long(),
+    "int8": lambda a: (a.astype(np.int16) - 128).astype(np.int8),
+    "uint32": lambda a: a.astype(np.uint32) * 1000,
     "int32 beyond 255": lambda a: a.astype(np.int32) * 16,
     "float64": lambda a: a / 255,
     "float16": lambda a: (a / 255).astype(np.float16),
