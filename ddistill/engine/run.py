@@ -58,8 +58,8 @@ from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synth
 from ddistill.training import (
     EAGER,
     HotPath,
+    ImageSet,
     Safety,
-    Source,
     Trainer,
     Unfinished,
     choose_hot_path,
@@ -179,7 +179,7 @@ class Session:
         self.unfinished = Unfinished(in_progress, self.safety)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.real = Source.of(data.train.images, data.train.labels, data, self.device)
+        self.real = ImageSet.of(data.train.images, data.train.labels, data, self.device)
         self.reference = self.network() if recipe.method.needs.trajectories else None
 
     def _describe(self) -> None:
