@@ -37,7 +37,7 @@ from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training import ImageSet, Resolved, Trainer, TrainingSettings, keep_freed_memory
 from ddistill.training.precision import has_fast_bf16
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -87,7 +87,7 @@ def fast_phases(
     network = build_network(settings, classes, 3, size, "bench").to(device)
     if compiled is None:
         compiled = not (precision == "fp32" and runs_on_kernels(network, device))
-    source = Source(real.to(device), labels.to(device), Normalisation(MEAN, STD))
+    source = ImageSet(real.to(device), labels.to(device), Normalisation(MEAN, STD))
     trainer = Trainer(
         network,
         source,
@@ -108,7 +108,7 @@ def fast_phases(
     decoded, decoded_labels = synthetic.decoded()
     judge = Trainer(
         build_network(settings, classes, 3, size, "judge").to(device),
-        Source(decoded, decoded_labels, Normalisation(MEAN, STD)),
+        ImageSet(decoded, decoded_labels, Normalisation(MEAN, STD)),
         EvaluationSettings().training,
         compiled=compiled,
         precision=precision,

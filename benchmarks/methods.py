@@ -30,7 +30,7 @@ from ddistill.methods.base import draw_real
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Source, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training import ImageSet, Trainer, TrainingSettings, keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hot_path import MEAN, RESULTS, STD, timed
@@ -56,7 +56,7 @@ class Pair:
         draws = torch.Generator().manual_seed(0)
         real = torch.randint(0, 256, (CLASSES * PER_CLASS, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
         labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
-        source = Source(real.to(device), labels.to(device), Normalisation(MEAN, STD))
+        source = ImageSet(real.to(device), labels.to(device), Normalisation(MEAN, STD))
         stored = torch.rand(CLASSES * IPC, 3, SIDE, SIDE, generator=draws).to(device)
         own = torch.arange(CLASSES).repeat_interleave(IPC).to(device)
         self.factor = 2 if name == "idc" else 1

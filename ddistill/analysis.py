@@ -20,7 +20,7 @@ from ddistill.data import RealData
 from ddistill.errors import UserError
 from ddistill.model_augmentation import NetworkFactory, load_into
 from ddistill.randomness import generator
-from ddistill.training import Source, choose_hot_path, predict_accuracy, train_epochs, training_work
+from ddistill.training import ImageSet, choose_hot_path, predict_accuracy, train_epochs, training_work
 
 DEFAULT_EPOCHS = (0, 1, 2, 4, 8)
 OnEpoch = Callable[[int, int], None]
@@ -82,8 +82,8 @@ def gradients_by_age(
     if not ages or ages[0] < 0 or ages != sorted(set(ages)):
         raise UserError(f"epochs must ascend from 0 or more, got {', '.join(map(str, ages)) or 'none'}")
     place, seed = torch.device(device), recipe.run.seed
-    source = Source.of(data.train.images, data.train.labels, data, place)
-    test = Source.of(data.test.images, data.test.labels, data, place)
+    source = ImageSet.of(data.train.images, data.train.labels, data, place)
+    test = ImageSet.of(data.test.images, data.test.labels, data, place)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes)
     work = training_work(factory.trainer(), ages[-1] * factory.steps_per_epoch())
     hot_path = choose_hot_path(factory.trainer().module, work, recipe.run.precision, "off")
@@ -102,7 +102,7 @@ def gradients_by_age(
 
 
 def class_gradients(
-    network: nn.Module, source: Source, data: RealData, batch: int, rounds: int, seed: int
+    network: nn.Module, source: ImageSet, data: RealData, batch: int, rounds: int, seed: int
 ) -> torch.Tensor:
     """Class gradients with respect to the convolution weights, (rounds, classes, weights), float32."""
     weights = [p for p in network.parameters() if p.dim() == 4] or [p for p in network.parameters() if p.dim() > 1]

@@ -19,7 +19,7 @@ from ddistill.networks import build_network
 from ddistill.observer import Observer
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set, random_set
-from ddistill.training import EAGER, Source, Trainer, choose_hot_path, predict_accuracy, training_work
+from ddistill.training import EAGER, ImageSet, Trainer, choose_hot_path, predict_accuracy, training_work
 
 TRAINING_STEPS = 8
 FEW, MORE = 1, 3
@@ -282,7 +282,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
     network = settings.network or recipe.network
     for one, times in sets:
         images, labels = one.decoded()
-        source = Source(images.to(device), labels.to(device), one.normalisation)
+        source = ImageSet(images.to(device), labels.to(device), one.normalisation)
         module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
         epochs = evaluation_epochs(settings, len(labels) // data.num_classes, data.num_classes)
         trainer = Trainer(module, source, settings.training)
@@ -294,7 +294,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
         def epoch(_: int, trainer: Trainer = trainer, draws: torch.Generator = draws) -> None:
             trainer.run_epoch(draws)
 
-        test = Source.of(data.test.images, data.test.labels, one, device)
+        test = ImageSet.of(data.test.images, data.test.labels, one, device)
         testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
         total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) / hot.gain + testing)
     return total

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ddistill.config import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from ddistill.engine.costs import Costs
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.folder import (
@@ -43,7 +44,6 @@ from ddistill.model_augmentation import (
     FreshSource,
     NetworkFactory,
     NetworkSource,
-    NetworkStore,
     PerturbedSource,
     PoolSource,
     TrajectorySource,
@@ -58,8 +58,8 @@ from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synth
 from ddistill.training import (
     EAGER,
     HotPath,
+    ImageSet,
     Safety,
-    Source,
     Trainer,
     Unfinished,
     choose_hot_path,
@@ -90,14 +90,6 @@ class Run:
     synthetic: SyntheticSet
     summary: dict[str, Any]
     folder: Path | None
-
-
-@dataclass
-class Costs:
-    """Seconds and FLOPs by phase."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0, "evaluate": 0.0})
-    flops: dict[str, float] = field(default_factory=lambda: {"pool": 0.0, "distill": 0.0})
 
 
 def distill_data(
@@ -171,7 +163,6 @@ class Session:
         folder = self.folder
         self.costs = Costs()
         self.hot_path = EAGER
-        self.source_flops_per_step = 0.0
         self.safety = Safety(execution.settings.checkpoint_every, observer.stopping, observer.note)
         self.began_with = read_execution(folder) if folder else {}
         self._describe()
@@ -179,7 +170,7 @@ class Session:
         self.unfinished = Unfinished(in_progress, self.safety)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.real = Source.of(data.train.images, data.train.labels, data, self.device)
+        self.real = ImageSet.of(data.train.images, data.train.labels, data, self.device)
         self.reference = self.network() if recipe.method.needs.trajectories else None
 
     def _describe(self) -> None:
@@ -284,8 +275,7 @@ class Session:
         trainer = Trainer(network, self.real, recipe.training)
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
         method = self.method(network, trainer, probe.to(self.device), False)
-        self.flops_per_step = method.flops_per_outer_step()
-        ahead = self.flops_per_step * recipe.budget.steps + self._early_stage_flops(trainer)
+        ahead = self.costs.ahead(recipe, method, trainer)
         needs, asked = recipe.method.needs, self.execution.settings
         work = replace(
             training_work(trainer, 0.0), flops=ahead, second_order=needs.second_order, every_layer=needs.layers
@@ -299,40 +289,24 @@ class Session:
             self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
         return chosen
 
-    def _early_stage_flops(self, trainer: Trainer) -> float:
-        """Of training the pool (also of one from the cache), or all fresh networks of the run."""
-        settings, images = self.recipe.model_augmentation, len(self.real.labels)
-        networks, epochs = settings.pool_size, settings.pool_epochs
-        if settings.networks == "fresh":
-            networks, epochs = self.recipe.budget.steps, settings.fresh_epochs
-        return networks * epochs * trainer.flops_per_step() * images / min(images, self.recipe.training.batch)
-
     def _source(self) -> NetworkSource:
         recipe, settings = self.recipe, self.recipe.model_augmentation
         factory = self.factory(self.hot_path)
         source: NetworkSource
-        if settings.networks == "pool":
-            pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
-            self._count_pool(pool, factory)
-            source = PoolSource(pool.members, settings.selection, recipe.run.seed)
-        elif settings.networks == "trajectories":
-            experts = networks_for(recipe, self.data, factory, self.observer, self.safety)
-            self._count_pool(experts, factory)
-            wanted = recipe.method.needs.trajectories
-            assert wanted is not None  # the recipe was checked for it
-            source = TrajectorySource(experts, wanted.max_start_epoch, wanted.ahead, recipe.run.seed)
-        else:
+        if settings.networks == "fresh":
             source = FreshSource(factory, settings.fresh_epochs, recipe.run.seed)
-            per_step = factory.trainer().flops_per_step() * factory.steps_per_epoch() if settings.fresh_epochs else 0.0
-            self.source_flops_per_step = per_step * settings.fresh_epochs
+            self.costs.book_fresh(settings.fresh_epochs, factory)
+        else:
+            pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
+            self.costs.book_pool(pool, factory)
+            self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
+            wanted = recipe.method.needs.trajectories
+            source = (
+                TrajectorySource(pool, wanted.max_start_epoch, wanted.ahead, recipe.run.seed)
+                if wanted  # only then the recipe may have trajectories, and must
+                else PoolSource(pool.members, settings.selection, recipe.run.seed)
+            )
         return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
-
-    def _count_pool(self, pool: NetworkStore, factory: NetworkFactory) -> None:
-        settings = self.recipe.model_augmentation
-        steps = settings.pool_size * settings.pool_epochs * factory.steps_per_epoch()
-        self.costs.seconds["pool"] = pool.seconds
-        self.costs.flops["pool"] = factory.trainer().flops_per_step() * steps
-        self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
 
     def _distill(
         self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet
@@ -340,7 +314,7 @@ class Session:
         """The state at the end, and its costs."""
         recipe, total = self.recipe, self.recipe.budget.steps
         state = self._restore(method, synthetic) or Checkpoint(0, self._tensors(method, synthetic))
-        spent = self._spend(state, method)
+        spent = self.costs.spend(state.step, state.seconds, method)
         if state.step == 0:
             self._picture(synthetic, 0)
         began, saved = time.perf_counter() - state.seconds, time.perf_counter()
@@ -360,7 +334,7 @@ class Session:
                 tensors = self._tensors(method, synthetic, state)
                 state.loss.append(loss)
                 state = Checkpoint(step, tensors, seconds, state.loss, best=state.best)
-                spent = self._spend(state, method)
+                spent = self.costs.spend(state.step, state.seconds, method)
                 ended = self._ended_by(spent)
                 choosing = recipe.evaluation.select == "best"
                 state.due = choosing if ended else evaluation_due(recipe, before, spent)
@@ -378,15 +352,6 @@ class Session:
             self._save(state)
             raise
         return state, spent
-
-    def _spend(self, state: Checkpoint, method: Method) -> Spent:
-        """Book the costs of the run up to a state."""
-        counted = method.flops_done()
-        done = self.flops_per_step * state.step if counted is None else counted
-        self.costs.seconds["distill"] = state.seconds
-        self.costs.flops["distill"] = done + self.source_flops_per_step * state.step
-        seconds = self.costs.seconds["pool"] + state.seconds
-        return Spent(state.step, seconds, self.costs.flops["pool"] + self.costs.flops["distill"])
 
     def _ended_by(self, spent: Spent) -> str | None:
         """The bound that the run has reached."""

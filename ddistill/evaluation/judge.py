@@ -14,7 +14,7 @@ from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.runtime.execution import Execution
 from ddistill.training import (
-    Source,
+    ImageSet,
     Trainer,
     Unfinished,
     choose_hot_path,
@@ -67,8 +67,8 @@ class Judge:
 
     network: NetworkSettings
     classes: int
-    sources: list[Source]
-    test: Source
+    sources: list[ImageSet]
+    test: ImageSet
     settings: EvaluationSettings
     seed: int
     execution: Execution
@@ -138,7 +138,7 @@ class Judge:
             accuracies.append(predict_accuracy(self.module, self.test))
         return accuracies
 
-    def _source(self, repeat: int) -> Source:
+    def _source(self, repeat: int) -> ImageSet:
         return self.sources[repeat % len(self.sources)]
 
     def _first_weights(self, repeat: int) -> dict[str, torch.Tensor]:

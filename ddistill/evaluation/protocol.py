@@ -21,7 +21,7 @@ from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Source
+from ddistill.training import ImageSet
 
 Part = Literal["test", "validation"]
 
@@ -101,7 +101,7 @@ def evaluate_set(
     sets = [synthetic] if isinstance(synthetic, SyntheticSet) else list(synthetic)
     sources = [_decoded_source(one, execution.device) for one in sets]
     classes, real = sets[0].num_classes, _part(data, part)
-    test = Source.of(real.images, real.labels, sources[0], execution.device)
+    test = ImageSet.of(real.images, real.labels, sources[0], execution.device)
     epochs = evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
     in_force = settings.model_copy(update={"epochs": epochs})
     judge = Judge(network, classes, sources, test, in_force, seed, execution, progress)
@@ -139,6 +139,6 @@ def _part(data: RealData, part: Part) -> Split:
     return data.validation
 
 
-def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> Source:
+def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> ImageSet:
     images, labels = synthetic.decoded()
-    return Source(images.to(device), labels.to(device), synthetic.normalisation)
+    return ImageSet(images.to(device), labels.to(device), synthetic.normalisation)

@@ -14,7 +14,7 @@ from ddistill.data import class_batches
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Resolved, Source, Trainer, TrainingSettings
+from ddistill.training import ImageSet, Resolved, Trainer, TrainingSettings
 
 if TYPE_CHECKING:
     from ddistill.methods.chunking import Chunking
@@ -83,7 +83,7 @@ class Context:
         ranks: the processes of the run.
     """
 
-    real: Source
+    real: ImageSet
     class_offsets: list[int]
     synthetic: SyntheticSet
     network: nn.Module
@@ -162,5 +162,5 @@ def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int)
 def synthetic_trainer(context: Context, settings: TrainingSettings) -> Trainer:
     """Trains the network on the decoded set as it now is."""
     images, labels = context.synthetic.decoded()
-    source = Source(images, labels, context.real.normalisation)
+    source = ImageSet(images, labels, context.real.normalisation)
     return Trainer(context.network, source, settings, precision=context.precision)

@@ -15,7 +15,7 @@ from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.runtime.execution import Execution
-from ddistill.training import EAGER, HotPath, Resolved, Source, Trainer, TrainingSettings, Unfinished, train_epochs
+from ddistill.training import EAGER, HotPath, ImageSet, Resolved, Trainer, TrainingSettings, Unfinished, train_epochs
 
 
 @dataclass
@@ -33,7 +33,7 @@ class NetworkFactory:
 
     network: NetworkSettings
     training: TrainingSettings
-    source: Source
+    source: ImageSet
     num_classes: int
     hot_path: HotPath = EAGER
     execution: Execution = field(default_factory=Execution)

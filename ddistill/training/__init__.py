@@ -4,7 +4,7 @@ from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
 from ddistill.training.epochs import train_epochs
 from ddistill.training.hot_path import EAGER, HotPath, Work, choose_hot_path, training_work
-from ddistill.training.image_set import Source
+from ddistill.training.image_set import ImageSet
 from ddistill.training.loop import (
     Trainer,
     TrainingDraws,
@@ -20,10 +20,10 @@ __all__ = [
     "CompileMode",
     "Forward",
     "HotPath",
+    "ImageSet",
     "Precision",
     "Resolved",
     "Safety",
-    "Source",
     "Trainer",
     "TrainingDraws",
     "TrainingSettings",

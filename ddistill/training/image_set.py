@@ -25,7 +25,7 @@ class HasNormalisation(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSet:
     """Images to train on.
 
     Attributes:
@@ -50,7 +50,7 @@ class Source:
         return self.place or self.images.device
 
     @classmethod
-    def of(cls, images: torch.Tensor, labels: torch.Tensor, other: HasNormalisation, device: torch.device) -> Source:
+    def of(cls, images: torch.Tensor, labels: torch.Tensor, other: HasNormalisation, device: torch.device) -> ImageSet:
         """Images for training on a device: moved there if they take less than half of what is free, else left."""
         if images.device.type != device.type and images.nbytes < free_memory_bytes(device) * MEMORY_SHARE:
             images, labels = images.to(device), labels.to(device)

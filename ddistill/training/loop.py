@@ -30,7 +30,7 @@ from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.settings import Settings
 from ddistill.training.compilation import maybe_compile
-from ddistill.training.image_set import Source
+from ddistill.training.image_set import ImageSet
 from ddistill.training.precision import Forward, Resolved
 from ddistill.training.replay import Replayed, wants_replay
 
@@ -94,7 +94,7 @@ class Trainer:
     def __init__(
         self,
         module: nn.Module,
-        source: Source,
+        source: ImageSet,
         settings: TrainingSettings,
         *,
         compiled: bool = False,
@@ -279,7 +279,7 @@ class Trainer:
 
 
 def draw_training(
-    settings: TrainingSettings, source: Source, steps: int, images: int, generator: torch.Generator
+    settings: TrainingSettings, source: ImageSet, steps: int, images: int, generator: torch.Generator
 ) -> TrainingDraws:
     """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the source's device."""
     augment = draw_augment(settings.augment, steps, images, generator)
@@ -287,7 +287,7 @@ def draw_training(
     return TrainingDraws(augment.to(source.device), mix.to(source.device))
 
 
-def epoch_order(source: Source, batch: int, draws: torch.Generator, *, filled: bool) -> Sequence[torch.Tensor]:
+def epoch_order(source: ImageSet, batch: int, draws: torch.Generator, *, filled: bool) -> Sequence[torch.Tensor]:
     """Positions of the mini-batches of one shuffled pass, where the images are.
 
     Args:
@@ -305,7 +305,7 @@ def epoch_order(source: Source, batch: int, draws: torch.Generator, *, filled: b
 
 @torch.no_grad()
 def mixed_batch(
-    source: Source, pipeline: Pipeline, batch: torch.Tensor, draws: TrainingDraws, step: int
+    source: ImageSet, pipeline: Pipeline, batch: torch.Tensor, draws: TrainingDraws, step: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Augmented and mixed images at positions of the source, labels, labels of what was mixed in, share of the own."""
     augment, mix = draws.augment, draws.mix
@@ -355,7 +355,7 @@ def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float
 
 
 @torch.no_grad()
-def predict_accuracy(module: nn.Module, source: Source) -> float:
+def predict_accuracy(module: nn.Module, source: ImageSet) -> float:
     """Top-1 accuracy in percent on all images of the source."""
     module.eval()
     correct = torch.zeros((), dtype=torch.int64, device=source.device)

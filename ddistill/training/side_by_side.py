@@ -17,7 +17,7 @@ from torch.func import grad_and_value
 from ddistill.augment import Pipeline
 from ddistill.networks import couples_batch
 from ddistill.training.compilation import maybe_compile
-from ddistill.training.image_set import Source
+from ddistill.training.image_set import ImageSet
 from ddistill.training.loop import (
     TrainingDraws,
     TrainingSettings,
@@ -53,7 +53,7 @@ class SideBySide:
         self,
         module: nn.Module,
         states: Sequence[Mapping[str, torch.Tensor]],
-        sources: Sequence[Source],
+        sources: Sequence[ImageSet],
         settings: TrainingSettings,
         *,
         compiled: bool = False,

@@ -9,7 +9,7 @@ from torch import nn
 from ddistill.augment import Normalisation
 from ddistill.errors import UserError
 from ddistill.networks import ConvNet
-from ddistill.training import Source, Trainer, TrainingSettings, Work, choose_hot_path, training_work
+from ddistill.training import ImageSet, Trainer, TrainingSettings, Work, choose_hot_path, training_work
 from ddistill.training.compilation import REPAYING_FLOPS
 from ddistill.training.hot_path import AUTO_PRECISION
 
@@ -115,7 +115,9 @@ def test_auto_is_what_the_environment_says(machine, monkeypatch):
 
 
 def test_the_work_of_a_trainer_is_its_steps():
-    source = Source(torch.zeros(8, 3, 16, 16), torch.zeros(8, dtype=torch.int64), Normalisation((0.5,) * 3, (0.5,) * 3))
+    source = ImageSet(
+        torch.zeros(8, 3, 16, 16), torch.zeros(8, dtype=torch.int64), Normalisation((0.5,) * 3, (0.5,) * 3)
+    )
     trainer = Trainer(network(), source, TrainingSettings(batch=4))
     work = training_work(trainer, 10)
     assert work.flops == 10 * trainer.flops_per_step()

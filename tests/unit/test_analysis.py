@@ -13,7 +13,7 @@ from ddistill.augment import Normalisation
 from ddistill.data import load_data
 from ddistill.errors import UserError
 from ddistill.networks import NetworkSettings, build_network
-from ddistill.training import Source
+from ddistill.training import ImageSet
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def recipe():
 
 def test_class_gradients_are_those_of_the_convolution_weights(digits):
     network = build_network(NetworkSettings(width=4, depth=2), 10, 1, 8, "a key")
-    source = Source(digits.train.images, digits.train.labels, Normalisation(digits.mean, digits.std))
+    source = ImageSet(digits.train.images, digits.train.labels, Normalisation(digits.mean, digits.std))
     every = int(digits.class_counts.max())  # the whole class, so that the draw does not matter
     found = class_gradients(network, source, digits, every, 2, seed=0)
     for label in (0, 7):

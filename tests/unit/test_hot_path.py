@@ -15,7 +15,7 @@ from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.runtime.gradients import eager_grad_and_value
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Forward, Source, Trainer, TrainingSettings, free_memory_bytes
+from ddistill.training import Forward, ImageSet, Trainer, TrainingSettings, free_memory_bytes
 
 CLASSES, SIDE = 4, 16
 
@@ -33,7 +33,7 @@ def make_method(
     draws = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (20 * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
     own = torch.arange(CLASSES).repeat_interleave(20)
-    source = Source(real.to(device), own.to(device), Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
+    source = ImageSet(real.to(device), own.to(device), Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
     labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
     images = torch.rand(len(labels), 3, SIDE, SIDE, generator=draws)
     synthetic = SyntheticSet(images.to(device), labels.to(device), tuple("abcd"), 2, "single", source.normalisation)

@@ -19,7 +19,7 @@ from ddistill.data.rows import RowFile, RowMemory, blocks, chosen_rows, expect, 
 from ddistill.errors import UserError
 from ddistill.memory import free_memory_bytes
 from ddistill.storage import cache_folder
-from ddistill.training import Source
+from ddistill.training import ImageSet
 
 # Files of rows
 
@@ -126,8 +126,8 @@ def test_training_reads_a_mapped_set_as_one_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "RESIDENT_BYTES", 0)
     pixels = some_pixels()
     mapped, labels = written(tmp_path / "rows.npy", pixels), torch.arange(50)
-    source = Source(mapped, labels, Normalisation((0.5,) * 3, (0.25,) * 3))
-    plain = Source(torch.from_numpy(pixels), labels, Normalisation((0.5,) * 3, (0.25,) * 3))
+    source = ImageSet(mapped, labels, Normalisation((0.5,) * 3, (0.25,) * 3))
+    plain = ImageSet(torch.from_numpy(pixels), labels, Normalisation((0.5,) * 3, (0.25,) * 3))
     index = torch.tensor([3, 3, 49, 0])
     source.expect(index)
     assert torch.equal(source.fetch(index), plain.fetch(index))

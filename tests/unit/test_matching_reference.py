@@ -17,7 +17,7 @@ from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.runtime.gradients import eager_grad_and_value
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Forward, Source, Trainer, TrainingSettings
+from ddistill.training import Forward, ImageSet, Trainer, TrainingSettings
 
 DISTANCES = {"mse": matching.distance_mse, "l1": matching.distance_l1, "cosine": matching.distance_cosine}
 DECODERS = {"single": matching.decode_single, "multi": matching.decode_multi, "bound": matching.decode_bound}
@@ -46,7 +46,7 @@ def make_method(
     synthetic = SyntheticSet(images, stored_labels, ("a", "b", "c"), factor, decoder, Normalisation(mean, std))
     torch.manual_seed(2)
     network = ConvNet(CLASSES, size=SIDE, width=16, depth=2)
-    source = Source(real, labels, Normalisation(mean, std))
+    source = ImageSet(real, labels, Normalisation(mean, std))
     settings = IDCSettings(
         distance=distance,
         image_lr={"mse": 1.0, "l1": 0.01, "cosine": 0.1}[distance],

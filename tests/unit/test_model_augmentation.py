@@ -35,7 +35,7 @@ from ddistill.model_augmentation import (
 )
 from ddistill.model_augmentation.perturb import filter_normalised, perturbed, random_direction
 from ddistill.networks import NetworkSettings
-from ddistill.training import Safety, Source, TrainingSettings, predict_accuracy
+from ddistill.training import ImageSet, Safety, TrainingSettings, predict_accuracy
 
 NETWORK = NetworkSettings(width=4, depth=2)
 DATA = "d" * 64
@@ -61,7 +61,7 @@ def toy_factory(network: NetworkSettings = NETWORK, seed: int = 0, **training: o
     images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=draws)
     labels = torch.arange(20) % 3
     settings = TrainingSettings(batch=8).model_copy(update=training)
-    return NetworkFactory(network, settings, Source(images, labels, Normalisation((0.5,), (0.3,))), 3)
+    return NetworkFactory(network, settings, ImageSet(images, labels, Normalisation((0.5,), (0.3,))), 3)
 
 
 # ------------------------------------------------------------------------------------------------ perturbation
@@ -475,9 +475,9 @@ def test_zero_epochs_give_the_first_weights():
 
 def test_early_stage_training_raises_the_accuracy_on_digits():
     data = load_data("digits")
-    source = Source(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
+    source = ImageSet(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
     factory = NetworkFactory(NetworkSettings(width=16, depth=2), TrainingSettings(cutmix=0.0, lr=0.05), source, 10)
-    test = Source(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
+    test = ImageSet(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
     module = factory.build("holder")
     accuracies = []
     for epochs in (0, 2):

@@ -38,7 +38,7 @@ from ddistill.networks import NETWORKS, ConvNet
 from ddistill.recipes import find
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Source, Trainer, TrainingSettings
+from ddistill.training import ImageSet, Trainer, TrainingSettings
 
 CLASSES, IPC, SIDE, PER_CLASS = 3, 2, 16, 20
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -54,7 +54,7 @@ def make_context(norm: str = "instance", compiled: bool = False) -> Context:
     synthetic = SyntheticSet(images, own, ("a", "b", "c"), 1, "single", Normalisation(MEAN, STD))
     torch.manual_seed(2)
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm=norm)
-    source = Source(real, labels, Normalisation(MEAN, STD))
+    source = ImageSet(real, labels, Normalisation(MEAN, STD))
     offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
     return Context(source, offsets, synthetic, network, Trainer(network, source, TrainingSettings()), 0, compiled)
 

@@ -22,7 +22,7 @@ from ddistill.engine import distill_data
 from ddistill.errors import UserError
 from ddistill.networks import ConvNet
 from ddistill.ranks import ALONE, Ranks, current, is_launched
-from ddistill.training import Source, Trainer, TrainingSettings
+from ddistill.training import ImageSet, Trainer, TrainingSettings
 
 TESTS = Path(__file__).parents[1]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
@@ -164,7 +164,7 @@ def test_a_mistake_is_told_once(tmp_path):
 
 def test_shards_are_whole_batches_up_to_rounding():
     images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    source = Source(images, torch.arange(60) % 4, Normalisation((0.5,) * 3, (0.25,) * 3))
+    source = ImageSet(images, torch.arange(60) % 4, Normalisation((0.5,) * 3, (0.25,) * 3))
     batches = [*torch.arange(60).split(16), torch.tensor([3])]  # the last ones cannot be divided evenly, or at all
     found = []
     for shards in (1, 3):

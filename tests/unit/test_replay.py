@@ -5,7 +5,7 @@ import torch
 
 from ddistill.augment import Normalisation
 from ddistill.networks import ConvNet
-from ddistill.training import Source, Trainer, TrainingSettings
+from ddistill.training import ImageSet, Trainer, TrainingSettings
 from ddistill.training import replay as module
 from ddistill.training.replay import Replayed, capture_on_gpu, wants_replay
 
@@ -25,7 +25,7 @@ def trained(monkeypatch, capture=None, device: str = "cpu", steps: int = 5) -> t
     torch.manual_seed(0)
     network = ConvNet(4, size=16, width=8, depth=2).to(device)
     images = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8).to(device)
-    source = Source(images, (torch.arange(40) % 4).to(device), Normalisation((0.5,) * 3, (0.25,) * 3))
+    source = ImageSet(images, (torch.arange(40) % 4).to(device), Normalisation((0.5,) * 3, (0.25,) * 3))
     if capture:
         monkeypatch.setattr(module, "capture_on_gpu", capture)
     trainer = Trainer(network, source, TrainingSettings(batch=8, cutmix=1.0), replay=capture is not None)

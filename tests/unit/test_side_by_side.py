@@ -11,7 +11,7 @@ from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set, random_set
-from ddistill.training import Safety, Source, Trainer, TrainingSettings, Unfinished
+from ddistill.training import ImageSet, Safety, Trainer, TrainingSettings, Unfinished
 from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
 
 SMALL = NetworkSettings(width=8, depth=2)
@@ -41,7 +41,7 @@ def test_each_network_learns_as_if_it_were_alone(cutmix):
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3, 30, 3, 16, 16), dtype=torch.uint8, generator=draws)
     labels = torch.randint(0, 4, (30,), generator=draws)
-    sources = [Source(own, labels, Normalisation((0.4,) * 3, (0.2,) * 3)) for own in images]
+    sources = [ImageSet(own, labels, Normalisation((0.4,) * 3, (0.2,) * 3)) for own in images]
     settings = TrainingSettings(batch=8, cutmix=cutmix)
     batches = [torch.randperm(30, generator=draws).split(8) for _ in range(3)]
     group = SideBySide(networks(1)[0], [net.state_dict() for net in networks(3)], sources, settings)

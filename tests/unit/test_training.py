@@ -18,7 +18,7 @@ from ddistill.data import load_data
 from ddistill.evaluation import Evaluation, EvaluationSettings
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.networks import ConvNet, NetworkSettings, build_network
-from ddistill.training import Source, Trainer, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training import ImageSet, Trainer, TrainingSettings, predict_accuracy, step_decay
 from ddistill.training.compilation import REPAYING_FLOPS, maybe_compile, repays_compilation
 
 TOLERANCE = 1e-6
@@ -27,11 +27,11 @@ NO_AUGMENTATION = AugmentSettings(operations=())
 PLAIN = TrainingSettings(augment=NO_AUGMENTATION, cutmix=0.0, batch=6)
 
 
-def toy_source(dtype: torch.dtype = torch.float64) -> Source:
+def toy_source(dtype: torch.dtype = torch.float64) -> ImageSet:
     draws = torch.Generator().manual_seed(0)
     images = torch.rand(20, 3, 8, 8, generator=draws, dtype=torch.float64).to(dtype)
     labels = torch.randint(0, 4, (20,), generator=draws)
-    return Source(images, labels, Normalisation(MEAN, STD))
+    return ImageSet(images, labels, Normalisation(MEAN, STD))
 
 
 def toy_network(dtype: torch.dtype = torch.float64, norm: str = "instance") -> nn.Module:
@@ -182,7 +182,7 @@ def test_the_trainer_updates_the_networks_own_tensors():
 
 def test_images_of_whole_numbers_are_read_as_0_to_1():
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    source = Source(pixels, torch.zeros(1, dtype=torch.int64), Normalisation((0.5,), (0.5,)))
+    source = ImageSet(pixels, torch.zeros(1, dtype=torch.int64), Normalisation((0.5,), (0.5,)))
     torch.testing.assert_close(source.fetch(torch.tensor([0])).flatten(), torch.arange(256) / 255, rtol=0, atol=1e-7)
     assert torch.equal(pixels.flatten(), torch.arange(256, dtype=torch.uint8))
 
@@ -204,8 +204,8 @@ def test_a_batch_norm_network_trains_and_its_running_statistics_move():
 def test_training_on_digits_learns_them():
     data = load_data("digits")
     network = build_network(NetworkSettings(width=16, depth=2), 10, 1, 8, 0)
-    train = Source(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
-    test = Source(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
+    train = ImageSet(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
+    test = ImageSet(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
     before = predict_accuracy(network, test)
     order = torch.randperm(len(data.train), generator=generator())
     settings = TrainingSettings(augment=NO_AUGMENTATION, cutmix=0.0, lr=0.05)
@@ -226,7 +226,7 @@ def test_accuracy_is_the_percentage_of_largest_logits_on_the_label_over_all_batc
     labels = torch.arange(600) % 4
     shown = torch.where(torch.arange(600) < correct, labels, (labels + 1) % 4)
     images = (shown / 4).float().view(600, 1, 1, 1).expand(600, 1, 2, 2).contiguous()
-    accuracy = predict_accuracy(Says(), Source(images, labels, Normalisation((0.0,), (1.0,))))
+    accuracy = predict_accuracy(Says(), ImageSet(images, labels, Normalisation((0.0,), (1.0,))))
     assert accuracy == pytest.approx(100 * correct / 600, abs=1e-9)
 
 
@@ -263,7 +263,9 @@ def test_without_a_compiler_auto_never_compiles(monkeypatch):
 
 
 def test_a_training_step_is_counted_as_three_forward_passes_but_for_the_images_gradient():
-    source = Source(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), Normalisation((0.5,) * 3, (0.5,) * 3))
+    source = ImageSet(
+        torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), Normalisation((0.5,) * 3, (0.5,) * 3)
+    )
     per_image = Trainer(ConvNet(10), source, TrainingSettings(batch=8)).flops_per_step() / 8
     # 0.101 GFLOP forward at width 128 (design, section 4); the first convolution needs no gradient of the images.
     first = 2 * 32 * 32 * 128 * 27
