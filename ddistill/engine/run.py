@@ -53,6 +53,7 @@ from ddistill.observer import Observer, Phase
 from ddistill.ranks import Ranks, current
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
 from ddistill.runtime.execution import EXECUTION, Execution
+from ddistill.runtime.plugins import plugin_names, travelling
 from ddistill.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import (
@@ -555,7 +556,8 @@ class Session:
                 "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
                 "evaluation": evaluation.protocol,
                 "recipe": recipe.travelling().identity(),
-                **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine", "execution")},
+                **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine")},
+                "execution": {**summary["execution"], "plugins": travelling(plugin_names())},
             }
             save_synthetic(synthetic, self.folder / "distilled", about)
             write_checked_json(self.folder / SUMMARY, summary)

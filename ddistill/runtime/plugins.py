@@ -108,8 +108,18 @@ def to_elsewhere() -> list[tuple[str, str]]:
 
 def missing_plugins(names: Iterable[str]) -> str:
     """What to add to an error about something that was made with these plugins; empty where they are all there."""
-    missing = [name for name in names if name not in plugin_names()]
+    there = {_travelling(name) for name in plugin_names()}
+    missing = [name for name in names if _travelling(name) not in there]
     return f"; it was made with {' '.join(f'--plugin {name}' for name in missing)}: give that too" if missing else ""
+
+
+def travelling(names: Iterable[str]) -> list[str]:
+    """Names of plugins without the folders that they lie in on this machine."""
+    return sorted({_travelling(name) for name in names})
+
+
+def _travelling(name: str) -> str:
+    return Path(name).name if name.endswith(".py") else name
 
 
 def _from_file(path: Path) -> ModuleType:

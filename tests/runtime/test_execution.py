@@ -99,7 +99,7 @@ def test_a_run_goes_on_with_less_memory_and_other_checkpoints(digits, finished):
 def test_a_run_of_the_first_edition_is_read_and_goes_on(digits, tmp_path):
     run = distill_data(digits, RECIPE, out=tmp_path / "run")
     (tmp_path / "run" / "execution.yaml").unlink()
-    old = RECIPE.changed({"data.source": "digits"}).to_yaml()
+    old = run.recipe.to_yaml()
     (tmp_path / "run" / "recipe.yaml").write_text(old)
     assert Recipe.from_yaml(tmp_path / "run" / "recipe.yaml") == run.recipe
     assert (

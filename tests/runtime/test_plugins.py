@@ -167,6 +167,9 @@ def test_a_module_is_loaded_once_whatever_it_is_called(fresh):
         ["one_of_mine.py", str(fresh / "one_of_mine.py"), "one_of_mine", "pack.inner"]
     )
     assert (str(fresh / "one_of_mine.py"), str(fresh)) in plugins.to_elsewhere()
+    # what travels names no folder of this machine, and is known again by its name
+    assert plugins.travelling(plugins.plugin_names()) == ["one_of_mine", "one_of_mine.py", "pack.inner"]
+    assert plugins.missing_plugins(["one_of_mine.py", "/elsewhere/one_of_mine.py"]) == ""
 
 
 def test_a_file_whose_name_is_taken_by_another_module_is_loaded_all_the_same(fresh):
