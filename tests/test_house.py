@@ -16,11 +16,8 @@ WIDER_FOR_NOW = {
     "data.images.decode_part": 9,
     "data.real_data.RealData": 12,
     "methods.base.Context": 13,
-    "methods.base.Needs": 9,
 }
 """Parameters of what is still too wide; to shrink, never to grow."""
-CIRCLE_FOR_NOW = {("data.sources", f"data.{finder}") for finder in ("folders", "hub", "in_memory", "tables")}
-"""Imports that close the one circle there is; to go."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -73,10 +70,7 @@ def test_no_function_takes_more_than_a_few_things():
 
 
 def test_no_import_closes_a_circle():
-    graph = {
-        name: {one for one in imported(tree) if one not in (name, "") and (name, one) not in CIRCLE_FOR_NOW}
-        for name, tree in TREES.items()
-    }
+    graph = {name: {one for one in imported(tree) if one not in (name, "")} for name, tree in TREES.items()}
     assert sum(map(len, graph.values())) > 300
     try:
         TopologicalSorter(graph).prepare()
