@@ -5,6 +5,7 @@ Forward passes are compared in float64, absolute tolerance 1e-9.
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from ddistill.networks import (
     build_network,
     check_network,
     check_trainable,
+    network_gives,
     network_of,
     parameter_count,
     register,
@@ -356,3 +358,38 @@ def test_networks_of_other_libraries_are_built_where_they_are_installed(monkeypa
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="need the package timm"):
         network_of("timm/resnet26")
+
+
+class Embedding(nn.Module):
+    """As timm makes networks: two halves, and no method `features`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Flatten(), nn.Linear(192, 5)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images)
+
+    def forward_head(self, x: torch.Tensor, *, pre_logits: bool = False) -> torch.Tensor:
+        return x if pre_logits else self.head(x)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+def test_a_module_is_asked_for_what_a_function_or_a_library_does_not_tell(monkeypatch):
+    timm = SimpleNamespace(list_models=lambda: ["embedding"], create_model=lambda *_words, **_options: Embedding())
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(NETWORKS, "bare", lambda classes, channels, size: Embedding())
+    monkeypatch.setitem(NETWORKS, "maps", lambda classes, channels, size: nn.ModuleDict({"features": nn.Identity()}))
+    monkeypatch.setitem(NETWORKS, "made", lambda classes, channels, size: ConvNet(classes, channels, size, depth=2))
+    shape = (5, 3, 8)
+    for name, gives in (("timm/embedding", True), ("made", True), ("bare", False), ("maps", False)):
+        settings = NetworkSettings(name=name)
+        assert network_gives(settings, "features")  # nothing is known against it before the data are
+        assert network_gives(settings, "features", shape) == gives
+    network = build_network(NetworkSettings(name="timm/embedding"), *shape, "k")
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(network.features(images), images.flatten(1))
+    twin = copy.deepcopy(network)
+    assert twin.features.__self__ is twin
