@@ -104,6 +104,9 @@ def distill(
 ) -> Run:
     """Distil a labelled image set into a few synthetic images per class.
 
+    Beside other busy processes, set ``OMP_WAIT_POLICY=passive`` before torch is imported, as the command does; see
+    docs/machines.md.
+
     Args:
         data: ``"digits"``, a hub id or short name, a path, loaded data, or a map-style data set of (image, int)
             (a pair: training and test part); the recipe's own source if None.

@@ -26,7 +26,8 @@ class ExecutionSettings(Settings):
     compile: CompileMode = "auto"
     """auto: compile the hot functions where the work ahead repays it; on; off."""
     precision: Precision = "auto"
-    """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware."""
+    """Of convolutions and products: fp32, bf16, or auto: bf16 where the device multiplies it in hardware and that is
+    faster for the work ahead (docs/machines.md)."""
     class_chunk: int | None = Field(default=None, ge=1)
     """Classes matched in one launch; not set: one after the other on a CPU, on a GPU as many as fit, ten at most."""
     image_chunk: int | None = Field(default=None, ge=1)
