@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import ImageSet, Resolved, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training import EAGER, ImageSet, Resolved, Trainer, TrainingSettings, keep_freed_memory
 from ddistill.training.precision import has_fast_bf16
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -99,9 +101,10 @@ def fast_phases(
         replay=True,
     )
     offsets = [PER_CLASS * c for c in range(classes + 1)]
+    hot_path = replace(EAGER, precision=precision, compiled=compiled)
     method = GradientMatching(
         IDCSettings(inner_steps=1, network_samples=shape["samples"]),
-        Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, ranks=ranks),
+        Context(trainer, offsets, synthetic, 0, hot_path, Execution(device, ranks=ranks)),
     )
     plan = method.draw(1)
     batches = list(plan.network[0])

@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from ddistill.methods.base import draw_real
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import ImageSet, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training import EAGER, ImageSet, Trainer, TrainingSettings, keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hot_path import MEAN, RESULTS, STD, timed
@@ -70,9 +71,9 @@ class Pair:
         offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
         self.settings: Settings = METHODS[name][0](**SETTINGS[name])
         batch = getattr(self.settings, "real_batch", 1)
-        reference = copy.deepcopy(self.network)
+        reference, hot_path = copy.deepcopy(self.network), replace(EAGER, compiled=compiled)
         reference.load_state_dict(target)
-        self.context = Context(source, offsets, self.synthetic, self.network, trainer, 0, compiled, reference=reference)
+        self.context = Context(trainer, offsets, self.synthetic, 0, hot_path, reference=reference)
         self.method = build_method(self.settings, self.context)
         index = draw_real(self.context, "real batch", 1, batch, 1)[:, 0]
         self.real = [source.fetch(one) for one in index]

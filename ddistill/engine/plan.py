@@ -203,7 +203,7 @@ def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
         if session.reference is not None:  # any other network: the work is the same
             load_into(session.reference, source.draw(step + 1).weights)
 
-    return session.method(network, trainer, synthetic, False), load
+    return session.method(trainer, synthetic), load
 
 
 def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]:

@@ -217,12 +217,12 @@ class Session:
             return self._run(network)
 
     def _run(self, network: nn.Module) -> Run:
-        recipe, data, compiled = self.recipe, self.data, self.hot_path.compiled
+        recipe, data = self.recipe, self.data
         trainer = Trainer(
             network,
             self.real,
             recipe.training,
-            compiled=compiled,
+            compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
             ranks=self.ranks,
             shards=self.execution.settings.shards,
@@ -230,7 +230,7 @@ class Session:
         )
         synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
         source = self._source()
-        method = self.method(network, trainer, synthetic, compiled)
+        method = self.method(trainer, synthetic)
         if method.chunking is not None:
             chunking = method.chunking
             self.log.event("classes per launch", most=chunking.classes, images_at_once=chunking.images)
@@ -248,24 +248,17 @@ class Session:
             recipe.network, recipe.training, self.real, self.data.num_classes, hot_path, self.execution
         )
 
-    def method(self, network: nn.Module, trainer: Trainer, synthetic: SyntheticSet, compiled: bool) -> Method:
+    def method(self, trainer: Trainer, synthetic: SyntheticSet) -> Method:
         """The recipe's method, at work on ``synthetic``."""
-        offsets = self.data.class_offsets.tolist()
-        settings = self.execution.settings
         context = Context(
-            self.real,
-            offsets,
-            synthetic,
-            network,
             trainer,
+            self.data.class_offsets.tolist(),
+            synthetic,
             self.recipe.run.seed,
-            compiled,
-            self.hot_path.precision,
-            settings.class_chunk,
+            self.hot_path,
+            self.execution,
             self.recipe.budget.steps,
             self.reference,
-            settings.image_chunk,
-            self.ranks,
         )
         return build_method(self.recipe.method, context)
 
@@ -275,7 +268,7 @@ class Session:
         recipe, data = self.recipe, self.data
         trainer = Trainer(network, self.real, recipe.training)
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
-        method = self.method(network, trainer, probe.to(self.device), False)
+        method = self.method(trainer, probe.to(self.device))
         ahead = self.costs.ahead(recipe, method, trainer)
         needs, asked = recipe.method.needs, self.execution.settings
         work = replace(

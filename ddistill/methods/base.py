@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,9 +12,10 @@ from torch import nn
 from ddistill.augment import NO_AUGMENTATION
 from ddistill.data import class_batches
 from ddistill.randomness import generator
-from ddistill.ranks import ALONE, Ranks
+from ddistill.ranks import Ranks
+from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import ImageSet, Resolved, Trainer, TrainingSettings
+from ddistill.training import EAGER, HotPath, ImageSet, Resolved, Trainer, TrainingSettings
 
 if TYPE_CHECKING:
     from ddistill.methods.chunking import Chunking
@@ -68,34 +69,44 @@ class Context:
     """What the engine gives a method.
 
     Attributes:
-        real: class-sorted real training images, on the device.
+        trainer: trains ``network`` on ``real``.
         class_offsets: position of the first real image of each class, and N at the end.
         synthetic: the set to improve, on the device; its image tensor is changed in place.
-        network: holds the weights of the current outer step; the engine loads them before each.
-        trainer: trains ``network`` on ``real``.
         seed: of the run.
-        compiled: compile the hot functions.
-        precision: of convolutions and products in the hot functions.
-        class_chunk: classes that are matched in one launch; None chooses by the device and its free memory.
+        hot_path: precision of the hot functions, and whether they are compiled.
+        execution: the processes of the run, and what was asked for (classes and images in a launch).
         outer_steps: of the whole run, for rates that fall in its course.
         reference: holds the weights of a second network of the outer step, where the source gives one.
-        image_chunk: images of a class whose activations are kept at once; None: all of them where they fit.
-        ranks: the processes of the run.
     """
 
-    real: ImageSet
+    trainer: Trainer
     class_offsets: list[int]
     synthetic: SyntheticSet
-    network: nn.Module
-    trainer: Trainer
     seed: int
-    compiled: bool
-    precision: Resolved = "fp32"
-    class_chunk: int | None = None
+    hot_path: HotPath = EAGER
+    execution: Execution = field(default_factory=Execution)
     outer_steps: int = 1
     reference: nn.Module | None = None
-    image_chunk: int | None = None
-    ranks: Ranks = ALONE
+
+    @property
+    def real(self) -> ImageSet:
+        """Class-sorted real training images, on the device."""
+        return self.trainer.source
+
+    @property
+    def network(self) -> nn.Module:
+        """Holds the weights of the current outer step; the engine loads them before each."""
+        return self.trainer.module
+
+    @property
+    def precision(self) -> Resolved:
+        """Of convolutions and products in the hot functions."""
+        return self.hot_path.precision
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of the run."""
+        return self.execution.ranks
 
     @property
     def own_classes(self) -> range:

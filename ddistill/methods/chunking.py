@@ -13,7 +13,7 @@ from ddistill.methods.base import Context
 from ddistill.networks import couples_batch
 
 CLASSES_AT_ONCE = 10
-"""Most classes per launch where the device is no CPU and `Context.class_chunk` is not set."""
+"""Most classes per launch where the device is no CPU and ``run.class_chunk`` is not set."""
 MEMORY_SHARE = 0.4
 """Of the free memory, that the activations of a launch may take: the work space of its operators comes on top."""
 
@@ -64,17 +64,18 @@ def choose(
         UserError: the images of a class should be divided, under a network that couples them.
     """
     coupled, device = couples_batch(context.network), context.synthetic.images.device
-    if divided and coupled and context.image_chunk is not None:
+    asked = context.execution.settings
+    if divided and coupled and asked.image_chunk is not None:
         raise UserError(
-            f"run.image_chunk={context.image_chunk} divides the images of a class, which a network with batch "
+            f"run.image_chunk={asked.image_chunk} divides the images of a class, which a network with batch "
             "norm cannot do; leave it out, or set network.norm=instance"
         )
     divided = divided and not coupled
     on_cpu = device.type == "cpu"
-    if divided and context.image_chunk is not None:
-        return Chunking(1, context.image_chunk, images_at_once, divided)
-    if context.class_chunk is not None or not mapped or not images_at_once or (on_cpu and not divided):
-        return Chunking((context.class_chunk or 1) if mapped else 1, None, images_at_once, divided)
+    if divided and asked.image_chunk is not None:
+        return Chunking(1, asked.image_chunk, images_at_once, divided)
+    if asked.class_chunk is not None or not mapped or not images_at_once or (on_cpu and not divided):
+        return Chunking((asked.class_chunk or 1) if mapped else 1, None, images_at_once, divided)
     per_image, free = bytes_per_image(), free_memory_bytes(device)
     fitting = int(free * MEMORY_SHARE / per_image)
     if divided and fitting < images_at_once:

@@ -123,7 +123,7 @@ class ClassMatching(Method):
             for module in (network, context.reference)
         )
         self.networks = Networks(weights or {}, reference)
-        self.compiled = context.compiled and not couples_batch(network)
+        self.compiled = context.hot_path.compiled and not couples_batch(network)
         self.grad_and_value = eager_grad_and_value
         self.chunking = choose(
             context, self._images_at_once(), self.activation_bytes, mapped=self.mapped, divided=self.divided

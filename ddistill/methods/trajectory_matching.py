@@ -128,7 +128,7 @@ class TrajectoryMatching(Method):
         self.lr_velocity = torch.zeros((), device=device)
         self.pipeline = context.real.pipeline(settings.augment)
         self.forward = Forward(context.network, context.precision)
-        compiled = context.compiled and not couples_batch(context.network)
+        compiled = context.hot_path.compiled and not couples_batch(context.network)
         self.grad_and_value = grad_and_value_for(compiled)
         self._gradient = maybe_compile(student_gradient, compiled)
         self._adjoint = maybe_compile(student_adjoint, compiled)

@@ -7,7 +7,12 @@ import torch
 from ncfm import Characteristic, CharacteristicSettings
 from unit.test_other_methods import CLASSES, IPC, make_context, nothing, real_batches
 
+from ddistill.config import Recipe
+from ddistill.data import load_data
+from ddistill.engine import distill_data
+from ddistill.methods import METHODS
 from ddistill.ranks import Ranks
+from ddistill.runtime.execution import Execution, ExecutionSettings
 
 
 def make(changes=None, **settings) -> Characteristic:
@@ -59,7 +64,7 @@ def test_it_comes_nearer_to_the_real_images_and_goes_on_from_its_state():
 def test_classes_of_a_users_method_go_together_into_a_launch():
     start, moved = make().context.synthetic.images, []
     for chunk in (1, 3):
-        method = make({"class_chunk": chunk})
+        method = make({"execution": Execution(settings=ExecutionSettings(class_chunk=chunk))})
         method.outer_step(1, nothing)
         moved.append(method.context.synthetic.images - start)
         assert method.chunking.classes == chunk
@@ -67,4 +72,24 @@ def test_classes_of_a_users_method_go_together_into_a_launch():
 
 
 def test_ranks_share_the_classes_of_a_users_method():
-    assert [make({"ranks": Ranks(rank, 2)}).own for rank in range(2)] == [range(1), range(1, 3)]
+    assert [make({"execution": Execution(ranks=Ranks(rank, 2))}).own for rank in range(2)] == [range(1), range(1, 3)]
+
+
+def test_a_run_with_a_users_method_is_a_run(monkeypatch):
+    monkeypatch.setitem(METHODS, "characteristic", (CharacteristicSettings, Characteristic))
+    changes = {
+        "method.name": "characteristic",
+        "method.real_batch": 8,
+        "network.width": 8,
+        "network.depth": 2,
+        "model_augmentation.networks": "pool",
+        "model_augmentation.pool_size": 2,
+        "model_augmentation.pool_epochs": 1,
+        "model_augmentation.perturb": True,
+        "evaluation.epochs": 1,
+        "evaluation.repeats": 1,
+        "budget.outer_steps": 2,
+    }
+    run = distill_data(load_data("digits"), Recipe().changed(changes))
+    assert run.summary["method"] == "characteristic"
+    assert run.summary["flops"]["distill"] > 0

@@ -13,9 +13,10 @@ from ddistill.errors import UserError
 from ddistill.methods import Context, GradientMatching, IDCSettings, chunking
 from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.networks import ConvNet, ResNetAP
+from ddistill.runtime.execution import Execution, ExecutionSettings
 from ddistill.runtime.gradients import eager_grad_and_value
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import Forward, ImageSet, Trainer, TrainingSettings, free_memory_bytes
+from ddistill.training import EAGER, Forward, ImageSet, Trainer, TrainingSettings, free_memory_bytes
 
 CLASSES, SIDE = 4, 16
 
@@ -44,8 +45,9 @@ def make_method(
     )
     trainer = Trainer(network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision)
     offsets = [20 * c for c in range(CLASSES + 1)]
-    context = Context(source, offsets, synthetic, network, trainer, 0, compiled, precision, class_chunk)
-    return GradientMatching(settings, replace(context, image_chunk=image_chunk))
+    hot_path = replace(EAGER, precision=precision, compiled=compiled)
+    asked = ExecutionSettings(class_chunk=class_chunk, image_chunk=image_chunk)
+    return GradientMatching(settings, Context(trainer, offsets, synthetic, 0, hot_path, Execution(settings=asked)))
 
 
 def step_of(method: GradientMatching) -> torch.Tensor:
@@ -214,9 +216,9 @@ def test_a_device_that_is_no_cpu_asks_for_its_free_memory(monkeypatch):
 
 
 def test_a_method_whose_loss_cannot_be_mapped_or_divided_matches_whole_classes_one_by_one(monkeypatch):
-    context = replace(make_method().context, class_chunk=5)
+    context = make_method(class_chunk=4).context
     monkeypatch.setattr(chunking, "free_memory_bytes", lambda device: 1)
-    for mapped, classes in ((False, 1), (True, 5)):
+    for mapped, classes in ((False, 1), (True, 4)):
         chosen = chunking.choose(context, 8, lambda: 1, mapped=mapped, divided=False)
         assert (chosen.classes, chosen.images) == (classes, None)
 

@@ -56,7 +56,7 @@ def make_method(
         network_samples=0,
     )
     trainer = Trainer(network, source, TrainingSettings())
-    return GradientMatching(settings, Context(source, [0, 20, 40, 60], synthetic, network, trainer, 0, False))
+    return GradientMatching(settings, Context(trainer, [0, 20, 40, 60], synthetic, 0))
 
 
 def forward(parameters: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ from ddistill.networks import NETWORKS, ConvNet
 from ddistill.recipes import find
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import ImageSet, Trainer, TrainingSettings
+from ddistill.training import EAGER, ImageSet, Trainer, TrainingSettings
 
 CLASSES, IPC, SIDE, PER_CLASS = 3, 2, 16, 20
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -56,7 +56,8 @@ def make_context(norm: str = "instance", compiled: bool = False) -> Context:
     network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm=norm)
     source = ImageSet(real, labels, Normalisation(MEAN, STD))
     offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
-    return Context(source, offsets, synthetic, network, Trainer(network, source, TrainingSettings()), 0, compiled)
+    trainer, hot_path = Trainer(network, source, TrainingSettings()), replace(EAGER, compiled=compiled)
+    return Context(trainer, offsets, synthetic, 0, hot_path)
 
 
 def nothing(done: int, total: int) -> None:
