@@ -23,6 +23,8 @@ LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "fine_labe
 FILE_NAMES = {"file", "filename", "filepath", "path", "image", "img"} | {
     f"{of}_{what}" for of in ("file", "image", "img") for what in ("name", "path", "file")
 }
+SAMPLED = 10_000
+"""Rows that tell whether the values of a column come again."""
 LOOKED_AT = 20
 """Rows whose files are looked for, to tell whether a column of text names files."""
 
@@ -228,7 +230,7 @@ def _label_rank(table: Table, field: Any) -> int | None:
 def _may_group(table: Table, column: str) -> bool:
     """Whether a column's values come again, as those of classes do and those of names and numbers of images do not."""
     try:
-        labels = label_values("", table, column)
+        labels = label_values("", table, column, table.rows.head(SAMPLED, columns=[column]).column(column))
     except UserError:
         return False
     return len(np.unique(labels.values)) <= max(1, len(labels) // 2)
@@ -244,11 +246,11 @@ def _index_columns(schema: pa.Schema) -> set[str]:
         return found
 
 
-def label_values(part: str, table: Table, column: str) -> Labels:
-    """Labels of a part from a column of any type that can hold them."""
+def label_values(part: str, table: Table, column: str, values: pa.ChunkedArray | None = None) -> Labels:
+    """Labels of a part from a column of any type that can hold them; ``values``: some of the column, None: all."""
     import pyarrow.types as types
 
-    values = table.column(column)
+    values = table.column(column) if values is None else values
     names = getattr(table.features[column], "names", None)
     if types.is_integer(values.type):
         import pyarrow.compute
