@@ -163,13 +163,17 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(changes, digits)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_class_chunk_changes_nothing_but_rounding(method, digits):
+def test_the_class_chunk_changes_nothing_but_rounding(method, digits, auto_precision):
     experts = SOURCES["trajectories"] if method == "tm" else {}
     one, four = (
         distill_data(digits, make_recipe(METHODS[method], **experts, **{"run.class_chunk": chunk})).synthetic.images
         for chunk in (1, 4)
     )
-    assert torch.allclose(one, four, atol=1e-4)
+    if auto_precision == "fp32":
+        assert torch.allclose(one, four, atol=1e-4)
+    else:  # bfloat16 rounds a matching gradient by up to a tenth
+        start = initial_set(make_recipe(METHODS[method], **experts).synthetic, digits, 0).images
+        assert float((one - four).norm()) < 0.15 * float((one - start).norm())
 
 
 @pytest.mark.parametrize("changes", EVERY)
