@@ -88,6 +88,7 @@ def resolve(
     complete = recipes.for_images(family, ipc, real) if family else draft
     complete = complete.changed({**changes, **recorded(real)})
     complete.check(real)
+    tell_account(real, observer)
     return real, complete
 
 
@@ -183,6 +184,8 @@ def evaluate(
     shape, wanted = tuple(real.test.images.shape[1:]), tuple(synthetic.images.shape[1:])
     if shape != wanted:
         raise UserError(f"the set holds images of shape {wanted}, data {real.name!r} of {shape}")
+    if not isinstance(data, RealData):  # who has loaded them has been told
+        tell_account(real, observer)
     return evaluate_set(
         synthetic,
         real,
@@ -273,6 +276,7 @@ def import_set(
     real = load_for(data, Recipe().changed({"network.depth": 1, **changes}), observer)
     imported = import_pt(path, real, factor=factor, normalised=normalised, most_cut=most_cut)
     synthetic = imported.synthetic
+    tell_account(real, observer)
     observer.note(f"{imported.cut:.2%} of the values were cut to [0, 1]; taken for {imported.taken_for}")
     own = {**changes, **recorded(real), "synthetic.factor": factor, "name": "imported"}
     recipe = recipes.for_images("idc", max(synthetic.counts), real).changed(own)
@@ -349,3 +353,9 @@ def load_for(data: DataLike | None, recipe: Recipe, observer: Observer | None = 
             f"{str(settings.fingerprint)[:12]}"
         )
     return real
+
+
+def tell_account(real: RealData, observer: Observer) -> None:
+    """Let the observer hear what was taken: once recipe and data are known to fit, and before anything is computed."""
+    for line in real.account.lines:
+        observer.note(line)

@@ -173,6 +173,7 @@ def evaluate(
                 asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
             for name in asked:  # before the first is trained
                 check_trainable(api.network_for(name, recipe), real.size)
+            api.tell_account(real, screen)
             for name in asked:
                 called = name or recipe.network.name
                 try:

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 from data.made import classes, fill, parts, picture
+from helpers import Interrupt
 from PIL import Image
 from typer.testing import CliRunner
 
 import ddistill
+from ddistill import api
 from ddistill.cli import app
 from ddistill.data import DataSettings, load_data
 
@@ -122,8 +124,6 @@ def test_contact_sheets_of_small_and_large_images(tmp_path, side):
 
 
 def test_a_run_says_it_first_and_keeps_it(messy, tmp_path):
-    from helpers import Interrupt
-
     observer = Interrupt()
     run = ddistill.distill(messy, out=tmp_path / "run", changes=FAST, observer=observer)
     lines = list(load_data(messy).account.lines)
@@ -146,3 +146,16 @@ def test_the_range_of_images_per_class(tmp_path):
     assert (train.least, train.most) == (("b", 2), ("a", 6))
     assert str(validation) == "2 images, 0 ('b') to 1 ('a'); from the training part, held out"
     assert test.images == 4
+
+
+def test_evaluate_plan_and_pretrain_say_it_too(messy):
+    lines = list(load_data(messy).account.lines)
+    run = ddistill.distill(messy, changes=FAST)
+    for work in (
+        lambda observer: ddistill.evaluate(run.synthetic, messy, run.recipe.evaluation, observer=observer),
+        lambda observer: api.plan(messy, changes=FAST, observer=observer),
+        lambda observer: api.pretrain(messy, changes=FAST, observer=observer),
+    ):
+        observer = Interrupt()
+        work(observer)
+        assert observer.notes[: len(lines)] == lines
