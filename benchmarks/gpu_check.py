@@ -78,7 +78,7 @@ def run_methods(device: str, toy: bool) -> None:
         row: dict[str, Any] = {"family": family}
         try:
             summary = ddistill.distill("digits", family, changes=changes, device=device).summary
-            row |= {name: summary[name] for name in ("seconds", "accuracy", "hot_path")}
+            row |= {name: summary[name] for name in ("seconds", "accuracy", "execution")}
         except Exception as error:  # whatever a device does
             row["error"] = f"{type(error).__name__}: {error}"[:300]
         print(json.dumps(row), flush=True)
