@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddistill.methods.along_training import AlongTraining, AlongTrainingSettings
 from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.methods.cafe import CAFE, CAFESettings
 from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, Through
@@ -20,6 +21,8 @@ from ddistill.methods.trajectory_matching import TrajectoryMatching, TrajectoryM
 __all__ = [
     "CAFE",
     "METHODS",
+    "AlongTraining",
+    "AlongTrainingSettings",
     "CAFESettings",
     "ClassMatching",
     "ClassMatchingSettings",
@@ -52,6 +55,7 @@ register_method("idc", IDCSettings)(GradientMatching)
 register_method("dc", DCSettings)(GradientMatching)
 register_method("dsa", DSASettings)(GradientMatching)
 register_method("dm", DistributionMatchingSettings)(DistributionMatching)
+register_method("along-training", AlongTrainingSettings)(AlongTraining)
 register_method("cafe", CAFESettings)(CAFE)
 register_method("tm", TrajectoryMatchingSettings)(TrajectoryMatching)
 register_method("random", RandomSettings)(Coreset)

@@ -49,6 +49,7 @@ class Needs:
         features: asks the network for the input of its classifier (a method `features`).
         layers: asks the network for the maps of all its layers (a method `layers`).
         trajectories: starts from an expert's weights and aims at its later ones; which.
+        reference: looks at a second network beside the one that is matched.
         fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
         spread: the classes are shared out to the ranks of a run; else every rank does all of the matching.
@@ -59,6 +60,7 @@ class Needs:
     features: bool = False
     layers: bool = False
     trajectories: Trajectory | None = None
+    reference: bool = False
     fixed_length: bool = False
     one_step: bool = False
     spread: bool = False

@@ -45,7 +45,7 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("method.augment.operations", ("colour",), "augmentation 'colour'; did you mean color.*: color, crop"),
         ("training.lr", -INFINITY, "training.lr"),
         ("training.cutmix", 1.5, "training.cutmix: must be less than or equal to 1, got 1.5"),
-        ("model_augmentation.networks", "old", "'fresh', 'pool' or 'trajectories', got 'old'"),
+        ("model_augmentation.networks", "old", "'fresh', 'pool', 'snapshots', 'line' or 'trajectories', got 'old'"),
         ("model_augmentation.pool_size", 0, "model_augmentation.pool_size: must be at least 1, got 0"),
         ("model_augmentation.perturb_alpha", NOT_A_NUMBER, "model_augmentation.perturb_alpha"),
         ("model_augmentation.perturb_range", (0.09, 0.01), "perturb_range.*0 <= low <= high"),

@@ -346,7 +346,10 @@ def test_an_unknown_method_is_refused_with_the_nearest(tmp_path):
         ({"method.name": "herding"}, "one outer step, got 2000: set budget.outer_steps=1"),
         ({"method.name": "k-center", "budget.outer_steps": 1}, "whole real images: set synthetic.factor=1, got 2"),
         ({"method.name": "tm"}, "set model_augmentation.networks=trajectories"),
-        ({"model_augmentation.networks": "trajectories"}, "for method tm; method idc takes fresh or pool"),
+        (
+            {"model_augmentation.networks": "trajectories"},
+            "for method tm; method idc takes fresh, pool, snapshots or line",
+        ),
         (
             {"method.name": "tm", "model_augmentation.networks": "trajectories"},
             r"epoch 22 \(max_start_epoch \+ expert_epochs\).*pool_epochs is 2",
