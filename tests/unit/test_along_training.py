@@ -23,6 +23,7 @@ from ddistill.model_augmentation import (
     SnapshotSource,
 )
 from ddistill.ranks import Ranks
+from ddistill.recipes import find
 from ddistill.training import Trainer, step_decay
 
 DISTANCES = ("mean", "characteristic")
@@ -320,6 +321,41 @@ def test_perturbation_moves_the_matched_network_and_not_the_reference(snapshots)
     moved, still = (s.draw(1) for s in (PerturbedSource(inner, ModelAugmentationSettings(perturb=True), 0), inner))
     assert same(moved.reference, still.reference)
     assert not same(moved.weights, still.weights)
+
+
+# ------------------------------------------------------------------------------------------------------------ recipes
+
+
+@pytest.mark.parametrize(("ipc", "lr", "alpha"), [(1, 0.01, 2.5), (10, 0.1, 2.5), (50, 0.5, 0.5)])
+def test_recipes_have_the_settings_of_the_programs(ipc, lr, alpha):
+    tgdd, dance, ncfm = (find(f"{family}-cifar10", ipc) for family in ("tgdd", "dance", "ncfm"))
+    for recipe in (tgdd, dance, ncfm):
+        assert (recipe.synthetic.factor, recipe.network.width, recipe.network.depth) == (2, 128, 3)
+        assert (recipe.model_augmentation.pool_size, recipe.model_augmentation.pool_epochs) == (5, 60)
+        assert recipe.method.augment.operations == ("color", "crop", "cutout")
+        training = recipe.training
+        assert (training.lr, training.momentum, training.weight_decay, training.batch) == (0.01, 0.9, 5e-4, 64)
+        assert (training.augment.operations, training.cutmix) == (("color", "crop"), 0.5)
+        assert recipe.method.max_decoded == 200
+    for recipe in (tgdd, dance):
+        images = recipe.method
+        assert (images.distance, images.image_optimiser, images.real_batch) == ("mean", "coasting", 128)
+        assert (images.image_lr, images.image_momentum) == (pytest.approx(lr), 0.5)
+        assert recipe.budget.steps == 10000
+    assert (tgdd.method.steps, tgdd.method.alpha) == ("joint", alpha)
+    assert (tgdd.model_augmentation.networks, tgdd.model_augmentation.ahead) == ("snapshots", 7)
+    for recipe in (dance, ncfm):
+        assert (recipe.method.steps, recipe.method.alpha) == ("sweeps", 1.0)
+        assert recipe.model_augmentation.networks == "line"
+    assert (ncfm.method.distance, ncfm.method.frequencies, ncfm.method.real_batch) == ("characteristic", 4096, 1024)
+    assert (ncfm.method.image_optimiser, ncfm.method.image_lr, ncfm.budget.steps) == ("adamw", 0.001, 20000)
+
+
+def test_with_model_augmentation_the_pool_is_early_and_perturbed():
+    recipe = find("tgdd-ma-cifar10", 10)
+    source = recipe.model_augmentation
+    assert (source.networks, source.pool_epochs, source.perturb, recipe.budget.steps) == ("snapshots", 10, True, 2000)
+    assert (recipe.method.image_optimiser, recipe.method.image_momentum) == ("sgd", 0.9)
 
 
 # ----------------------------------------------------------------------------------------------------- what it refuses

@@ -395,7 +395,9 @@ def test_other_data_get_settings_by_the_size_of_their_images_that_these_support(
     recipe = for_images(family, 1, data)
     assert (recipe.network.name, recipe.network.depth) == (network, depth)
     recipe.check(data)
-    source = "pool" if family.endswith("-ma") else "trajectories" if family == "tm" else "fresh"
+    usual = "pool" if family.endswith("-ma") else "fresh"
+    own = {"tm": "trajectories", "tgdd": "snapshots", "tgdd-ma": "snapshots", "dance": "line", "ncfm": "line"}
+    source = own.get(family, usual)
     assert recipe.model_augmentation.networks == source
     if family in ("idc", "idc-ma"):
         assert recipe.method.base_side == (8 if size <= 12 else size)
