@@ -58,7 +58,7 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
 }
 DIGITS: dict[str, dict[str, Any]] = {
     "tgdd": {"method.image_lr": 0.02},
-    "tgdd-ma": {"method.image_lr": 0.05},
+    "tgdd-ma": {"method.image_lr": 0.02},
     "dance": {"method.image_lr": 0.02},
     "ncfm": {"method.image_lr": 0.01, "method.real_batch": 128, "method.frequencies": 512},
 }

@@ -450,17 +450,18 @@ def test_trajectories_keep_every_epoch_at_a_constant_rate(tmp_path, monkeypatch)
     assert toy_pool(tmp_path, epochs=3, kind="trajectories").reused
 
 
-def test_interrupted_trajectories_go_on_in_the_middle_of_an_expert(tmp_path):
+@pytest.mark.parametrize("kind", ["trajectories", "snapshots"])
+def test_what_keeps_every_epoch_goes_on_in_the_middle_of_a_network(tmp_path, kind):
     seen: list[int] = []
 
     def go(stop_at: int) -> NetworkStore:
         safety = Safety(0.0, lambda: len(seen) == stop_at)
         report = lambda done, total: seen.append(done)  # noqa: E731
-        return toy_pool(tmp_path, epochs=3, kind="trajectories", on_member=report, safety=safety)
+        return toy_pool(tmp_path, epochs=3, kind=kind, on_member=report, safety=safety)
 
     with pytest.raises(KeyboardInterrupt):
         go(5)
-    again, whole = go(-1), toy_pool(tmp_path / "whole", epochs=3, kind="trajectories")
+    again, whole = go(-1), toy_pool(tmp_path / "whole", epochs=3, kind=kind)
     assert seen == [1, 2, 3, 4, 5, 6]
     assert all(same(again.weights(e, epoch), whole.weights(e, epoch)) for e in range(2) for epoch in range(4))
 
