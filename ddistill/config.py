@@ -192,10 +192,6 @@ class Recipe(Settings):
             raise ValueError(
                 f"method {name} chooses images in one outer step, got {self.budget.steps}: set budget.outer_steps=1"
             )
-        if needs.one_step and self.synthetic.factor > 1:
-            raise ValueError(
-                f"method {name} chooses whole real images: set synthetic.factor=1, got {self.synthetic.factor}"
-            )
         self._check_gives()
 
     def _check_gives(self, shape: tuple[int, int, int] | None = None) -> None:

@@ -89,6 +89,7 @@ METHODS |= {
     "random": {"method.name": "random", **ONE_STEP},
     "herding": {"method.name": "herding", **ONE_STEP},
     "k-center": {"method.name": "k-center", **ONE_STEP},
+    "el2n": {"method.name": "el2n"},
 }
 SOURCES = {
     "fresh": {"model_augmentation.networks": "fresh"},
@@ -136,6 +137,7 @@ SOME_SOURCES = {
     "along training, sweeps": ["line"],
     "dc": ["fresh", "pool", "pool + perturb"],
     "random": ["fresh"],
+    "el2n": ["pool + perturb"],
 }
 EVERY = [
     pytest.param({**METHODS[method], **SOURCES[source]}, id=f"{method} / {source}")

@@ -396,7 +396,14 @@ def test_other_data_get_settings_by_the_size_of_their_images_that_these_support(
     assert (recipe.network.name, recipe.network.depth) == (network, depth)
     recipe.check(data)
     usual = "pool" if family.endswith("-ma") else "fresh"
-    own = {"tm": "trajectories", "tgdd": "snapshots", "tgdd-ma": "snapshots", "dance": "line", "ncfm": "line"}
+    own = {
+        "tm": "trajectories",
+        "tgdd": "snapshots",
+        "tgdd-ma": "snapshots",
+        "dance": "line",
+        "ncfm": "line",
+        "el2n": "pool",
+    }
     source = own.get(family, usual)
     assert recipe.model_augmentation.networks == source
     if family in ("idc", "idc-ma"):
