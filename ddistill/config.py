@@ -170,7 +170,7 @@ class Recipe(Settings):
                 f"method {name} uses no network: model_augmentation.networks={source.networks if pooled else 'pool'}, "
                 "perturb and fresh_epochs have no effect; leave them out or choose another method"
             )
-        if needs.reference and source.networks not in ("snapshots", "line"):
+        if needs.reference == "older" and source.networks not in ("snapshots", "line"):
             raise ValueError(
                 f"method {name} looks at a second, older network, which model_augmentation.networks={source.networks} "
                 "does not give; use snapshots or line"

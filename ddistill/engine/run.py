@@ -175,8 +175,7 @@ class Session:
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.real = ImageSet.of(data.train.images, data.train.labels, data, self.device)
-        needs = recipe.method.needs
-        self.reference = self.network() if needs.trajectories or needs.reference else None
+        self.reference = self.network() if recipe.method.needs.reference else None
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""

@@ -52,7 +52,8 @@ class AlongTrainingSettings(ClassMatchingSettings):
     @property
     def needs(self) -> Needs:
         """A network that gives embeddings, and an older one."""
-        return Needs(network=True, features=True, reference=self.alpha > 0, fixed_length=self.falling, spread=True)
+        older: Literal["older"] | None = "older" if self.alpha else None
+        return Needs(network=True, features=True, reference=older, fixed_length=self.falling, spread=True)
 
 
 class Sweep(NamedTuple):
@@ -78,9 +79,11 @@ class AlongTraining(ClassMatching):
         self.embed = Through(context.network, "features", context.precision)
         self.knows = Forward(context.reference.eval(), context.precision) if context.reference is not None else None
         self.sweep = Sweep(True, settings.alpha > 0)
-        images = context.synthetic.images[:1]
-        with torch.no_grad():
-            size = context.network.features(images).numel() if settings.distance == "characteristic" else 0  # type: ignore[operator]
+        network: Any = context.network
+        images, size = context.synthetic.images[:1], 0
+        if settings.distance == "characteristic":
+            with torch.no_grad():
+                size = network.features(images).numel()
         self.frequencies = torch.zeros(size, settings.frequencies, device=images.device)
         super().__init__(settings, context)
 

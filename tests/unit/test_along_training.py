@@ -24,14 +24,15 @@ from ddistill.model_augmentation import (
 )
 from ddistill.ranks import Ranks
 from ddistill.recipes import find
+from ddistill.runtime.execution import Execution, ExecutionSettings
 from ddistill.training import Trainer, step_decay
 
 DISTANCES = ("mean", "characteristic")
 
 
-def with_reference(**changes: object) -> Context:
+def with_reference(*, compiled: bool = False, **changes: object) -> Context:
     """A context whose second network is another one than its first."""
-    context = make_context()
+    context = make_context(compiled=compiled)
     older = copy.deepcopy(context.network)
     draws = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -205,7 +206,12 @@ def test_a_sweep_of_the_constraint_costs_no_real_images():
 def test_classes_of_a_launch_move_as_they_do_one_by_one(steps):
     moved = []
     for chunk in (1, 3):
-        method = make(with_reference(class_chunk=chunk), steps=steps, image_optimiser="sgd", image_lr=0.01)
+        method = make(
+            with_reference(execution=Execution(settings=ExecutionSettings(class_chunk=chunk))),
+            steps=steps,
+            image_optimiser="sgd",
+            image_lr=0.01,
+        )
         start = method.context.synthetic.images.clone()
         method.outer_step(1, nothing)
         moved.append(method.context.synthetic.images - start)
@@ -214,7 +220,10 @@ def test_classes_of_a_launch_move_as_they_do_one_by_one(steps):
 
 
 def test_ranks_share_the_classes():
-    assert [make(with_reference(ranks=Ranks(rank, 2))).own for rank in range(2)] == [range(1), range(1, 3)]
+    assert [make(with_reference(execution=Execution(ranks=Ranks(rank, 2)))).own for rank in range(2)] == [
+        range(1),
+        range(1, 3),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------- the networks

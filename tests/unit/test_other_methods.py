@@ -348,7 +348,7 @@ def test_another_method_comes_with_its_own_fields_and_survives_the_file(name, tm
     needs, more = METHODS[name][0]().needs, {}
     if needs.one_step:
         more = {"budget.outer_steps": 1}
-    if needs.reference:
+    if needs.reference == "older":
         more = {"model_augmentation.networks": "line"}
     if needs.trajectories:
         more = {"model_augmentation.networks": "trajectories", "model_augmentation.pool_epochs": 50}
