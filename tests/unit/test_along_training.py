@@ -28,6 +28,7 @@ from ddistill.runtime.execution import Execution, ExecutionSettings
 from ddistill.training import Trainer, step_decay
 
 DISTANCES = ("mean", "characteristic")
+SMALL_STEP = {"image_optimiser": "sgd", "image_lr": 0.01}
 
 
 def with_reference(*, compiled: bool = False, **changes: object) -> Context:
@@ -104,7 +105,7 @@ def test_two_equal_sets_have_a_finite_gradient():
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_a_joint_update_steps_pixels_along_the_sum_of_both_terms(distance):
-    method = make(distance=distance, image_optimiser="sgd", image_lr=0.01)
+    method = make(distance=distance, **SMALL_STEP)
     start, draws = method.context.synthetic.images.clone(), method.draw(1)
     method.begin(1)
     real, leaf = real_batches(method.context, draws.real), start.clone().requires_grad_()
@@ -116,7 +117,7 @@ def test_a_joint_update_steps_pixels_along_the_sum_of_both_terms(distance):
 
 
 def test_sweeps_step_along_the_distance_and_then_along_the_constraint():
-    method = make(steps="sweeps", image_optimiser="sgd", image_lr=0.01, alpha=2.0)
+    method = make(steps="sweeps", **SMALL_STEP, alpha=2.0)
     images, draws = method.context.synthetic.images.clone(), method.draw(1)
     real, velocity, total = real_batches(method.context, draws.real), torch.zeros_like(images), 0.0
     for term in (0, 1):
@@ -202,15 +203,15 @@ def test_a_sweep_of_the_constraint_costs_no_real_images():
     assert 0 < alone < joint
 
 
-@pytest.mark.parametrize("steps", ["joint", "sweeps"])
-def test_classes_of_a_launch_move_as_they_do_one_by_one(steps):
+@pytest.mark.parametrize(("steps", "distance"), [("joint", "mean"), ("sweeps", "characteristic")])
+def test_classes_of_a_launch_move_as_they_do_one_by_one(steps, distance):
     moved = []
     for chunk in (1, 3):
         method = make(
             with_reference(execution=Execution(settings=ExecutionSettings(class_chunk=chunk))),
             steps=steps,
-            image_optimiser="sgd",
-            image_lr=0.01,
+            distance=distance,
+            **SMALL_STEP,
         )
         start = method.context.synthetic.images.clone()
         method.outer_step(1, nothing)
