@@ -76,7 +76,7 @@ METHODS |= {
         "method.expert_epochs": 1,
         "method.max_start_epoch": 1,
     },
-    "along training": {"method.name": "along-training", "method.image_lr": 0.01, "method.real_batch": 8},
+    "along training": {"method.name": "along-training", "method.real_batch": 8},
     "along training, sweeps": {
         "synthetic.factor": 1,
         "method.name": "along-training",
@@ -84,7 +84,6 @@ METHODS |= {
         "method.frequencies": 16,
         "method.steps": "sweeps",
         "method.image_optimiser": "sgd",
-        "method.image_lr": 0.0001,
         "method.real_batch": 8,
     },
     "random": {"method.name": "random", **ONE_STEP},
