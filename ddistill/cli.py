@@ -86,7 +86,10 @@ def distill(
     recipe: RecipeOption = "idc-ma",
     ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
     speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
-    networks: Annotated[str | None, typer.Option(help="fresh: new networks; pool: early-stage networks.")] = None,
+    networks: Annotated[
+        str | None,
+        typer.Option(help="fresh: new networks; pool: early-stage ones; snapshots: of every age; line: between ages."),
+    ] = None,
     perturb: Annotated[bool | None, typer.Option("--perturb/--no-perturb", help="Perturb network weights.")] = None,
     select: Annotated[
         str | None,

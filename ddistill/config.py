@@ -164,16 +164,23 @@ class Recipe(Settings):
     def _check_method(self) -> None:
         """Refuse what the method cannot be composed with."""
         name, needs, source = self.method.name, self.method.needs, self.model_augmentation
-        if not needs.network and (source.networks == "pool" or source.perturb or source.fresh_epochs):
+        pooled = source.networks in ("pool", "snapshots", "line")
+        if not needs.network and (pooled or source.perturb or source.fresh_epochs):
             raise ValueError(
-                f"method {name} uses no network: model_augmentation.networks=pool, perturb and fresh_epochs have no "
-                "effect; leave them out or choose another method"
+                f"method {name} uses no network: model_augmentation.networks={source.networks if pooled else 'pool'}, "
+                "perturb and fresh_epochs have no effect; leave them out or choose another method"
+            )
+        if needs.reference == "older" and source.networks not in ("snapshots", "line"):
+            raise ValueError(
+                f"method {name} looks at a second, older network, which model_augmentation.networks={source.networks} "
+                "does not give; use snapshots or line"
             )
         if (needs.trajectories is not None) != (source.networks == "trajectories"):
             raise ValueError(
                 f"method {name} starts from expert trajectories: set model_augmentation.networks=trajectories"
                 if needs.trajectories
-                else f"model_augmentation.networks=trajectories is for method tm; method {name} takes fresh or pool"
+                else f"model_augmentation.networks=trajectories is for method tm; method {name} takes fresh, pool, "
+                "snapshots or line"
             )
         last = needs.trajectories.max_start_epoch + needs.trajectories.ahead if needs.trajectories else 0
         if needs.trajectories and last > source.pool_epochs:
@@ -184,10 +191,6 @@ class Recipe(Settings):
         if needs.one_step and self.budget.steps > 1:
             raise ValueError(
                 f"method {name} chooses images in one outer step, got {self.budget.steps}: set budget.outer_steps=1"
-            )
-        if needs.one_step and self.synthetic.factor > 1:
-            raise ValueError(
-                f"method {name} chooses whole real images: set synthetic.factor=1, got {self.synthetic.factor}"
             )
         self._check_gives()
 

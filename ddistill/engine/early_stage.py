@@ -5,6 +5,7 @@ from __future__ import annotations
 from ddistill.config import Recipe
 from ddistill.data import RealData
 from ddistill.model_augmentation import NetworkFactory, NetworkStore, Wanted, train_networks
+from ddistill.model_augmentation.store import Kind
 from ddistill.observer import Observer
 from ddistill.training import Safety
 
@@ -12,13 +13,13 @@ from ddistill.training import Safety
 def networks_for(
     recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety | None = None
 ) -> NetworkStore:
-    """The pool of a recipe on these data, or its expert trajectories: from the cache, else trained."""
+    """The pool of a recipe on these data, with every epoch where it asks for it: from the cache, else trained."""
     settings = recipe.model_augmentation
-    all_epochs = settings.networks == "trajectories"
+    kinds: dict[str, Kind] = {"snapshots": "snapshots", "line": "snapshots", "trajectories": "trajectories"}
     return train_networks(
         factory,
         _data_identity(recipe, data),
-        Wanted(settings.pool_size, settings.pool_epochs, settings.pool_seed, all_epochs),
+        Wanted(settings.pool_size, settings.pool_epochs, settings.pool_seed, kinds.get(settings.networks, "pool")),
         on_member=lambda done, total: observer.progress("pool", done, total),
         safety=safety,
     )

@@ -42,10 +42,13 @@ from ddistill.methods import (
 )
 from ddistill.model_augmentation import (
     FreshSource,
+    LineSource,
     NetworkFactory,
     NetworkSource,
+    NetworkStore,
     PerturbedSource,
     PoolSource,
+    SnapshotSource,
     TrajectorySource,
     load_into,
 )
@@ -172,7 +175,7 @@ class Session:
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.real = ImageSet.of(data.train.images, data.train.labels, data, self.device)
-        self.reference = self.network() if recipe.method.needs.trajectories else None
+        self.reference = self.network() if recipe.method.needs.reference else None
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
@@ -282,23 +285,30 @@ class Session:
         return chosen
 
     def _source(self) -> NetworkSource:
-        recipe, settings = self.recipe, self.recipe.model_augmentation
+        recipe, settings, seed = self.recipe, self.recipe.model_augmentation, self.recipe.run.seed
         factory = self.factory(self.hot_path)
         source: NetworkSource
         if settings.networks == "fresh":
-            source = FreshSource(factory, settings.fresh_epochs, recipe.run.seed)
+            source = FreshSource(factory, settings.fresh_epochs, seed)
             self.costs.book_fresh(settings.fresh_epochs, factory)
         else:
             pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
             self.costs.book_pool(pool, factory)
             self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
-            wanted = recipe.method.needs.trajectories
-            source = (
-                TrajectorySource(pool, wanted.max_start_epoch, wanted.ahead, recipe.run.seed)
-                if wanted  # only then the recipe may have trajectories, and must
-                else PoolSource(pool.members, settings.selection, recipe.run.seed)
-            )
-        return PerturbedSource(source, settings, recipe.run.seed) if settings.perturb else source
+            source = self._among(pool)
+        return PerturbedSource(source, settings, seed) if settings.perturb else source
+
+    def _among(self, pool: NetworkStore) -> NetworkSource:
+        """What chooses among networks that were trained beforehand."""
+        settings, seed = self.recipe.model_augmentation, self.recipe.run.seed
+        if settings.networks == "snapshots":
+            return SnapshotSource(pool, settings.ahead, seed)
+        if settings.networks == "line":
+            return LineSource(pool, seed)
+        wanted = self.recipe.method.needs.trajectories  # the recipe was checked for it
+        if wanted is not None:
+            return TrajectorySource(pool, wanted.max_start_epoch, wanted.ahead, seed)
+        return PoolSource(pool.members, settings.selection, seed)
 
     def _distill(
         self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet

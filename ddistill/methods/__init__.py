@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ddistill.methods.along_training import AlongTraining, AlongTrainingSettings
 from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.methods.cafe import CAFE, CAFESettings
 from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, Through
-from ddistill.methods.coresets import Coreset, HerdingSettings, KCenterSettings, RandomSettings
+from ddistill.methods.coresets import EL2N, Coreset, EL2NSettings, HerdingSettings, KCenterSettings, RandomSettings
 from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
 from ddistill.methods.gradient_matching import (
     DCSettings,
@@ -19,7 +20,10 @@ from ddistill.methods.trajectory_matching import TrajectoryMatching, TrajectoryM
 
 __all__ = [
     "CAFE",
+    "EL2N",
     "METHODS",
+    "AlongTraining",
+    "AlongTrainingSettings",
     "CAFESettings",
     "ClassMatching",
     "ClassMatchingSettings",
@@ -29,6 +33,7 @@ __all__ = [
     "DSASettings",
     "DistributionMatching",
     "DistributionMatchingSettings",
+    "EL2NSettings",
     "GradientMatching",
     "GradientMatchingSettings",
     "HerdingSettings",
@@ -52,8 +57,10 @@ register_method("idc", IDCSettings)(GradientMatching)
 register_method("dc", DCSettings)(GradientMatching)
 register_method("dsa", DSASettings)(GradientMatching)
 register_method("dm", DistributionMatchingSettings)(DistributionMatching)
+register_method("along-training", AlongTrainingSettings)(AlongTraining)
 register_method("cafe", CAFESettings)(CAFE)
 register_method("tm", TrajectoryMatchingSettings)(TrajectoryMatching)
+register_method("el2n", EL2NSettings)(EL2N)
 register_method("random", RandomSettings)(Coreset)
 register_method("herding", HerdingSettings)(Coreset)
 register_method("k-center", KCenterSettings)(Coreset)

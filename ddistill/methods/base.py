@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -48,7 +48,8 @@ class Needs:
         second_order: gradients with respect to weights are differentiated, too.
         features: asks the network for the input of its classifier (a method `features`).
         layers: asks the network for the maps of all its layers (a method `layers`).
-        trajectories: starts from an expert's weights and aims at its later ones; which.
+        reference: looks at a second network beside the one that is matched: at where a trajectory leads to, or at any
+            older one.
         fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
         spread: the classes are shared out to the ranks of a run; else every rank does all of the matching.
@@ -58,10 +59,15 @@ class Needs:
     second_order: bool = False
     features: bool = False
     layers: bool = False
-    trajectories: Trajectory | None = None
+    reference: Trajectory | Literal["older"] | None = None
     fixed_length: bool = False
     one_step: bool = False
     spread: bool = False
+
+    @property
+    def trajectories(self) -> Trajectory | None:
+        """Where a method starts from an expert's weights and aims at its later ones: which."""
+        return self.reference if isinstance(self.reference, Trajectory) else None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Coresets: choose real images instead of making synthetic ones; the baselines of every report.
 
+With a factor F above 1 the stored images are mosaics of F x F chosen ones.
+
 Shapes: n real images of a class, E numbers of an embedding (the input of the classifier), I images to choose.
 """
 
@@ -9,12 +11,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from torch.nn import functional as F
 
 from ddistill.augment import NO_AUGMENTATION
 from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.randomness import generator
 from ddistill.runtime.flops import flops_of
 from ddistill.settings import Settings
+from ddistill.synthetic.initialise import mosaics
 
 EMBEDDED_AT_ONCE = 250
 """Images per forward pass."""
@@ -55,6 +59,20 @@ class KCenterSettings(EmbeddingCoresetSettings):
     """The method."""
 
 
+class EL2NSettings(Settings):
+    """The images that networks early in training find easiest, or hardest (https://arxiv.org/abs/2107.07075)."""
+
+    name: Literal["el2n"] = "el2n"
+    """The method."""
+    choose: Literal["easy", "hard"] = "easy"
+    """easy: the lowest scores of a class; hard: the highest."""
+
+    @property
+    def needs(self) -> Needs:
+        """A network; each outer step looks at another one."""
+        return Needs(network=True)
+
+
 def herding(embeddings: torch.Tensor, count: int) -> list[int]:
     """Greedy herding (Welling 2009): each choice brings the mean of the chosen nearest to the mean of all.
 
@@ -91,9 +109,9 @@ def k_center(embeddings: torch.Tensor, count: int) -> list[int]:
 
 
 class Coreset(Method):
-    """Fills the set with chosen real images in its one outer step."""
+    """Fills the set with chosen real images, as a rule in one outer step."""
 
-    def __init__(self, settings: RandomSettings | HerdingSettings | KCenterSettings, context: Context) -> None:
+    def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
         self.context = context
         self.pipeline = context.real.pipeline(NO_AUGMENTATION)
@@ -101,12 +119,14 @@ class Coreset(Method):
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Choose for every class; the loss is 0."""
         synthetic, classes = self.context.synthetic, self.context.synthetic.num_classes
-        for label, count in enumerate(synthetic.counts):
+        for label, stored in enumerate(synthetic.counts):
+            count = stored * synthetic.factor**2
             first, end = self.context.class_offsets[label : label + 2]
             positions = torch.tensor(self._choose(label, first, end, min(count, end - first)))
             repeated = positions.repeat(-(-count // len(positions)))[:count] + first
             real = self.context.real
-            synthetic.images[synthetic.class_slice(label)] = real.fetch(repeated.to(real.images.device))
+            pictures = real.fetch(repeated.to(real.images.device))
+            synthetic.images[synthetic.class_slice(label)] = mosaics(pictures, synthetic.factor)
             on_inner(label + 1, classes)
         return torch.zeros((), device=synthetic.images.device)
 
@@ -134,3 +154,46 @@ class Coreset(Method):
         if not self.settings.needs.network:
             return 0.0
         return flops_of(lambda: self._embeddings(0, 1)) * len(self.context.real.labels)
+
+
+class EL2N(Coreset):
+    """Chooses by the mean over the outer steps' networks of |softmax - one-hot|, the error of an image.
+
+    Attributes:
+        total: sum of the scores of all real images so far, (N,).
+    """
+
+    def __init__(self, settings: EL2NSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.total = torch.zeros(len(context.real.labels), device=context.synthetic.images.device)
+
+    def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
+        """Add the scores under one more network, and choose for every class; the loss is 0."""
+        self.total += self._scores(0, len(self.total))
+        return super().outer_step(step, on_inner)
+
+    def _choose(self, label: int, first: int, end: int, count: int) -> list[int]:
+        descending = self.settings.choose == "hard"
+        chosen: list[int] = self.total[first:end].argsort(descending=descending, stable=True)[:count].tolist()
+        return chosen
+
+    @torch.no_grad()
+    def _scores(self, first: int, end: int) -> torch.Tensor:
+        """Of the real images at those positions, (end - first,)."""
+        network, real, scores = self.context.network.eval(), self.context.real, []
+        for part in torch.arange(first, end, device=real.images.device).split(EMBEDDED_AT_ONCE):
+            shares = network(self._normalised(part)).softmax(dim=1)
+            scores.append((shares - F.one_hot(real.fetch_labels(part), shares.shape[1])).norm(dim=1))
+        return torch.cat(scores)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The scores."""
+        return {"total": self.total}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state` gave."""
+        self.total.copy_(state["total"])
+
+    def flops_per_outer_step(self) -> float:
+        """Of a pass over all real images."""
+        return flops_of(lambda: self._scores(0, 1)) * len(self.context.real.labels)

@@ -11,6 +11,7 @@ import torch
 
 from ddistill.methods.base import Context, Needs
 from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, Through
+from ddistill.methods.distances import mean_distance
 
 
 class DistributionMatchingSettings(ClassMatchingSettings):
@@ -38,5 +39,4 @@ class DistributionMatching(ClassMatching):
 
     def loss(self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """|| mean of the real embeddings - mean of the synthetic ones ||^2."""
-        target, ours = (self.embed(networks.weights, images).flatten(1).mean(dim=0) for images in (real, synthetic))
-        return (target - ours).square().sum()
+        return mean_distance(*(self.embed(networks.weights, images).flatten(1) for images in (real, synthetic)))

@@ -68,7 +68,7 @@ class TrajectoryMatchingSettings(Settings):
     def needs(self) -> Needs:
         """Expert trajectories."""
         trajectory = Trajectory(self.max_start_epoch, self.expert_epochs)
-        return Needs(network=True, second_order=True, trajectories=trajectory)
+        return Needs(network=True, second_order=True, reference=trajectory)
 
 
 def student_gradient(

@@ -3,11 +3,13 @@
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.sources import (
     FreshSource,
+    LineSource,
     ModelAugmentationSettings,
     NetworkDraw,
     NetworkSource,
     PerturbedSource,
     PoolSource,
+    SnapshotSource,
     TrajectorySource,
 )
 from ddistill.model_augmentation.store import NetworkStore, Wanted, train_networks
@@ -15,6 +17,7 @@ from ddistill.model_augmentation.training import NetworkFactory, load_into
 
 __all__ = [
     "FreshSource",
+    "LineSource",
     "ModelAugmentationSettings",
     "NetworkDraw",
     "NetworkFactory",
@@ -22,6 +25,7 @@ __all__ = [
     "NetworkStore",
     "PerturbedSource",
     "PoolSource",
+    "SnapshotSource",
     "TrajectorySource",
     "Wanted",
     "Weights",

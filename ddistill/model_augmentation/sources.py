@@ -23,9 +23,10 @@ from ddistill.settings import Settings
 class ModelAugmentationSettings(Settings):
     """The network source: fresh networks, or early-stage ones from a pool, perturbed or not."""
 
-    networks: Literal["fresh", "pool", "trajectories"] = "fresh"
-    """fresh: a new network at each outer step; pool: one of the early-stage networks; trajectories: a pool that keeps
-    every epoch, for trajectory matching."""
+    networks: Literal["fresh", "pool", "snapshots", "line", "trajectories"] = "fresh"
+    """fresh: a new network at each outer step; pool: one of the early-stage networks; snapshots: one of them after any
+    of its epochs, and for reference the same up to some epochs later; line: between the first and the last weights of
+    one, and for reference the last; trajectories: a pool that keeps every epoch, for trajectory matching."""
     fresh_epochs: int = Field(default=0, ge=0)
     """Epochs on real data that a fresh network is trained for before it is used (IDC on ImageNet: 10)."""
     pool_size: int = Field(default=5, ge=1)
@@ -34,6 +35,8 @@ class ModelAugmentationSettings(Settings):
     """Epochs on real data that each network of the pool is trained for (P)."""
     pool_seed: int = 0
     """Seed of the pool; apart from the run's seed, so that runs share a pool."""
+    ahead: int = Field(default=7, ge=1)
+    """snapshots: the reference is of one of this many epochs, that of the network itself the first (L in TGDD)."""
     selection: Literal["random", "average"] = "random"
     """random: one network of the pool; average: the mean of all their weights (Table 6)."""
     perturb: bool = False
@@ -57,7 +60,7 @@ class NetworkDraw:
 
     Attributes:
         weights: of the network that is matched.
-        reference: of a second network, where the source has one: what a trajectory leads to.
+        reference: of a second network, where the source has one: what a trajectory leads to, or an older network.
     """
 
     weights: Weights
@@ -120,6 +123,54 @@ class TrajectorySource:
         expert = int(torch.randint(self.experts.size, (), generator=draws))
         start = int(torch.randint(self.max_start_epoch + 1, (), generator=draws))
         return NetworkDraw(*(self.experts.weights(expert, epoch) for epoch in (start, start + self.ahead)))
+
+
+class SnapshotSource:
+    """A random network after a random number of epochs, and for reference the same as old or older (TGDD).
+
+    Args:
+        networks: keep all epochs 0..T.
+        ahead: L; with the network of epoch s the reference is of an epoch in s..min(s + L - 1, T).
+        seed: of the run.
+    """
+
+    def __init__(self, networks: NetworkStore, ahead: int, seed: int) -> None:
+        self.networks = networks
+        self.ahead = ahead
+        self.seed = seed
+
+    def draw(self, step: int) -> NetworkDraw:
+        """The network, its epoch and that of the reference are uniform, one given the other, by (seed, step)."""
+        draws, last = generator(self.seed, "snapshot", step), self.networks.epochs
+        network = int(torch.randint(self.networks.size, (), generator=draws))
+        epoch = int(torch.randint(last + 1, (), generator=draws))
+        later = epoch + int(torch.randint(min(self.ahead, last - epoch + 1), (), generator=draws))
+        return NetworkDraw(*(self.networks.weights(network, which) for which in (epoch, later)))
+
+
+class LineSource:
+    """A random point between the first and the last weights of a random network, and for reference the last (DANCE).
+
+    Args:
+        networks: keep all epochs.
+        seed: of the run.
+    """
+
+    def __init__(self, networks: NetworkStore, seed: int) -> None:
+        self.networks = networks
+        self.seed = seed
+
+    def draw(self, step: int) -> NetworkDraw:
+        """lambda * first + (1 - lambda) * last, lambda uniform in [0, 1) and one for all weights, by (seed, step)."""
+        draws = generator(self.seed, "line", step)
+        network = int(torch.randint(self.networks.size, (), generator=draws))
+        share = float(torch.rand((), generator=draws))
+        first, last = (self.networks.weights(network, epoch) for epoch in (0, self.networks.epochs))
+        between = {
+            name: share * first[name] + (1.0 - share) * weight if weight.is_floating_point() else weight.clone()
+            for name, weight in last.items()
+        }
+        return NetworkDraw(between, last)
 
 
 class PerturbedSource:

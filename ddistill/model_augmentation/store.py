@@ -1,9 +1,9 @@
 """Early-stage networks: trained once, stored with the settings that made them, reused when they agree.
 
-A pool keeps the last epoch of each network, trajectories keep all epochs from the first weights on:
+A pool keeps the last epoch of each network; snapshots and trajectories keep all epochs from the first weights on:
 
-    pool.json                 trajectories.json       what made them, seconds, checksums of the networks so far
-    member-000.safetensors    expert-000.safetensors  tensors "NAME", or "EPOCH/NAME"
+    KIND.json                 what made them, seconds, checksums of the networks so far
+    member-000.safetensors    tensors "NAME", or "EPOCH/NAME"; of trajectories expert-000.safetensors
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.model_augmentation.training import NetworkFactory
@@ -30,6 +30,7 @@ from ddistill.training import Safety, Unfinished
 FORMAT = 2
 
 OnMember = Callable[[int, int], None]
+Kind = Literal["pool", "snapshots", "trajectories"]
 
 
 @dataclass(frozen=True)
@@ -40,28 +41,34 @@ class Wanted:
         size: number of networks.
         epochs: that each is trained for.
         seed: of all.
-        all_epochs: keep the weights after each epoch, trained at a constant rate; else the last ones.
+        kind: pool: of each the last weights; snapshots: the same networks, of each the weights after every epoch;
+            trajectories: the weights after every epoch, trained at a constant rate.
     """
 
     size: int
     epochs: int
     seed: int
-    all_epochs: bool = False
+    kind: Kind = "pool"
+
+    @property
+    def all_epochs(self) -> bool:
+        """The weights after every epoch are kept."""
+        return self.kind != "pool"
 
     @property
     def folder(self) -> str:
         """Of the cache."""
-        return "trajectories" if self.all_epochs else "pools"
+        return "pools" if self.kind == "pool" else self.kind
 
     @property
     def description(self) -> str:
         """Name of the file that says what they are."""
-        return "trajectories.json" if self.all_epochs else "pool.json"
+        return f"{self.kind}.json"
 
     @property
     def member(self) -> str:
         """What one is called in its files."""
-        return "expert" if self.all_epochs else "member"
+        return "expert" if self.kind == "trajectories" else "member"
 
     def identity(self, factory: NetworkFactory, data_fingerprint: str) -> dict[str, Any]:
         """All that decides the weights."""
@@ -75,7 +82,7 @@ class Wanted:
             "epochs": self.epochs,
             "seed": self.seed,
             **({"precision": factory.precision} if factory.precision != "fp32" else {}),
-            **({"kind": "trajectories"} if self.all_epochs else {}),
+            **({"kind": self.kind} if self.all_epochs else {}),
         }
 
 
@@ -88,8 +95,8 @@ class NetworkStore:
         wanted: which they are.
         seconds: wall time that their training took, also when they were found.
         reused: they were there already.
-        members: the weights of each network of a pool, on the CPU. Trajectories stay on the disk: `weights` reads of
-            them what is asked for, tensor by tensor.
+        members: the weights of each network of a pool, on the CPU. Of the other kinds they stay on the disk: `weights`
+            reads what is asked for, tensor by tensor.
     """
 
     folder: Path
@@ -109,7 +116,7 @@ class NetworkStore:
         return self.wanted.epochs
 
     def weights(self, member: int, epoch: int) -> Weights:
-        """The weights of a network after ``epoch`` epochs, on the CPU; of trajectories."""
+        """The weights of a network after ``epoch`` epochs, on the CPU; not of a pool, which keeps the last ones."""
         from safetensors import safe_open
 
         prefix = f"{epoch}/"
@@ -194,10 +201,9 @@ class _Builder:
         """What the file of a network holds."""
         wanted, states = self.wanted, Weights()
         unfinished.extra = states
-        purpose = "expert" if wanted.all_epochs else "pool"
-        stages = self.factory.stages(
-            wanted.epochs, wanted.seed, purpose, member, decay=not wanted.all_epochs, unfinished=unfinished
-        )
+        decay = wanted.kind != "trajectories"
+        purpose = "pool" if decay else "expert"
+        stages = self.factory.stages(wanted.epochs, wanted.seed, purpose, member, decay=decay, unfinished=unfinished)
         for epoch, weights in stages:
             if wanted.all_epochs or epoch == wanted.epochs:
                 prefix = f"{epoch}/" if wanted.all_epochs else ""

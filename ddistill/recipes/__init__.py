@@ -8,7 +8,7 @@ from typing import Any
 from ddistill.config import Recipe
 from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData
 from ddistill.errors import UserError, unknown_name
-from ddistill.recipes import comparisons, idc
+from ddistill.recipes import along_training, comparisons, idc
 
 __all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names"]
 
@@ -29,6 +29,7 @@ class Entry:
 FAMILIES = {
     "idc": "IDC: gradient matching with multi-formation, a fresh network at each outer step",
     "idc-ma": "IDC with model augmentation: a pool of early-stage networks, perturbed; a fifth of the outer steps",
+    **along_training.FAMILIES,
     **comparisons.families(),
 }
 MEASURED_ON_DIGITS = {
@@ -50,6 +51,7 @@ MEASURED_ON_DIGITS = {
 """Accuracy in percent at ipc 1 and 10, seed 0, mean of 3 networks (docs/results.md)."""
 _EXPECTED = {
     **idc.EXPECTED,
+    **along_training.EXPECTED,
     **comparisons.EXPECTED,
     **{
         (family, "digits"): f"measured here: ipc 1 {one}, ipc 10 {ten}"
@@ -68,7 +70,8 @@ RECIPES = {
 def _make(family: str, data: str, ipc: int) -> Recipe:
     if family in ("idc", "idc-ma"):
         return idc.recipe(data, ipc, model_augmentation=family == "idc-ma")
-    return comparisons.recipe(family, data, ipc)
+    own = along_training if family in along_training.FAMILIES else comparisons
+    return own.recipe(family, data, ipc)
 
 
 def names() -> list[str]:

@@ -131,6 +131,11 @@ def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
     return settings
 
 
+def el2n(name: str, data: str, ipc: int) -> dict[str, Any]:
+    """Five draws from the pool of early-stage networks that the recipes with model augmentation share."""
+    return {"method.name": name, "budget.outer_steps": 5, "model_augmentation.networks": "pool"}
+
+
 def coreset(name: str, data: str, ipc: int) -> dict[str, Any]:
     """Real images chosen once; embeddings come from a network trained on the real images."""
     epochs = 0 if name == "random" else CORESET_EPOCHS
@@ -150,6 +155,7 @@ METHODS: dict[str, tuple[str, Callable[[str, str, int], dict[str, Any]], str]] =
     "random": ("random", coreset, "real images drawn at random"),
     "herding": ("herding", coreset, "real images whose mean embedding follows that of the class"),
     "k-center": ("k-center", coreset, "real images such that every other one is near in embedding"),
+    "el2n": ("EL2N", el2n, "real images that early-stage networks find easiest, or hardest"),
 }
 AUGMENTABLE = ("dc", "dsa", "dm", "cafe")
 

@@ -32,9 +32,20 @@ def initial_images(
     cells = factor if kind == "mix" else 1
     chosen = torch.randperm(len(real), generator=generator)[: count * cells**2]
     touched(real, len(chosen))
-    pictures = real[chosen].float().div(255.0).view(cells, cells, count, channels, side, side)
+    return mosaics(real[chosen].float().div(255.0), cells)
+
+
+def mosaics(pictures: torch.Tensor, cells: int) -> torch.Tensor:
+    """Whole images as the cells of stored ones, (count, channels, side, side), each nearest-neighbour resized to it.
+
+    Args:
+        pictures: (cells * cells * count, channels, side, side), those of the first cell of all stored images first.
+        cells: per row and column.
+    """
+    count, (channels, side) = len(pictures) // cells**2, pictures.shape[1:3]
+    pictures = pictures.view(cells, cells, count, channels, side, side)
     cell = math.ceil(side / cells)
-    stored = torch.empty(count, channels, side, side)
+    stored = torch.empty(count, channels, side, side, device=pictures.device)
     for row in range(cells):
         for column in range(cells):
             rows, columns = (slice(i * cell, min((i + 1) * cell, side)) for i in (row, column))

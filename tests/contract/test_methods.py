@@ -76,9 +76,20 @@ METHODS |= {
         "method.expert_epochs": 1,
         "method.max_start_epoch": 1,
     },
+    "along training": {"method.name": "along-training", "method.real_batch": 8},
+    "along training, sweeps": {
+        "synthetic.factor": 1,
+        "method.name": "along-training",
+        "method.distance": "characteristic",
+        "method.frequencies": 16,
+        "method.steps": "sweeps",
+        "method.image_optimiser": "sgd",
+        "method.real_batch": 8,
+    },
     "random": {"method.name": "random", **ONE_STEP},
     "herding": {"method.name": "herding", **ONE_STEP},
     "k-center": {"method.name": "k-center", **ONE_STEP},
+    "el2n": {"method.name": "el2n"},
 }
 SOURCES = {
     "fresh": {"model_augmentation.networks": "fresh"},
@@ -108,12 +119,25 @@ EXPERTS = {
     "model_augmentation.pool_size": 2,
     "model_augmentation.pool_epochs": 2,
 }
-SOURCES |= {"trajectories": EXPERTS, "trajectories + perturb": {**EXPERTS, "model_augmentation.perturb": True}}
+SOURCES |= {
+    "trajectories": EXPERTS,
+    "trajectories + perturb": {**EXPERTS, "model_augmentation.perturb": True},
+    "snapshots + perturb": {
+        **EXPERTS,
+        "model_augmentation.networks": "snapshots",
+        "model_augmentation.ahead": 2,
+        "model_augmentation.perturb": True,
+    },
+    "line": {**EXPERTS, "model_augmentation.networks": "line"},
+}
 SOME_SOURCES = {
     "idc": list(SOURCES)[:5],
-    "tm": list(SOURCES)[5:],
+    "tm": ["trajectories", "trajectories + perturb"],
+    "along training": ["snapshots + perturb", "line"],
+    "along training, sweeps": ["line"],
     "dc": ["fresh", "pool", "pool + perturb"],
     "random": ["fresh"],
+    "el2n": ["pool + perturb"],
 }
 EVERY = [
     pytest.param({**METHODS[method], **SOURCES[source]}, id=f"{method} / {source}")
@@ -164,15 +188,15 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(changes, digits)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_class_chunk_changes_nothing_but_rounding(method, digits, auto_precision):
-    experts = SOURCES["trajectories"] if method == "tm" else {}
+    source = SOURCES[SOME_SOURCES.get(method, ["fresh"])[0]]
     one, four = (
-        distill_data(digits, make_recipe(METHODS[method], **experts, **{"run.class_chunk": chunk})).synthetic.images
+        distill_data(digits, make_recipe(METHODS[method], **source, **{"run.class_chunk": chunk})).synthetic.images
         for chunk in (1, 4)
     )
     if auto_precision == "fp32":
         assert torch.allclose(one, four, atol=1e-4)
     else:  # bfloat16 rounds a matching gradient by up to a tenth
-        start = initial_set(make_recipe(METHODS[method], **experts).synthetic, digits, 0).images
+        start = initial_set(make_recipe(METHODS[method], **source).synthetic, digits, 0).images
         assert float((one - four).norm()) < 0.15 * float((one - start).norm())
 
 

@@ -38,8 +38,8 @@ NONSENSE = st.one_of(
 PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "method.image_lr": st.sampled_from([1e-4, 0.005, 0.1]),
     "method.distance": st.sampled_from(["l1", "mse", "cosine", "l2"]),
-    "method.name": st.sampled_from(["idc", "dc", "dsa", "dm", "tm", "random", "herding", "idx"]),
-    "model_augmentation.networks": st.sampled_from(["fresh", "pool", "trajectories", "pond"]),
+    "method.name": st.sampled_from(["idc", "dc", "dsa", "dm", "tm", "along-training", "random", "idx"]),
+    "model_augmentation.networks": st.sampled_from(["fresh", "pool", "snapshots", "line", "trajectories", "pond"]),
     "model_augmentation.selection": st.sampled_from(["random", "average"]),
     "model_augmentation.perturb": st.booleans(),
     "model_augmentation.perturb_range": st.sampled_from([[0.0, 0.1], [0.2, 0.1], [-1, 1]]),

@@ -270,8 +270,8 @@ def test_loading_weights_keeps_the_modules_tensors():
 
 
 def toy_pool(folder: Path, factory: NetworkFactory | None = None, **changes: object) -> NetworkStore:
-    settings = {"size": 2, "epochs": 1, "seed": 0, "all_epochs": False, **changes}
-    wanted = Wanted(*(settings.pop(name) for name in ("size", "epochs", "seed", "all_epochs")))
+    settings = {"size": 2, "epochs": 1, "seed": 0, "kind": "pool", **changes}
+    wanted = Wanted(*(settings.pop(name) for name in ("size", "epochs", "seed", "kind")))
     data = settings.pop("data_fingerprint", DATA)
     return train_networks(factory or toy_factory(), data, wanted, folder=folder, **settings)
 
@@ -436,31 +436,32 @@ def test_a_member_that_was_damaged_before_the_pool_was_whole_is_trained_again(tm
 
 
 def test_trajectories_keep_every_epoch_at_a_constant_rate(tmp_path, monkeypatch):
-    experts = toy_pool(tmp_path, epochs=3, all_epochs=True)
+    experts = toy_pool(tmp_path, epochs=3, kind="trajectories")
     assert sorted(path.name for path in experts.folder.iterdir()) == [
         "expert-000.safetensors",
         "expert-001.safetensors",
         "trajectories.json",
     ]
     assert same(experts.weights(1, 0), dict(toy_factory().build(0, "expert", 1).state_dict()))
-    short = toy_pool(tmp_path, epochs=2, all_epochs=True)  # so its last epoch is another's epoch on the way
+    short = toy_pool(tmp_path, epochs=2, kind="trajectories")  # so its last epoch is another's epoch on the way
     assert same(experts.weights(1, 2), short.weights(1, 2))
     assert not same(experts.weights(1, 3), experts.weights(1, 2))
     forbid_training(monkeypatch)
-    assert toy_pool(tmp_path, epochs=3, all_epochs=True).reused
+    assert toy_pool(tmp_path, epochs=3, kind="trajectories").reused
 
 
-def test_interrupted_trajectories_go_on_in_the_middle_of_an_expert(tmp_path):
+@pytest.mark.parametrize("kind", ["trajectories", "snapshots"])
+def test_what_keeps_every_epoch_goes_on_in_the_middle_of_a_network(tmp_path, kind):
     seen: list[int] = []
 
     def go(stop_at: int) -> NetworkStore:
         safety = Safety(0.0, lambda: len(seen) == stop_at)
         report = lambda done, total: seen.append(done)  # noqa: E731
-        return toy_pool(tmp_path, epochs=3, all_epochs=True, on_member=report, safety=safety)
+        return toy_pool(tmp_path, epochs=3, kind=kind, on_member=report, safety=safety)
 
     with pytest.raises(KeyboardInterrupt):
         go(5)
-    again, whole = go(-1), toy_pool(tmp_path / "whole", epochs=3, all_epochs=True)
+    again, whole = go(-1), toy_pool(tmp_path / "whole", epochs=3, kind=kind)
     assert seen == [1, 2, 3, 4, 5, 6]
     assert all(same(again.weights(e, epoch), whole.weights(e, epoch)) for e in range(2) for epoch in range(4))
 

@@ -15,6 +15,7 @@ from ddistill.config import Recipe
 from ddistill.errors import RunError, UserError
 from ddistill.methods import (
     CAFE,
+    EL2N,
     METHODS,
     CAFESettings,
     Context,
@@ -23,6 +24,7 @@ from ddistill.methods import (
     DistributionMatching,
     DistributionMatchingSettings,
     DSASettings,
+    EL2NSettings,
     GradientMatching,
     HerdingSettings,
     KCenterSettings,
@@ -294,6 +296,41 @@ def test_a_coreset_is_made_of_different_real_images_of_the_class(settings):
     assert len(context.synthetic.images.unique(dim=0)) == CLASSES * IPC
 
 
+def test_a_coreset_fills_mosaics_with_different_images_of_the_class():
+    context = make_context()
+    context = replace(context, synthetic=replace(context.synthetic, factor=2))
+    Coreset(RandomSettings(), context).outer_step(1, nothing)
+    real = (context.real.images.float() / 255)[:, :, ::2, ::2]  # what is left of a picture in a cell
+    for label in range(CLASSES):
+        stored = context.synthetic.images[context.synthetic.class_slice(label)]
+        cells = [stored[:, :, y : y + 8, x : x + 8] for y in (0, 8) for x in (0, 8)]
+        found = [int((real == cell).flatten(1).all(dim=1).nonzero()) for cell in torch.cat(cells)]
+        assert len(set(found)) == 4 * IPC
+        assert {int(context.real.labels[position]) for position in found} == {label}
+
+
+@pytest.mark.parametrize("choose", ["easy", "hard"])
+def test_el2n_chooses_by_the_mean_error_over_all_networks_so_far(choose):
+    context = make_context()
+    method, total = EL2N(EL2NSettings(choose=choose), context), [0.0] * PER_CLASS * CLASSES
+    for step in (1, 2):
+        context.network.load_state_dict(ConvNet(CLASSES, size=SIDE, width=8, depth=2).state_dict())
+        if step == 2:  # as after an interruption
+            state, method = method.state(), EL2N(EL2NSettings(choose=choose), context)
+            method.load_state(state)
+        method.outer_step(step, nothing)
+        for position, label in enumerate(context.real.labels.tolist()):
+            image = normalise(context.real.images[position : position + 1].float() / 255, MEAN, STD)
+            shares = context.network(image).detach().softmax(dim=1)[0].tolist()
+            total[position] += sum((share - (c == label)) ** 2 for c, share in enumerate(shares)) ** 0.5
+    torch.testing.assert_close(method.total, torch.tensor(total), rtol=1e-4, atol=0)
+    for label in range(CLASSES):
+        positions = range(PER_CLASS * label, PER_CLASS * (label + 1))
+        best = sorted(positions, key=lambda p: total[p], reverse=choose == "hard")[:IPC]
+        chosen = context.synthetic.images[context.synthetic.class_slice(label)]
+        assert torch.equal(chosen, context.real.images[best].float() / 255)
+
+
 def test_coresets_differ_from_each_other():
     chosen = []
     for settings in (RandomSettings(), HerdingSettings(), KCenterSettings()):
@@ -311,6 +348,8 @@ def test_another_method_comes_with_its_own_fields_and_survives_the_file(name, tm
     needs, more = METHODS[name][0]().needs, {}
     if needs.one_step:
         more = {"budget.outer_steps": 1}
+    if needs.reference == "older":
+        more = {"model_augmentation.networks": "line"}
     if needs.trajectories:
         more = {"model_augmentation.networks": "trajectories", "model_augmentation.pool_epochs": 50}
     recipe = Recipe().changed({"method.name": name, "synthetic.factor": 1, **more})
@@ -344,9 +383,11 @@ def test_an_unknown_method_is_refused_with_the_nearest(tmp_path):
         ({"method.name": "random", "budget.outer_steps": 1, "model_augmentation.networks": "pool"}, "uses no network"),
         ({"method.name": "random", "budget.outer_steps": 1, "model_augmentation.perturb": True}, "uses no network"),
         ({"method.name": "herding"}, "one outer step, got 2000: set budget.outer_steps=1"),
-        ({"method.name": "k-center", "budget.outer_steps": 1}, "whole real images: set synthetic.factor=1, got 2"),
         ({"method.name": "tm"}, "set model_augmentation.networks=trajectories"),
-        ({"model_augmentation.networks": "trajectories"}, "for method tm; method idc takes fresh or pool"),
+        (
+            {"model_augmentation.networks": "trajectories"},
+            "for method tm; method idc takes fresh, pool, snapshots or line",
+        ),
         (
             {"method.name": "tm", "model_augmentation.networks": "trajectories"},
             r"epoch 22 \(max_start_epoch \+ expert_epochs\).*pool_epochs is 2",
