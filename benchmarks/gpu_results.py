@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_results.py cifar10=PATH [cifar100=PATH ...] [--out runs/reproduce] [--minutes 8] [--list]
 
+First `tgdd` and `tgdd-ma` on CIFAR-10 and CIFAR-100, ipc 1, 10 and 50; then the tables.
 IDC, plain and with model augmentation, is run once at speed-up 5 and judged at a quarter, a half and all of its outer
 steps: nothing in IDC depends on the length of a run (every draw and the network of an outer step are functions of the
 seed and the step, and the rates are constant), so these are, to the bit, the runs at speed-ups 20, 10 and 5. CAFE is
@@ -18,6 +19,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -29,9 +31,11 @@ from ddistill.engine import Observer
 from ddistill.errors import UserError
 from ddistill.reproduce import SCALES, Cell, Result, Sources, Store, cells_of
 from ddistill.reproduce.runs import cell_key, run_cell, run_folder
+from ddistill.reproduce.targets import cell as cell_of
 from ddistill.training import keep_freed_memory
 
 SPEEDUPS = (5, 10, 20)
+ALONG = "along training"
 LADDERS = ("table3a", "table3b")
 OTHERS = ("table5", "table6")
 
@@ -59,7 +63,12 @@ class Job:
 
 def queue(scale: str, seeds: range) -> list[Job]:
     """All runs, the most wanted first."""
-    jobs = []
+    jobs: list[Job] = []
+    datasets = (SCALES[scale].data,) if SCALES[scale].data else ("cifar10", "cifar100")
+    for seed, data, ipc, augmented in product(seeds, datasets, (1, 10, 50), (True, False)):
+        speedup = 5 if augmented else 1
+        made = cell_of("tgdd", data, ipc, SCALES[scale], seed=seed, speedup=speedup, augmented=augmented)
+        jobs.append(Job((made,), ALONG))
     for table in LADDERS:
         cells = [cell for cell in cells_of(table, scale, seeds) if cell.labels["method"] == "idc"]
         groups: dict[tuple[object, ...], dict[int, Cell]] = {}
