@@ -23,6 +23,7 @@ LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "fine_labe
 FILE_NAMES = {"file", "filename", "filepath", "path", "image", "img"} | {
     f"{of}_{what}" for of in ("file", "image", "img") for what in ("name", "path", "file")
 }
+COLUMNS_SHOWN = 20
 SAMPLED = 10_000
 """Rows that tell whether the values of a column come again."""
 LOOKED_AT = 20
@@ -65,8 +66,10 @@ class Table:
 
 
 def described(table: Table) -> str:
-    """Names and types of all columns."""
-    return ", ".join(f"{field.name} ({_type_name(table, field)})" for field in table.rows.schema)
+    """Names and types of the columns, of many the first."""
+    found = [f"{field.name} ({_type_name(table, field)})" for field in table.rows.schema]
+    more = f" and {len(found) - COLUMNS_SHOWN} more" if len(found) > COLUMNS_SHOWN else ""
+    return ", ".join(found[:COLUMNS_SHOWN]) + more
 
 
 def _type_name(table: Table, field: Any) -> str:
@@ -268,7 +271,8 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
     if named is not None and named not in table.features:
         raise UserError(f"{where} has no column {named!r} (data.split_column); it has {described(table)}")
     asked = {settings.train_split, settings.test_split} - {None}
-    for column in [named] if named else [name for name in table.rows.schema.names if name.casefold() in SPLIT_COLUMNS]:
+    called = [name for name in table.rows.schema.names if name.casefold() in SPLIT_COLUMNS]
+    for column in [named] if named else called or _columns_of_part_words(table, settings):
         names, sure = getattr(table.features[column], "names", None), column.casefold() in SURE_SPLITS
         values = [None if value is None else str(value) for value in table.column(column).to_pylist()]
         if names:
@@ -288,6 +292,22 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
         refuse_unknown(where, f"value{'s' if len(unknown) > 1 else ''} of column {column!r}", unknown, known, settings)
         return column, values
     return None
+
+
+def _columns_of_part_words(table: Table, settings: DataSettings) -> list[str]:
+    """Columns of text whose values are all words of parts, the training part among others; none that may be labels."""
+    found = []
+    for field in table.rows.schema:
+        other_use = field.name.casefold() in LABEL_NAMES or field.name in (settings.label_column, settings.image_column)
+        if not _is_text(field.type) or other_use or _names_a_file(field.name):
+            continue
+        some = table.rows.head(LOOKED_AT, columns=[field.name]).column(field.name).to_pylist()
+        if all(value and role_of(str(value)) for value in some):
+            values = table.column(field.name).to_pylist()
+            roles = {role_of(str(value or "")) for value in set(values)}
+            again = 2 * len(set(values)) <= len(values)
+            found += [field.name] if again and None not in roles and "train" in roles and len(roles) > 1 else []
+    return found
 
 
 def folder_names(where: str, table: Table, column: str, settings: DataSettings) -> list[str | None] | None:

@@ -14,7 +14,7 @@ from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.files import TABLE_SUFFIXES, Found, Tally, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Part, Parts, choose_parts, refuse_options
+from ddistill.data.splits import Part, Parts, choose_parts, refuse_options, unused
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.errors import UserError
 
@@ -167,8 +167,10 @@ def _object(source: Any, settings: DataSettings) -> Source:
     from ddistill.data.in_memory import open_datasets
     from ddistill.data.tables import is_table, open_tables
 
+    left_out: tuple[str, ...] = ()
     if isinstance(source, dict) and not is_table(source):
         train_name, test_name = choose_parts("the dictionary", [str(name) for name in source], settings)
+        left_out = unused(map(str, source), train_name, test_name)
         settings = settings.model_copy(update={"train_split": None, "test_split": None})
         train, test = source[train_name], source[test_name] if test_name is not None else None
     elif isinstance(source, tuple):
@@ -179,13 +181,13 @@ def _object(source: Any, settings: DataSettings) -> Source:
         train, test = source, None
     name = type(train).__name__.lower()
     if is_table(train):
-        return Source(name, type(train).__name__, settings, None, lambda: open_tables(train, test, settings))
+        return Source(name, type(train).__name__, settings, None, lambda: open_tables(train, test, settings), left_out)
     for part in (train, test):
-        if part is not None and not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
+        if (part is not None or part is train) and not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
             raise UserError(
                 f"cannot read data from {type(part).__name__!r}: give a name, a path, "
                 f"a map-style data set of (image, label), or a tuple (train, test) of two"
             )
     options = ("image_column", "label_column", "split_column", "train_split", "test_split")
     refuse_options("a data set object", settings, *options)
-    return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test))
+    return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test), left_out)
