@@ -117,7 +117,7 @@ def _image_rank(table: Table, field: Any) -> int | None:
 
     if type(table.features[field.name]).__name__ == "Image":
         return 0
-    if types.is_struct(field.type) and any(part.name == "bytes" and _is_bytes(part.type) for part in field.type):
+    if types.is_struct(field.type) and _is_image_struct(field.type):
         return 1
     if _is_bytes(field.type):
         return 2
@@ -126,6 +126,17 @@ def _image_rank(table: Table, field: Any) -> int | None:
     if field.name.casefold() == "file_name":
         return 3
     return 4 if _names_a_file(field.name) and base_of(table, field.name) else None
+
+
+def _is_image_struct(kind: pa.DataType) -> bool:
+    """Whether values hold an image's bytes, or nothing but the path of its file, as those of `datasets` do."""
+    import pyarrow.types as types
+
+    fields = {part.name: part.type for part in kind}
+    if "bytes" in fields and _is_bytes(fields["bytes"]):
+        return True
+    no_bytes = "bytes" not in fields or types.is_null(fields["bytes"])
+    return set(fields) <= {"bytes", "path"} and "path" in fields and _is_text(fields["path"]) and no_bytes
 
 
 def _names_a_file(column: str) -> bool:
@@ -256,9 +267,14 @@ def label_values(part: str, table: Table, column: str, values: pa.ChunkedArray |
     values = table.column(column) if values is None else values
     names = getattr(table.features[column], "names", None)
     if types.is_integer(values.type):
+        import pyarrow as pa
         import pyarrow.compute
 
-        filled = pyarrow.compute.fill_null(values.cast("int64"), int(np.iinfo(np.int64).min))
+        try:
+            whole = values.cast("int64")
+        except pa.ArrowInvalid:
+            raise UserError(f"the numbers of column {column!r} are too large for labels") from None
+        filled = pyarrow.compute.fill_null(whole, int(np.iinfo(np.int64).min))
         return Labels(filled.to_numpy().astype(np.int64), tuple(names) if names else None)
     if _is_text(values.type):
         return text_labels(values.to_pylist())

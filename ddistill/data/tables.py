@@ -25,7 +25,7 @@ from ddistill.data.columns import (
     refuse_missing,
     split_names,
 )
-from ddistill.data.files import FileFacts, Tally, facts_of, suffix_of
+from ddistill.data.files import FileFacts, Tally, facts_of, image_suffixes, suffix_of
 from ddistill.data.labels import Labels, listed
 from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
@@ -261,6 +261,11 @@ def _read_table(path: str, suffix: str) -> pa.Table:
         import pandas
 
         frame = pandas.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
+        if any(suffix_of(str(name)) in image_suffixes() for name in frame.columns):
+            raise UserError(
+                f"the first line of the table {path!r} names no columns but a file, {listed(map(str, frame.columns))}: "
+                f"put a line of column names above it, such as file_name,label"
+            )
         return pa.Table.from_pandas(frame, preserve_index=False)
     if suffix == ".jsonl":
         import pyarrow.json
