@@ -147,6 +147,32 @@ LAYOUTS: dict[str, Layout] = {
     "years": Layout(tree("train2017", "val2017")),
     "wrapped": Layout(lambda r: parts(r / "data", "train", "test"), notes=("'data'", "passed through")),
     "wrapped twice": Layout(lambda r: parts(r / "a" / "b", "Train", "Test")),
+    "a folder within a class": Layout(
+        tree("train", "test", then=lambda r: fill(r / "train" / "red" / "more", "red", 2)),
+        train={"blue": ("blue", 4), "red": ("red", 6)},
+        notes=("2 images in folders within class folders, such as 'train/red/more',",),
+    ),
+    "images in every class": Layout(
+        lambda r: [fill(r / p / n / "images", n, c) for n in NAMES for p, c in (("train", 4), ("test", 3))],
+        notes=("8 images in folders within class folders, such as 'train/blue/images', 'train/red/images',",),
+    ),
+    "an empty part": Layout(
+        lambda r: (classes(r / "data" / "train"), (r / "data" / "Test").mkdir()),
+        **SHARED,
+        notes=("left out: the folder 'data/Test', which holds no image",),
+    ),
+    "an empty part beside classes": Layout(
+        lambda r: (classes(r), (r / "test").mkdir()), **SHARED, notes=("the folder 'test', which holds no image",)
+    ),
+    "a part that is a link to the other": Layout(
+        lambda r: (classes(r / "train"), (r / "test").symlink_to(r / "train")),
+        test=BOTH,
+        notes=("8 files are in the training part and in the test part, too",),
+    ),
+    "no image at all": Layout(
+        lambda r: [(r / n).mkdir(parents=True) or (r / n / "0.npy").write_bytes(b"") for n in NAMES],
+        refused=("has no image", "2 files that are no images: 'blue/0.npy', 'red/0.npy'", "ROOT/CLASS"),
+    ),
     "doubled": Layout(lambda r: (classes(r / "train" / "train"), classes(r / "test" / "test", 3))),
     "images in parts": Layout(lambda r: (classes(r / "train" / "images"), classes(r / "test" / "images", 3))),
     "class over part": Layout(lambda r: [fill(r / n / p, n, c) for n in NAMES for p, c in (("train", 4), ("test", 3))]),
