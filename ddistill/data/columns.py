@@ -41,6 +41,7 @@ class Table:
         origin: in words, where it came from.
         chosen: rows of this part, int64 ascending; None: all.
         split: the column that tells the part of each row, where one did.
+        part: name of the part that its files are of, where that is known.
     """
 
     rows: Any
@@ -49,6 +50,7 @@ class Table:
     origin: str
     chosen: np.ndarray | None = None
     split: str | None = None
+    part: str = ""
 
     def column(self, name: str) -> pa.ChunkedArray:
         """The values of a column in the rows of this part."""
@@ -175,6 +177,8 @@ def base_of(table: Table, column: str) -> Path | None:
         return table.folder
     beside = sorted(path for path in table.folder.iterdir() if path.is_dir()) if table.folder.is_dir() else []
     holders = [folder for folder in beside if any((folder / name).exists() for name in names)]
+    if len(holders) > 1 and role_of(table.part):
+        holders = [folder for folder in holders if role_of(folder.name) == role_of(table.part)] or holders
     if len(holders) > 1:
         raise UserError(
             f"the file {names[0]!r} that column {column!r} names lies in several folders of {str(table.folder)!r}: "
@@ -293,6 +297,7 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
         values = [None if value is None else str(value) for value in table.column(column).to_pylist()]
         if names:
             values = [names[int(value)] if value is not None else None for value in values]
+        values = _in_one_way(values, asked)
         different = list(dict.fromkeys(values))
         known = [name for name in different if name is not None and (role_of(name) or name in asked)]
         if not known and not named and not sure:
@@ -308,6 +313,20 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
         refuse_unknown(where, f"value{'s' if len(unknown) > 1 else ''} of column {column!r}", unknown, known, settings)
         return column, values
     return None
+
+
+def _in_one_way(values: list[str | None], asked: set[str | None]) -> list[str | None]:
+    """Words of parts that differ in capitals or spaces only, written as the first of them; not those asked for."""
+    first: dict[str, str] = {}
+    for value in dict.fromkeys(values):
+        if value is not None and role_of(value) and value not in asked:
+            first.setdefault(value.strip().casefold(), value.strip())
+    own = {
+        value: first.get(value.strip().casefold(), value)
+        for value in values
+        if value is not None and value not in asked
+    }
+    return [own.get(value, value) if value is not None else None for value in values]
 
 
 def _columns_of_part_words(table: Table, settings: DataSettings) -> list[str]:

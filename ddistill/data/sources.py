@@ -14,7 +14,7 @@ from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.files import TABLE_SUFFIXES, Found, Tally, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Part, Parts, choose_parts, refuse_options, unused
+from ddistill.data.splits import Part, Parts, choose_parts, is_part_word, refuse_options, unused
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.errors import UserError
 
@@ -128,7 +128,8 @@ def _open_local(path: Path, settings: DataSettings) -> Parts:
     where = repr(str(path))
     whole = [table for table in found.tables if suffix_of(table) in (".parquet", ".arrow")]
     metadata = [table for table in found.tables if _is_metadata(table)]
-    folders = looks_like_classes(found.images)
+    flat = all(image.count("/") == 1 and is_part_word(image.partition("/")[0]) for image in found.images)
+    folders = looks_like_classes(found.images) and not (flat and _names_images(path, whole or found.tables, settings))
     tables = metadata if metadata and found.images else whole or found.tables
     if folders and not metadata and tables and (whole or _names_images(path, tables, settings)):
         raise UserError(
@@ -156,6 +157,8 @@ def _names_images(path: Path, tables: list[str], settings: DataSettings) -> bool
     """Whether tables can be read as images and labels."""
     from ddistill.data.tables import open_files
 
+    if not tables:
+        return False
     try:
         open_files(path, path, tables, settings)
     except UserError:

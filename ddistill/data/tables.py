@@ -94,7 +94,7 @@ def open_files(
             raise UserError(
                 f"{where} has files of the part {name!r} in the folders {listed(folders)}; give one of them"
             )
-        tables[name] = _file_table(root, groups[name])
+        tables[name] = replace(_file_table(root, groups[name]), part="" if divided else name)
     if divided:
         tables = _divided(where, tables["train"], settings)
     else:
@@ -189,7 +189,8 @@ def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
     for image in images:
         if os.path.realpath(root / image) not in named:
             tally.add(image)
-    return tally.said("image that no row of the table names", "images that no row of the table names")
+    rows = "no row of the training or the test part names"
+    return tally.said(f"image that {rows}", f"images that {rows}")
 
 
 def named_files(parts: Parts) -> Iterator[Path]:

@@ -128,6 +128,7 @@ def accents(root: Path) -> None:
 TWICE = {"train": {"label": NUMBERS}, "test": {"label": NUMBERS, "count": 3}}
 SHARE = {"test_fraction": 0.25}
 SHARED = {"train": {n: (n, 3) for n in sorted(NAMES)}, "test": {n: (n, 1) for n in sorted(NAMES)}, "settings": SHARE}
+COUNTS = (("train", 4), ("test", 3))
 SPLIT_ROWS = ["train"] * 10 + ["test"] * 4
 SPLIT = {"train": {"0": ("red", 5), "1": ("blue", 5)}, "test": {"0": ("red", 2), "1": ("blue", 2)}}
 
@@ -368,6 +369,19 @@ LAYOUTS: dict[str, Layout] = {
         lambda r: as_csv(classes(r / "a"), [{"file_name": "red/0.png", "label": 0}] * 3, "labels.csv"),
         settings=SHARE,
         refused=("labels.csv", "give the path of the table"),
+    ),
+    "a csv for each of two flat parts": Layout(
+        lambda r: [flat(r, p, c, lambda f, found: as_csv(f.parent, found, f"{f.name}.csv")) for p, c in COUNTS]
+    ),
+    "words of parts written in several ways": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "split": [*["train", "Train "] * 5, *["TEST", "test"] * 2]}), **SPLIT
+    ),
+    "words of parts written in several ways, one named": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "split": [*["train"] * 6, *["Train"] * 4, *["test"] * 4]}),
+        train={"0": ("red", 3), "1": ("blue", 3)},
+        test=SPLIT["test"],
+        settings={"train_split": "train"},
+        notes=("the part 'Train'",),
     ),
     "tsv": Layout(
         lambda r: (
