@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -169,22 +170,36 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def base_of(table: Table, column: str) -> Path | None:
-    """The folder in which the files that a column names lie: that of the table, or the only one beside it."""
+    """The folder in which the files that a column names lie: that of the table, the only one beside it, or the only one
+    in these that is called like a part."""
     names = [str(name) for name in table.rows.head(LOOKED_AT, columns=[column]).column(column).to_pylist() if name]
     if not names:
         return None
     if any((table.folder / name).exists() for name in names):
         return table.folder
-    beside = sorted(path for path in table.folder.iterdir() if path.is_dir()) if table.folder.is_dir() else []
+    beside = _folders_in(table.folder)
     holders = [folder for folder in beside if any((folder / name).exists() for name in names)]
+    if not holders:
+        within = [path for folder in beside for path in _folders_in(folder) if is_part_word(path.name)]
+        holders = [folder for folder in within if any((folder / name).exists() for name in names)]
     if len(holders) > 1 and role_of(table.part):
         holders = [folder for folder in holders if role_of(folder.name) == role_of(table.part)] or holders
     if len(holders) > 1:
+        folders = listed(folder.relative_to(table.folder).as_posix() for folder in holders)
         raise UserError(
             f"the file {names[0]!r} that column {column!r} names lies in several folders of {str(table.folder)!r}: "
-            f"{listed(folder.name for folder in holders)}; write the folder into the column"
+            f"{folders}; write the folder into the column"
         )
     return holders[0] if holders else None
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, by name; none in one that cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
 
 
 def names_files(table: Table, column: str) -> bool:
@@ -285,8 +300,11 @@ def label_values(part: str, table: Table, column: str, values: pa.ChunkedArray |
     return labels_of(values.to_pylist(), f"row {{}} of the {part!r} part")
 
 
-def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, list[str | None]] | None:
-    """The column that tells parts and the part's name for each row; None where there is no such column."""
+def split_names(
+    where: str, table: Table, settings: DataSettings, *, parted: bool = False
+) -> tuple[str, list[str | None]] | None:
+    """The column that tells parts and the part's name for each row; None where there is no such column. ``parted``: the
+    part of the table is known."""
     named = settings.split_column
     if named is not None and named not in table.features:
         raise UserError(f"{where} has no column {named!r} (data.split_column); it has {described(table)}")
@@ -300,7 +318,7 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
         values = _in_one_way(values, asked)
         different = list(dict.fromkeys(values))
         known = [name for name in different if name is not None and (role_of(name) or name in asked)]
-        if not known and not named and not sure:
+        if not known and not named and (not sure or (parted and len(different) == 1)):
             continue
         if not known:
             shown = listed(sorted(map(str, different)), 6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,8 @@ def _open_local(path: Path, settings: DataSettings) -> Parts:
     where = repr(str(path))
     whole = [table for table in found.tables if suffix_of(table) in (".parquet", ".arrow")]
     metadata = [table for table in found.tables if _is_metadata(table)]
-    flat = all(image.count("/") == 1 and is_part_word(image.partition("/")[0]) for image in found.images)
+    homes = {PurePosixPath(image).parent for image in found.images}
+    flat = all(is_part_word(home.name) for home in homes) and len({home.parent for home in homes}) == 1
     folders = looks_like_classes(found.images) and not (flat and _names_images(path, whole or found.tables, settings))
     tables = metadata if metadata and found.images else whole or found.tables
     if folders and not metadata and tables and (whole or _names_images(path, tables, settings)):

@@ -171,7 +171,7 @@ def _by_rows(where: str, tables: dict[str, Table], settings: DataSettings) -> di
 def _check_split_column(where: str, tables: dict[str, Table], settings: DataSettings) -> None:
     """Refuse files of one part that hold rows of another, by a column that tells the part."""
     for name, table in tables.items():
-        found = split_names(where, table, settings)
+        found = split_names(where, table, settings, parted=True)
         strange = {row for row in found[1] if row is not None and role_of(row) != role_of(name)} if found else set()
         if found and strange:
             raise UserError(

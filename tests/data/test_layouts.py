@@ -373,6 +373,23 @@ LAYOUTS: dict[str, Layout] = {
     "a csv for each of two flat parts": Layout(
         lambda r: [flat(r, p, c, lambda f, found: as_csv(f.parent, found, f"{f.name}.csv")) for p, c in COUNTS]
     ),
+    "a csv for each of two flat parts in a folder": Layout(
+        lambda r: [
+            flat(r / "images", p, c, lambda f, found: as_csv(f.parent.parent, found, f"{f.name}.csv"))
+            for p, c in COUNTS
+        ]
+    ),
+    "a csv for each of two flat parts, with folders": Layout(
+        lambda r: [
+            flat(r / "all", p, c, lambda f, found: as_csv(f.parent.parent, found, f"{f.name}.csv"), f"all/{p}/")
+            for p, c in COUNTS
+        ]
+    ),
+    "a flag that does not vary within parts": Layout(
+        tables(**{p: {"count": c, "label": NUMBERS, "is_valid": [True] * 2 * c} for p, c in COUNTS}),
+        NUMBERED,
+        NUMBERED_FEWER,
+    ),
     "words of parts written in several ways": Layout(
         tables(all={"count": 7, "label": NUMBERS, "split": [*["train", "Train "] * 5, *["TEST", "test"] * 2]}), **SPLIT
     ),
