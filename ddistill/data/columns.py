@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "fine_labe
 FILE_NAMES = {"file", "filename", "filepath", "path", "image", "img"} | {
     f"{of}_{what}" for of in ("file", "image", "img") for what in ("name", "path", "file")
 }
+COLUMNS_SHOWN = 20
 SAMPLED = 10_000
 """Rows that tell whether the values of a column come again."""
 LOOKED_AT = 20
@@ -40,6 +42,7 @@ class Table:
         origin: in words, where it came from.
         chosen: rows of this part, int64 ascending; None: all.
         split: the column that tells the part of each row, where one did.
+        part: name of the part that its files are of, where that is known.
     """
 
     rows: Any
@@ -48,6 +51,7 @@ class Table:
     origin: str
     chosen: np.ndarray | None = None
     split: str | None = None
+    part: str = ""
 
     def column(self, name: str) -> pa.ChunkedArray:
         """The values of a column in the rows of this part."""
@@ -65,8 +69,10 @@ class Table:
 
 
 def described(table: Table) -> str:
-    """Names and types of all columns."""
-    return ", ".join(f"{field.name} ({_type_name(table, field)})" for field in table.rows.schema)
+    """Names and types of the columns, of many the first."""
+    found = [f"{field.name} ({_type_name(table, field)})" for field in table.rows.schema]
+    more = f" and {len(found) - COLUMNS_SHOWN} more" if len(found) > COLUMNS_SHOWN else ""
+    return ", ".join(found[:COLUMNS_SHOWN]) + more
 
 
 def _type_name(table: Table, field: Any) -> str:
@@ -114,7 +120,7 @@ def _image_rank(table: Table, field: Any) -> int | None:
 
     if type(table.features[field.name]).__name__ == "Image":
         return 0
-    if types.is_struct(field.type) and any(part.name == "bytes" and _is_bytes(part.type) for part in field.type):
+    if types.is_struct(field.type) and _is_image_struct(field.type):
         return 1
     if _is_bytes(field.type):
         return 2
@@ -123,6 +129,17 @@ def _image_rank(table: Table, field: Any) -> int | None:
     if field.name.casefold() == "file_name":
         return 3
     return 4 if _names_a_file(field.name) and base_of(table, field.name) else None
+
+
+def _is_image_struct(kind: pa.DataType) -> bool:
+    """Whether values hold an image's bytes, or nothing but the path of its file, as those of `datasets` do."""
+    import pyarrow.types as types
+
+    fields = {part.name: part.type for part in kind}
+    if "bytes" in fields and _is_bytes(fields["bytes"]):
+        return True
+    no_bytes = "bytes" not in fields or types.is_null(fields["bytes"])
+    return set(fields) <= {"bytes", "path"} and "path" in fields and _is_text(fields["path"]) and no_bytes
 
 
 def _names_a_file(column: str) -> bool:
@@ -153,20 +170,36 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def base_of(table: Table, column: str) -> Path | None:
-    """The folder in which the files that a column names lie: that of the table, or the only one beside it."""
+    """The folder in which the files that a column names lie: that of the table, the only one beside it, or the only one
+    in these that is called like a part."""
     names = [str(name) for name in table.rows.head(LOOKED_AT, columns=[column]).column(column).to_pylist() if name]
     if not names:
         return None
     if any((table.folder / name).exists() for name in names):
         return table.folder
-    beside = sorted(path for path in table.folder.iterdir() if path.is_dir()) if table.folder.is_dir() else []
+    beside = _folders_in(table.folder)
     holders = [folder for folder in beside if any((folder / name).exists() for name in names)]
+    if not holders:
+        within = [path for folder in beside for path in _folders_in(folder) if is_part_word(path.name)]
+        holders = [folder for folder in within if any((folder / name).exists() for name in names)]
+    if len(holders) > 1 and role_of(table.part):
+        holders = [folder for folder in holders if role_of(folder.name) == role_of(table.part)] or holders
     if len(holders) > 1:
+        folders = listed(folder.relative_to(table.folder).as_posix() for folder in holders)
         raise UserError(
             f"the file {names[0]!r} that column {column!r} names lies in several folders of {str(table.folder)!r}: "
-            f"{listed(folder.name for folder in holders)}; write the folder into the column"
+            f"{folders}; write the folder into the column"
         )
     return holders[0] if holders else None
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, by name; none in one that cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
 
 
 def names_files(table: Table, column: str) -> bool:
@@ -253,29 +286,39 @@ def label_values(part: str, table: Table, column: str, values: pa.ChunkedArray |
     values = table.column(column) if values is None else values
     names = getattr(table.features[column], "names", None)
     if types.is_integer(values.type):
+        import pyarrow as pa
         import pyarrow.compute
 
-        filled = pyarrow.compute.fill_null(values.cast("int64"), int(np.iinfo(np.int64).min))
+        try:
+            whole = values.cast("int64")
+        except pa.ArrowInvalid:
+            raise UserError(f"the numbers of column {column!r} are too large for labels") from None
+        filled = pyarrow.compute.fill_null(whole, int(np.iinfo(np.int64).min))
         return Labels(filled.to_numpy().astype(np.int64), tuple(names) if names else None)
     if _is_text(values.type):
         return text_labels(values.to_pylist())
     return labels_of(values.to_pylist(), f"row {{}} of the {part!r} part")
 
 
-def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, list[str | None]] | None:
-    """The column that tells parts and the part's name for each row; None where there is no such column."""
+def split_names(
+    where: str, table: Table, settings: DataSettings, *, parted: bool = False
+) -> tuple[str, list[str | None]] | None:
+    """The column that tells parts and the part's name for each row; None where there is no such column. ``parted``: the
+    part of the table is known."""
     named = settings.split_column
     if named is not None and named not in table.features:
         raise UserError(f"{where} has no column {named!r} (data.split_column); it has {described(table)}")
     asked = {settings.train_split, settings.test_split} - {None}
-    for column in [named] if named else [name for name in table.rows.schema.names if name.casefold() in SPLIT_COLUMNS]:
+    called = [name for name in table.rows.schema.names if name.casefold() in SPLIT_COLUMNS]
+    for column in [named] if named else called or _columns_of_part_words(table, settings):
         names, sure = getattr(table.features[column], "names", None), column.casefold() in SURE_SPLITS
         values = [None if value is None else str(value) for value in table.column(column).to_pylist()]
         if names:
             values = [names[int(value)] if value is not None else None for value in values]
+        values = _in_one_way(values, asked)
         different = list(dict.fromkeys(values))
         known = [name for name in different if name is not None and (role_of(name) or name in asked)]
-        if not known and not named and not sure:
+        if not known and not named and (not sure or (parted and len(different) == 1)):
             continue
         if not known:
             shown = listed(sorted(map(str, different)), 6)
@@ -288,6 +331,36 @@ def split_names(where: str, table: Table, settings: DataSettings) -> tuple[str, 
         refuse_unknown(where, f"value{'s' if len(unknown) > 1 else ''} of column {column!r}", unknown, known, settings)
         return column, values
     return None
+
+
+def _in_one_way(values: list[str | None], asked: set[str | None]) -> list[str | None]:
+    """Words of parts that differ in capitals or spaces only, written as the first of them; not those asked for."""
+    first: dict[str, str] = {}
+    for value in dict.fromkeys(values):
+        if value is not None and role_of(value) and value not in asked:
+            first.setdefault(value.strip().casefold(), value.strip())
+    own = {
+        value: first.get(value.strip().casefold(), value)
+        for value in values
+        if value is not None and value not in asked
+    }
+    return [own.get(value, value) if value is not None else None for value in values]
+
+
+def _columns_of_part_words(table: Table, settings: DataSettings) -> list[str]:
+    """Columns of text whose values are all words of parts, the training part among others; none that may be labels."""
+    found = []
+    for field in table.rows.schema:
+        other_use = field.name.casefold() in LABEL_NAMES or field.name in (settings.label_column, settings.image_column)
+        if not _is_text(field.type) or other_use or _names_a_file(field.name):
+            continue
+        some = table.rows.head(LOOKED_AT, columns=[field.name]).column(field.name).to_pylist()
+        if all(value and role_of(str(value)) for value in some):
+            values = table.column(field.name).to_pylist()
+            roles = {role_of(str(value or "")) for value in set(values)}
+            again = 2 * len(set(values)) <= len(values)
+            found += [field.name] if again and None not in roles and "train" in roles and len(roles) > 1 else []
+    return found
 
 
 def folder_names(where: str, table: Table, column: str, settings: DataSettings) -> list[str | None] | None:

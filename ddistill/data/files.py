@@ -62,6 +62,7 @@ class Found:
         other: files that are neither images nor tables.
         dangling: links that lead nowhere.
         hidden: files and folders whose names begin with a dot.
+        links: links that were followed.
     """
 
     images: list[str] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Found:
     other: Tally = field(default_factory=Tally)
     dangling: Tally = field(default_factory=Tally)
     hidden: int = 0
+    links: int = 0
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -136,6 +138,7 @@ def _walk(
     except OSError as error:
         raise UserError(f"the folder {folder!r} cannot be read: {in_words(error)}") from error
     for entry in ordered:
+        found.links += entry.is_symlink()
         if entry.name.startswith("."):
             found.hidden += 1
         elif _is_folder(entry):

@@ -7,6 +7,7 @@ others of the kind is a part, never a class.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,13 +92,17 @@ def open_folders(root: Path, found: Found, settings: DataSettings) -> Parts:
         if settings.train_split or settings.test_split:
             choose_parts(layout.where, ["train"], settings)
         train, test = layout.part(tree, "class folders"), None
+        layout.say_empty_parts(tree)
         names: tuple[str, ...] = ("train",)
     else:
         train_name, test_name = choose_parts(layout.where, list(trees), settings)
         layout.left_out += unused(trees, train_name, test_name, of="folder")
+        layout.say_empty_parts(tree)
         train, names = layout.part(trees[train_name], f"folder {train_name!r}"), tuple(trees)
         known = train.labels.names or ()
         test = layout.part(trees[test_name], f"folder {test_name!r}", known) if test_name is not None else None
+        if test_name is not None and found.links:
+            layout.say_shared(trees[train_name], trees[test_name])
     return Parts(train, test, names, "folders", tuple(layout.left_out), tuple(layout.notes))
 
 
@@ -121,6 +126,23 @@ class _Layout:
         for image in images:
             tally.add(image)
         self.left_out += tally.said(f"image beside {beside}", f"images beside {beside}")
+
+    def say_empty_parts(self, tree: Tree) -> None:
+        """Folders that are called like parts but hold no image are left out."""
+        start = len(tree.prefix)
+        for folder in self.found.folders:
+            name = folder[start:]
+            if folder.startswith(tree.prefix) and "/" not in name and is_part_word(name) and name not in tree.inside:
+                self.left_out.append(f"the folder {folder!r}, which holds no image")
+
+    def say_shared(self, train: Tree, test: Tree) -> None:
+        """Files that links bring into both parts."""
+        files = [
+            {os.path.realpath(self.root / image) for images in tree.inside.values() for image in images}
+            for tree in (train, test)
+        ]
+        if both := len(files[0] & files[1]):
+            self.notes.append(f"{both} files are in the training part and in the test part, too, by way of links")
 
     def unwrapped(self, tree: Tree, known: tuple[str, ...] = (), *, part: bool = False) -> Tree:
         """The tree below folders that hold all folders of images, and are no ``known`` classes; nor parts, unless it is
@@ -202,6 +224,11 @@ class _Layout:
         """A part from class folders; ``known``: the classes of the training part."""
         if tree.prefix:
             tree = self.unwrapped(tree, known, part=True)
+        if not self.found.images:
+            other = "; ".join(self.found.other.said("file that is no image", "files that are no images"))
+            raise UserError(
+                f"{self.where} has no image and so no class folders{f', but {other}' if other else ''}; {EXPECTED}"
+            )
         if not tree.inside:
             raise UserError(
                 f"the images of {origin} in {self.where} lie in no class folders; {EXPECTED}; name another part with "
@@ -209,13 +236,33 @@ class _Layout:
             )
         self._check_folders(tree)
         self.stray(tree.direct, "the class folders")
+        top = tree
         tree = self._level_of_classes(tree, known)
+        if tree is top:
+            self._say_nested(tree)
         files = [(image, name) for name, images in tree.inside.items() for image in images]
 
         def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
             return ((repr(files[row][0]), self.root / files[row][0]) for row in rows.tolist())
 
         return Part(text_labels([name for _, name in files]), read, origin)
+
+    def _say_nested(self, tree: Tree) -> None:
+        """Images in folders within class folders count as those of the class; folders of parts there are expected."""
+        tally = Tally()
+        for name, images in tree.inside.items():
+            start = len(tree.prefix) + len(name) + 1
+            folders = Counter(image.rpartition("/")[0] for image in images if "/" in image[start:])
+            for folder, count in folders.items():
+                within = folder[start:]
+                if not (is_part_word(within) or within in self.asked):
+                    tally.add(folder)
+                    tally.count += count - 1
+        if tally.count:
+            self.notes.append(
+                f"{tally.count} images in folders within class folders, such as {listed(tally.names)}, were taken for "
+                f"images of these classes"
+            )
 
     def _level_of_classes(self, tree: Tree, known: tuple[str, ...]) -> Tree:
         """The tree by the folders that are the classes: those at the top, or where all images lie in folders of these,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddistill.data.labels import Labels, NoLabelError, as_label, labels_of
+from ddistill.data.labels import TRUTH, Labels, NoLabelError, as_label, labels_of
 from ddistill.data.pixels import Encoded
 from ddistill.data.splits import Part, Parts
 from ddistill.errors import UserError
@@ -36,19 +36,31 @@ def _part(part: str, dataset: Any, notes: list[str]) -> Part:
     called = f"item {{}} of the {part} data set"
     images: list[Encoded] = []
     values: list[Any] = []
-    for index in range(len(dataset)):
-        image, label = _item(called.format(index), dataset[index])
+    try:
+        count = len(dataset)
+    except Exception as error:  # a user's own code raises what it likes
+        raise UserError(f"the {part} data set does not tell how many items it has: {_said(error)}") from error
+    for index in range(count):
+        try:
+            item = dataset[index]
+        except Exception as error:
+            raise UserError(f"{called.format(index)} cannot be had: {_said(error)}; mend it or leave it out") from error
+        image, label = _item(called.format(index), item)
         images.append(_image(called.format(index), image, notes))
         values.append(label)
     labels = labels_of(values, called)
     classes = _declared(dataset)
-    if labels.names is None and classes is not None:
+    if classes is not None and (labels.names is None or labels.names == TRUTH):
         labels = Labels(labels.values, classes)
 
     def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
         return ((called.format(row), images[row]) for row in rows.tolist())
 
     return Part(labels, read, f"a {type(dataset).__name__}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _declared(dataset: Any) -> tuple[str, ...] | None:

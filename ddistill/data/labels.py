@@ -20,6 +20,8 @@ from ddistill.randomness import generator
 SHOWN = 3
 EMPTY = int(np.iinfo(np.int64).min)
 """The label of an image that has none."""
+TRUTH = ("False", "True")
+"""Names of the classes of truth values."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,16 @@ def labels_of(values: Sequence[Any], called: str = "row {}") -> Labels:
         plain.append(label)
     if first is None or first[0] is not str:
         numbers = np.array([EMPTY if label is None else int(label) for label in plain], dtype=np.int64)
-        return Labels(numbers, ("False", "True") if first and first[0] is bool else None)
+        return Labels(numbers, TRUTH if first and first[0] is bool else None)
     return text_labels(plain)
 
 
 def text_labels(values: Sequence[Any]) -> Labels:
-    """Labels from text and, for images without one, None."""
-    names = sorted({one_name(value) for value in values if value is not None})
+    """Labels from text and, for images without one, None or nothing but spaces."""
+    own = [one_name(value) if value is not None else "" for value in values]
+    names = sorted({name for name in own if name.strip()})
     index = {name: number for number, name in enumerate(names)}
-    found = [EMPTY if value is None else index[one_name(value)] for value in values]
+    found = [index.get(name, EMPTY) for name in own]
     return Labels(np.array(found, dtype=np.int64), tuple(names), declared=False)
 
 
@@ -155,7 +158,7 @@ def agree(
     wanted = wanted_classes(classes)
     notes: list[str] = []
     if test is not None:
-        train, test = _alike(where, train, test, notes)
+        train, test = _alike(where, train, test, notes, wanted)
     if wanted is not None:
         return _selected(where, train, test, wanted, notes)
     for part, of in (("train", train), ("test", test)):
@@ -182,8 +185,8 @@ def check_labels(where: str, part: str, labels: Labels) -> None:
     empty = int((values == EMPTY).sum())
     if empty:
         raise UserError(
-            f"{where} has {empty} empty labels in its {part} part; give every image a label, or choose the classes to "
-            f"keep with data.classes"
+            f"{where} has {empty} empty labels in its {part} part; give every image a label (in a csv the words NA, "
+            f"None and null are empty, too), or choose the classes to keep with data.classes"
         )
     if int(values.min()) < 0:
         below = np.unique(values[values < 0]).tolist()
@@ -199,11 +202,14 @@ def check_labels(where: str, part: str, labels: Labels) -> None:
         )
 
 
-def _alike(where: str, train: Labels, test: Labels, notes: list[str]) -> tuple[Labels, Labels]:
-    """Both parts with names, or both with bare numbers."""
+def _alike(
+    where: str, train: Labels, test: Labels, notes: list[str], wanted: dict[str, str] | None
+) -> tuple[Labels, Labels]:
+    """Both parts with names, or both with bare numbers; text that is no number counts if it is ``wanted`` only."""
     if (train.names is None) == (test.names is None):
         return train, test
     bare, named, part = (train, test, "training") if train.names is None else (test, train, "test")
+    named = _numerals_only(named, wanted) if wanted is not None and not named.declared else named
     assert named.names is not None
     values = _numerals(named.names)
     if not named.declared:
@@ -211,6 +217,12 @@ def _alike(where: str, train: Labels, test: Labels, notes: list[str]) -> tuple[L
             raise UserError(
                 f"{where} has numbers for labels in one part and text ({listed(named.names)}) in the other; give both "
                 f"parts the same kind of label"
+            )
+        twice = [name for name, value in zip(named.names, values, strict=True) if (values == value).sum() > 1]
+        if twice:
+            raise UserError(
+                f"{where} has numbers for labels in one part and text in the other, in which {listed(twice)} are one "
+                f"number: write each label in one way"
             )
         notes.append("labels are numbers in one part and text in the other; they were matched by value")
         if train is bare:
@@ -233,6 +245,15 @@ def _alike(where: str, train: Labels, test: Labels, notes: list[str]) -> tuple[L
             by_position = Labels(np.array(found, dtype=np.int64), named.names)
     notes.append(f"labels of the {part} part are numbers; they were read as those of the other part's named classes")
     return (by_position, named) if train is bare else (named, by_position)
+
+
+def _numerals_only(named: Labels, wanted: dict[str, str]) -> Labels:
+    """Labels whose text is a number or is wanted; the others are empty."""
+    assert named.names is not None
+    own = [*named.names, None]
+    kept = [name if name is not None and (name in wanted or _numerals([name]) is not None) else None for name in own]
+    places = np.where(named.values == EMPTY, len(named.names), named.values)
+    return text_labels([kept[place] for place in places.tolist()])
 
 
 def _numerals(names: Sequence[str]) -> np.ndarray | None:

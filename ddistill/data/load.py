@@ -153,10 +153,13 @@ def _decode(source: Source, place: Place, on_progress: Progress | None) -> Decod
         train, test = train.only(~mask), train.only(mask)
         taken = replace(taken, test=f"the training part: {settings.test_fraction:g} of each class, set aside")
     channels = max(train.images.shape[1], test.images.shape[1])
+    for part, some in (("train", train), ("test", test)):
+        if some.images.shape[1] < channels:
+            notes.append(f"{len(some.index)} grey {part} images were converted to RGB")
     real, held = train.split(place, "train", channels), test.split(place, "test", channels)
     check_classes(where, names, real.labels.numpy(), held.labels.numpy())
     mean, std = channel_statistics(real.images)
-    notes += [*flat_remarks("train", real.images), *flat_remarks("test", held.images)]
+    notes += flat_remarks("train", real.images) + flat_remarks("test", held.images, scaled=decoder.scales)
     notes += size_remarks(names, np.bincount(real.labels.numpy(), minlength=len(names)).tolist())
     absent = np.setdiff1d(np.arange(len(names)), held.labels.numpy())
     if absent.size:
@@ -236,8 +239,26 @@ class _Decoder:
             keep=keep,
         )
         notes, left_out = self._remarks(decoded, name)
+        self._check_floats(decoded, name)
         readable = torch.from_numpy(np.flatnonzero(decoded.readable))
         return _Part(self.place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes, left_out)
+
+    @property
+    def scales(self) -> bool:
+        """Whether a range that was found or given decides what is black and white."""
+        found = [scale for kind, scale in self.tone.scales.items() if kind != "whole" or scale != (0.0, 255.0)]
+        return self.tone.fixed is not None or bool(found)
+
+    def _check_floats(self, decoded: DecodedPart, name: str) -> None:
+        """Refuse a test part whose floats all lie in 0 to 1 where those of the training images run to 255."""
+        floats = decoded.marks.get("float", 0)
+        if name == "train" or self.tone.fixed is not None or self.tone.scales.get("float") != (0.0, 255.0):
+            return
+        if floats and floats == int(decoded.readable.sum()) and int(decoded.rows.tensor().max()) <= 1:
+            raise UserError(
+                f"the floats of all {name} images lie in about 0 to 1, those of the training images in 0 to 255: give "
+                f"both in the same range"
+            )
 
     def _remarks(self, decoded: DecodedPart, name: str) -> tuple[list[str], list[str]]:
         """What was assumed, and what was left out."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -163,11 +163,18 @@ def opened(encoded: Encoded, marks: set[str]) -> Image.Image | np.ndarray:
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 marks.add("frames")
             tile = getattr(image, "tile", None)
-            if tile and ";16" in str(tile[0][3]) and not image.mode.startswith("I"):
+            if tile and _is_halved(tile[0]) and not image.mode.startswith("I"):
                 marks.add("halved")
             image.load()
         return image
     return encoded.copy()  # a caller's own image stays as it is
+
+
+def _is_halved(tile: Any) -> bool:
+    """Whether Pillow reads 16 bits a channel from a file, of which it gives the upper 8."""
+    decoder, options = tile[0], tile[3]
+    largest = options[-1] if decoder.startswith("ppm") and isinstance(options, tuple) else 0
+    return ";16" in str(options) or decoder == "SGI16" or (isinstance(largest, int) and largest > 255)
 
 
 def grey_or_rgb(image: Image.Image, tone: Tone, marks: set[str]) -> Image.Image:

@@ -123,15 +123,21 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
     return tuple(mean.tolist()), tuple(float(s) if s > 1e-9 else 1.0 for s in std)
 
 
-def flat_remarks(part: str, images: torch.Tensor) -> list[str]:
-    """Remarks about uint8 [N, channels, h, w] images of one colour only, and about a part that holds but 0 and 1."""
+def flat_remarks(part: str, images: torch.Tensor, *, scaled: bool = False) -> list[str]:
+    """Remarks about uint8 [N, channels, h, w] images of one colour only, and about a part that holds but 0 and 1;
+    ``scaled``: by a range that is not its own."""
     flat, largest = 0, 0
     for block in blocks(images):
         high, low = block.amax(dim=(2, 3)), block.amin(dim=(2, 3))
         flat += int((high == low).all(dim=1).sum())
         largest = max(largest, int(high.max()))
     remarks = [f"{flat} of {len(images)} {part} images are of one colour only"] if flat else []
-    if largest == 1:
+    if largest == 1 and scaled:
+        remarks.append(
+            f"all {part} images are all but black: their values lie far below the one that is white for the training "
+            f"images; give both parts in the same range"
+        )
+    elif largest == 1:
         remarks.append(
             f"all {part} images hold only 0 and 1, which is all but black; data.value_range=[0, 1] makes 1 white"
         )

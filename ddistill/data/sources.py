@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.files import TABLE_SUFFIXES, Found, Tally, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Part, Parts, choose_parts, refuse_options
+from ddistill.data.splits import Part, Parts, choose_parts, is_part_word, refuse_options, unused
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.errors import UserError
 
@@ -128,7 +128,9 @@ def _open_local(path: Path, settings: DataSettings) -> Parts:
     where = repr(str(path))
     whole = [table for table in found.tables if suffix_of(table) in (".parquet", ".arrow")]
     metadata = [table for table in found.tables if _is_metadata(table)]
-    folders = looks_like_classes(found.images)
+    homes = {PurePosixPath(image).parent for image in found.images}
+    flat = all(is_part_word(home.name) for home in homes) and len({home.parent for home in homes}) == 1
+    folders = looks_like_classes(found.images) and not (flat and _names_images(path, whole or found.tables, settings))
     tables = metadata if metadata and found.images else whole or found.tables
     if folders and not metadata and tables and (whole or _names_images(path, tables, settings)):
         raise UserError(
@@ -156,6 +158,8 @@ def _names_images(path: Path, tables: list[str], settings: DataSettings) -> bool
     """Whether tables can be read as images and labels."""
     from ddistill.data.tables import open_files
 
+    if not tables:
+        return False
     try:
         open_files(path, path, tables, settings)
     except UserError:
@@ -167,8 +171,10 @@ def _object(source: Any, settings: DataSettings) -> Source:
     from ddistill.data.in_memory import open_datasets
     from ddistill.data.tables import is_table, open_tables
 
+    left_out: tuple[str, ...] = ()
     if isinstance(source, dict) and not is_table(source):
         train_name, test_name = choose_parts("the dictionary", [str(name) for name in source], settings)
+        left_out = unused(map(str, source), train_name, test_name)
         settings = settings.model_copy(update={"train_split": None, "test_split": None})
         train, test = source[train_name], source[test_name] if test_name is not None else None
     elif isinstance(source, tuple):
@@ -179,13 +185,13 @@ def _object(source: Any, settings: DataSettings) -> Source:
         train, test = source, None
     name = type(train).__name__.lower()
     if is_table(train):
-        return Source(name, type(train).__name__, settings, None, lambda: open_tables(train, test, settings))
+        return Source(name, type(train).__name__, settings, None, lambda: open_tables(train, test, settings), left_out)
     for part in (train, test):
-        if part is not None and not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
+        if (part is not None or part is train) and not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
             raise UserError(
                 f"cannot read data from {type(part).__name__!r}: give a name, a path, "
                 f"a map-style data set of (image, label), or a tuple (train, test) of two"
             )
     options = ("image_column", "label_column", "split_column", "train_split", "test_split")
     refuse_options("a data set object", settings, *options)
-    return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test))
+    return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test), left_out)

@@ -63,8 +63,8 @@ class Parts:
 def role_of(name: str) -> Role | None:
     """The part that a name stands for by the words in it; None without such a word, or with words of several parts.
 
-    >>> [role_of(name) for name in ("Train", "seg_test", "valset", "dev-images", "train_val", "contest")]
-    ['train', 'test', 'validation', 'validation', None, None]
+    >>> [role_of(name) for name in ("Train", "seg_test", "valset", "dev-images", "PublicTest", "train_val", "contest")]
+    ['train', 'test', 'validation', 'validation', 'test', None, None]
     """
     found = {ROLES[word] for word in _words(name) if word in ROLES}
     return found.pop() if len(found) == 1 else None
@@ -86,7 +86,7 @@ def is_part_word(name: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    words = re.findall(r"[^\W\d_]+", name.casefold())
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name).casefold())
     joined = (re.fullmatch(r"(\w+?)(?:set|data|images|imgs)", word) for word in words)
     return [match[1] if match and match[1] in ROLES else word for word, match in zip(words, joined, strict=True)]
 

@@ -25,7 +25,7 @@ from ddistill.data.columns import (
     refuse_missing,
     split_names,
 )
-from ddistill.data.files import FileFacts, Tally, facts_of, suffix_of
+from ddistill.data.files import FileFacts, Tally, facts_of, image_suffixes, suffix_of
 from ddistill.data.labels import Labels, listed
 from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
@@ -50,7 +50,7 @@ def open_saved(path: Path, settings: DataSettings) -> Parts:
         raise UserError(f"{where} cannot be read as a saved data set: {one_line(error)}") from error
     parts = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     tables = {name: _dataset_table(part, path, f"the saved part {name!r}") for name, part in parts.items()}
-    return _parts(where, tables, settings)
+    return _parts(where, _by_rows(where, tables, settings), settings)
 
 
 def open_files(
@@ -94,7 +94,7 @@ def open_files(
             raise UserError(
                 f"{where} has files of the part {name!r} in the folders {listed(folders)}; give one of them"
             )
-        tables[name] = _file_table(root, groups[name])
+        tables[name] = replace(_file_table(root, groups[name]), part="" if divided else name)
     if divided:
         tables = _divided(where, tables["train"], settings)
     else:
@@ -157,14 +157,25 @@ def _divided(where: str, table: Table, settings: DataSettings) -> dict[str, Tabl
     return table.divided(names, "files in the folder") if names else {"train": table}
 
 
+def _by_rows(where: str, tables: dict[str, Table], settings: DataSettings) -> dict[str, Table]:
+    """Parts of tables whose rows may tell theirs: of the only one, if it is the training part; else both must agree."""
+    (first, *others) = tables
+    if not others and role_of(first) in ("train", None):
+        divided = _divided(where, tables[first], settings)
+        return tables if list(divided) == ["train"] and divided["train"] is tables[first] else divided
+    chosen = [name for name in choose_parts(where, list(tables), settings) if name is not None]
+    _check_split_column(where, {name: tables[name] for name in chosen}, settings)
+    return tables
+
+
 def _check_split_column(where: str, tables: dict[str, Table], settings: DataSettings) -> None:
     """Refuse files of one part that hold rows of another, by a column that tells the part."""
     for name, table in tables.items():
-        found = split_names(where, table, settings)
+        found = split_names(where, table, settings, parted=True)
         strange = {row for row in found[1] if row is not None and role_of(row) != role_of(name)} if found else set()
         if found and strange:
             raise UserError(
-                f"{where}: the files of the part {name!r} hold rows whose column {found[0]!r} says "
+                f"{where}: the part {name!r} holds rows whose column {found[0]!r} says "
                 f"{listed(sorted(strange))}; give the path of one table, or take the column out"
             )
 
@@ -178,7 +189,8 @@ def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
     for image in images:
         if os.path.realpath(root / image) not in named:
             tally.add(image)
-    return tally.said("image that no row of the table names", "images that no row of the table names")
+    rows = "no row of the training or the test part names"
+    return tally.said(f"image that {rows}", f"images that {rows}")
 
 
 def named_files(parts: Parts) -> Iterator[Path]:
@@ -214,9 +226,7 @@ def open_tables(train: Any, test: Any | None, settings: DataSettings, where: str
                 f"dataset.with_format(None), or with the transform applied by dataset.map"
             )
     tables = {name: _dataset_table(part, Path(), f"part {name!r} of {where}") for name, part in found.items()}
-    if len(tables) == 1 and "train" in tables:
-        tables = _divided(where, tables["train"], settings)
-    return _parts(where, tables, settings)
+    return _parts(where, _by_rows(where, tables, settings), settings)
 
 
 def _dataset_table(dataset: Any, folder: Path, origin: str) -> Table:
@@ -252,6 +262,11 @@ def _read_table(path: str, suffix: str) -> pa.Table:
         import pandas
 
         frame = pandas.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
+        if any(suffix_of(str(name)) in image_suffixes() for name in frame.columns):
+            raise UserError(
+                f"the first line of the table {path!r} names no columns but a file, {listed(map(str, frame.columns))}: "
+                f"put a line of column names above it, such as file_name,label"
+            )
         return pa.Table.from_pandas(frame, preserve_index=False)
     if suffix == ".jsonl":
         import pyarrow.json
@@ -325,7 +340,9 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
         for needed in (images, column):
             if needed not in other.features:
                 raise UserError(
-                    f"{where} has no column {needed!r} in its {test_name!r} part; it has {described(other)}"
+                    f"{where} has no column {needed!r} in its {test_name!r} part; it has {described(other)}; name "
+                    f"another part with data.test_split=NAME, or give the training part alone, with "
+                    f"data.test_fraction=0.2"
                 )
         made.append(_part(where, test_name, other, images, column))
     labels_from = f"column {column!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -370,3 +371,90 @@ def test_pillow_images_stay_open():
     kept = Pictures(["red", "blue"])
     load_data(kept, DataSettings(**SHARE))
     assert all(isinstance(image, Image.Image) and image.getpixel((0, 0)) for image, _ in kept)
+
+
+# Values that are no labels, and tables that are not as they should be
+
+
+def test_text_of_nothing_but_spaces_is_no_label(tmp_path):
+    write_table(tmp_path / "t.parquet", label=["a", "b", "", " "] * 2)
+    refused(tmp_path / "t.parquet", "4 empty labels", "NA, None", "data.classes", **SHARE)
+
+
+def test_numbers_that_are_too_large_for_labels_are_passed_over(tmp_path):
+    hashes = pa.array([2**63 + i for i in range(8)], pa.uint64())
+    for name in ("label", "kind"):
+        check(write_table(tmp_path / f"{name}.parquet", phash=hashes, **{name: TEXT}), *NAMED, **SHARE)
+    table = write_table(tmp_path / "only.parquet", label=hashes)
+    refused(table, "the numbers of column 'label' are too large", **SHARE)
+
+
+def test_text_that_is_one_number_in_two_ways_is_refused_beside_numbers(tmp_path):
+    write_table(tmp_path / "train.parquet", label=["01", "0", "1", "0"] * 2)
+    write_table(tmp_path / "test.parquet", label={"red": 1, "blue": 0})
+    refused(tmp_path, "'01', '1' are one number")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_wanted_classes_are_chosen_before_text_is_compared_with_numbers(tmp_path, part):
+    text, other = ["0", "1", "junk", "1", "0", "1"], {"red": 0, "blue": 1}
+    write_table(tmp_path / "train.parquet", 3, label=text if part == "train" else other)
+    write_table(tmp_path / "test.parquet", 3, label=text if part == "test" else other)
+    refused(tmp_path, "text ('0', '1', 'junk')")
+    counts = {"train": (("red", 2), ("blue", 3)), "test": (("red", 3), ("blue", 3))}
+    if part == "test":
+        counts = {"train": counts["test"], "test": counts["train"]}
+    check(tmp_path, *(dict(zip("01", counts[of], strict=True)) for of in ("train", "test")), classes=(0, 1))
+
+
+def test_truth_values_have_the_names_that_a_set_declares():
+    data = load_data(Pictures(["red", "blue"], {"red": False, "blue": True}, ["cat", "dog"]), DataSettings(**SHARE))
+    assert data.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_table_without_a_line_of_column_names_is_refused(tmp_path, ending):
+    lines = []
+    for number, (colour, seed) in enumerate(rows()):
+        picture(colour, seed).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png{',' if ending == 'csv' else chr(9)}{colour}\n")
+    table = tmp_path / f"t.{ending}"
+    table.write_text("".join(lines))
+    for columns in ({}, {"image_column": "0.png", "label_column": "red"}):
+        refused(table, "'0.png', 'red'", "put a line of column names above it", **SHARE, **columns)
+
+
+@pytest.mark.parametrize("value", [{"path": "{}"}, {"bytes": None, "path": "{}"}])
+def test_paths_in_a_structure(tmp_path, value):
+    lines = []
+    for number, (colour, seed) in enumerate(rows()):
+        picture(colour, seed).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": {**value, "path": f"{number}.png"}, "label": colour}))
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    check(tmp_path / "t.jsonl", *NAMED, **SHARE)
+    (tmp_path / "1.png").unlink()
+    refused(tmp_path / "t.jsonl", "1 of 8 train images", "no such file", **SHARE)
+
+
+def test_a_table_of_many_columns_is_described_by_the_first(tmp_path):
+    (tmp_path / "t.csv").write_text(",".join(["label", *(f"pixel{i}" for i in range(784))]) + "\n" + "0," * 784 + "0")
+    assert len(refused(tmp_path / "t.csv", "no column of images", "and 765 more", **SHARE)) < 700
+
+
+class Broken(Pictures):
+    """A set one of whose items is not there."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) if index != 3 else {}["no file\n3"]
+
+
+class Endless(Pictures):
+    """A set that does not tell its length."""
+
+    def __len__(self) -> int:
+        raise TypeError("no end")
+
+
+def test_what_a_set_of_ones_own_raises_is_told_in_a_line():
+    refused(Broken(["red", "blue"]), "item 3 of the train data set cannot be had: KeyError", **SHARE)
+    refused(Endless(["red", "blue"]), "the train data set does not tell how many items it has: TypeError", **SHARE)

@@ -128,6 +128,7 @@ def accents(root: Path) -> None:
 TWICE = {"train": {"label": NUMBERS}, "test": {"label": NUMBERS, "count": 3}}
 SHARE = {"test_fraction": 0.25}
 SHARED = {"train": {n: (n, 3) for n in sorted(NAMES)}, "test": {n: (n, 1) for n in sorted(NAMES)}, "settings": SHARE}
+COUNTS = (("train", 4), ("test", 3))
 SPLIT_ROWS = ["train"] * 10 + ["test"] * 4
 SPLIT = {"train": {"0": ("red", 5), "1": ("blue", 5)}, "test": {"0": ("red", 2), "1": ("blue", 2)}}
 
@@ -147,6 +148,32 @@ LAYOUTS: dict[str, Layout] = {
     "years": Layout(tree("train2017", "val2017")),
     "wrapped": Layout(lambda r: parts(r / "data", "train", "test"), notes=("'data'", "passed through")),
     "wrapped twice": Layout(lambda r: parts(r / "a" / "b", "Train", "Test")),
+    "a folder within a class": Layout(
+        tree("train", "test", then=lambda r: fill(r / "train" / "red" / "more", "red", 2)),
+        train={"blue": ("blue", 4), "red": ("red", 6)},
+        notes=("2 images in folders within class folders, such as 'train/red/more',",),
+    ),
+    "images in every class": Layout(
+        lambda r: [fill(r / p / n / "images", n, c) for n in NAMES for p, c in (("train", 4), ("test", 3))],
+        notes=("8 images in folders within class folders, such as 'train/blue/images', 'train/red/images',",),
+    ),
+    "an empty part": Layout(
+        lambda r: (classes(r / "data" / "train"), (r / "data" / "Test").mkdir()),
+        **SHARED,
+        notes=("left out: the folder 'data/Test', which holds no image",),
+    ),
+    "an empty part beside classes": Layout(
+        lambda r: (classes(r), (r / "test").mkdir()), **SHARED, notes=("the folder 'test', which holds no image",)
+    ),
+    "a part that is a link to the other": Layout(
+        lambda r: (classes(r / "train"), (r / "test").symlink_to(r / "train")),
+        test=BOTH,
+        notes=("8 files are in the training part and in the test part, too",),
+    ),
+    "no image at all": Layout(
+        lambda r: [(r / n).mkdir(parents=True) or (r / n / "0.npy").write_bytes(b"") for n in NAMES],
+        refused=("has no image", "2 files that are no images: 'blue/0.npy', 'red/0.npy'", "ROOT/CLASS"),
+    ),
     "doubled": Layout(lambda r: (classes(r / "train" / "train"), classes(r / "test" / "test", 3))),
     "images in parts": Layout(lambda r: (classes(r / "train" / "images"), classes(r / "test" / "images", 3))),
     "class over part": Layout(lambda r: [fill(r / n / p, n, c) for n in NAMES for p, c in (("train", 4), ("test", 3))]),
@@ -342,6 +369,36 @@ LAYOUTS: dict[str, Layout] = {
         lambda r: as_csv(classes(r / "a"), [{"file_name": "red/0.png", "label": 0}] * 3, "labels.csv"),
         settings=SHARE,
         refused=("labels.csv", "give the path of the table"),
+    ),
+    "a csv for each of two flat parts": Layout(
+        lambda r: [flat(r, p, c, lambda f, found: as_csv(f.parent, found, f"{f.name}.csv")) for p, c in COUNTS]
+    ),
+    "a csv for each of two flat parts in a folder": Layout(
+        lambda r: [
+            flat(r / "images", p, c, lambda f, found: as_csv(f.parent.parent, found, f"{f.name}.csv"))
+            for p, c in COUNTS
+        ]
+    ),
+    "a csv for each of two flat parts, with folders": Layout(
+        lambda r: [
+            flat(r / "all", p, c, lambda f, found: as_csv(f.parent.parent, found, f"{f.name}.csv"), f"all/{p}/")
+            for p, c in COUNTS
+        ]
+    ),
+    "a flag that does not vary within parts": Layout(
+        tables(**{p: {"count": c, "label": NUMBERS, "is_valid": [True] * 2 * c} for p, c in COUNTS}),
+        NUMBERED,
+        NUMBERED_FEWER,
+    ),
+    "words of parts written in several ways": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "split": [*["train", "Train "] * 5, *["TEST", "test"] * 2]}), **SPLIT
+    ),
+    "words of parts written in several ways, one named": Layout(
+        tables(all={"count": 7, "label": NUMBERS, "split": [*["train"] * 6, *["Train"] * 4, *["test"] * 4]}),
+        train={"0": ("red", 3), "1": ("blue", 3)},
+        test=SPLIT["test"],
+        settings={"train_split": "train"},
+        notes=("the part 'Train'",),
     ),
     "tsv": Layout(
         lambda r: (

@@ -232,7 +232,6 @@ def test_floats_that_may_mean_two_things_are_refused(low, high, words):
 def test_floats_of_another_kind_in_the_test_part_are_refused():
     unit, whole = [[(ramp(0, top, "float32"), i % 2) for i in range(4)] for top in (1, 255)]
     refused((unit, whole), "item 0 of the test data set", "255", "data.value_range")
-    load_data((whole, unit), DataSettings())
 
 
 @pytest.mark.parametrize("kind", ["deep", "whole", "float"])
@@ -385,3 +384,45 @@ def test_a_huge_image_is_named_and_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     data = load_data(root, DataSettings(**SHARE))
     assert any("could be decompression bomb" in note for note in data.notes)
+
+
+# One part unlike the other
+
+
+@pytest.mark.parametrize("grey", ["train", "test"])
+def test_a_grey_part_beside_one_in_colour_is_said(tmp_path, grey):
+    parts(tmp_path, "train", "test")
+    for path in (tmp_path / grey).rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    data = load_data(tmp_path)
+    count = len(data.train if grey == "train" else data.test)
+    assert [note for note in data.notes if "grey" in note] == [f"{count} grey {grey} images were converted to RGB"]
+    assert load_data(tmp_path).notes == data.notes
+
+
+def test_floats_to_one_in_the_test_part_alone_are_refused():
+    whole, unit = [[(ramp(0, top, "float32"), i % 2) for i in range(4)] for top in (255, 1)]
+    message = refused((whole, unit), "all test images lie in about 0 to 1", "0 to 255", "the same range")
+    assert "value_range" not in message  # which would make the training images white
+    mixed = [*unit[:2], *whole[2:]]
+    assert load_data((whole, mixed)).test.images.max() == 255
+
+
+def test_a_test_part_that_a_range_makes_black_is_told_so(tmp_path):
+    for part, top in (("train", 65535), ("test", 255)):
+        two_classes(tmp_path / part, {"a": [ramp(0, top, "uint16")] * 3, "b": [ramp(0, top // 2, "uint16")] * 3})
+    data = load_data(tmp_path)
+    (note,) = [note for note in data.notes if "all but black" in note]
+    assert note.endswith("give both parts in the same range")
+    assert "value_range=[0, 1]" not in note
+
+
+def test_colours_of_16_bits_in_ppm_files_are_said_to_be_halved(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            (tmp_path / name / f"{i}.ppm").write_bytes(
+                b"P6 8 8 65535\n" + np.full((8, 8, 3), 4000 + i, ">u2").tobytes()
+            )
+    data = load_data(tmp_path, DataSettings(**SHARE))
+    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.notes)

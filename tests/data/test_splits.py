@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from data.made import fill, parts, picture, png, refused, rows
+from data.made import check, fill, parts, picture, png, refused, rows, write_table
 
 from ddistill.data import DataSettings, load_data
 from ddistill.data.files import find_files, image_suffixes
@@ -33,6 +34,8 @@ SHARE = {"test_fraction": 0.25}
         ("1_train", "train", True),
         ("seg_test", "test", False),
         ("my-val-images", "validation", False),
+        ("PrivateTest", "test", False),
+        ("imagesTr", None, False),
         ("train_val", None, False),
         ("trainval", None, False),
         ("contest", None, False),
@@ -227,3 +230,72 @@ def test_a_table_follows_the_files_that_it_names(tmp_path, name, write, absolute
     assert second.fingerprint != first.fingerprint
     (home / "1.png").unlink()
     refused(tmp_path / "table" / name, "1 of 8 train images", "no such file", **SHARE)
+
+
+# Rows that tell their part
+
+
+def dataset_of_rows(where: Path, words: list[str], column: str = "split"):
+    """A `datasets` object of 7 pictures of each class and a column of words."""
+    import datasets
+
+    path = write_table(where / "rows.parquet", 7, label={"red": 0, "blue": 1}, **{column: words})
+    return datasets.Dataset.from_parquet(str(path), cache_dir=str(where / "hf"))
+
+
+WORDS = ["train"] * 10 + ["test"] * 4
+DIVIDED = ({"0": ("red", 5), "1": ("blue", 5)}, {"0": ("red", 2), "1": ("blue", 2)})
+
+
+@pytest.mark.parametrize("form", ["saved", "saved parts", "object", "one part", "part called Training"])
+def test_rows_of_a_data_set_that_tell_their_part_are_divided(tmp_path, form):
+    import datasets
+
+    whole = dataset_of_rows(tmp_path, WORDS)
+    if form.startswith("saved"):
+        (datasets.DatasetDict(train=whole) if form == "saved parts" else whole).save_to_disk(str(tmp_path / "saved"))
+        source: Any = tmp_path / "saved"
+    else:
+        source = {"object": whole, "one part": datasets.DatasetDict(train=whole)}.get(
+            form, datasets.DatasetDict({"Training": whole})
+        )
+    check(source, *DIVIDED, **SHARE)
+
+
+@pytest.mark.parametrize("form", ["pair", "parts", "saved"])
+def test_parts_that_hold_rows_of_another_are_refused(tmp_path, form):
+    import datasets
+
+    whole = dataset_of_rows(tmp_path, WORDS)
+    both = datasets.DatasetDict(train=whole, test=whole)
+    if form == "saved":
+        both.save_to_disk(str(tmp_path / "saved"))
+    source: Any = {"pair": (whole, whole), "parts": both, "saved": tmp_path / "saved"}[form]
+    refused(source, "part 'train' holds rows whose column 'split' says 'test'")
+
+
+@pytest.mark.parametrize("column", ["fold", "usage", "data set"])
+def test_a_column_of_nothing_but_words_of_parts_tells_them(tmp_path, column):
+    table = write_table(
+        tmp_path / "t.parquet", 7, label={"red": 0, "blue": 1}, **{column: ["Training"] * 10 + ["PublicTest"] * 4}
+    )
+    check(table, *DIVIDED, **SHARE)
+
+
+@pytest.mark.parametrize(("column", "other"), [("label", "test"), ("kind", "car")])
+def test_classes_that_are_called_like_parts_stay_classes(tmp_path, column, other):
+    table = write_table(tmp_path / "t.parquet", 4, **{column: {"red": "train", "blue": other}})
+    check(table, {other: ("blue", 3), "train": ("red", 3)}, {other: ("blue", 1), "train": ("red", 1)}, **SHARE)
+
+
+def test_a_test_table_without_labels_is_refused_with_a_way_out(tmp_path):
+    write_table(tmp_path / "train.parquet", label={"red": 0, "blue": 1})
+    write_table(tmp_path / "test.parquet", name={"red": "x", "blue": "y"})
+    refused(tmp_path, "no column 'label' in its 'test' part", "data.test_split=NAME", "data.test_fraction=0.2")
+
+
+def test_parts_of_a_dictionary_that_serve_as_neither_are_named():
+    some = [(picture(colour, i), colour) for colour, i in rows()]
+    data = load_data({"Train": some, "unlabeled": some, "Test": some})
+    assert "left out: the part 'unlabeled': neither the training nor the test part" in data.account.lines
+    refused(None, "cannot read data from 'NoneType'")
