@@ -81,9 +81,9 @@ def gradients_by_age(
     ages = list(epochs)
     if not ages or ages[0] < 0 or ages != sorted(set(ages)):
         raise UserError(f"epochs must ascend from 0 or more, got {', '.join(map(str, ages)) or 'none'}")
-    place, seed = torch.device(device), recipe.run.seed
-    source = ImageSet.of(data.train.images, data.train.labels, data, place)
-    test = ImageSet.of(data.test.images, data.test.labels, data, place)
+    device, seed = torch.device(device), recipe.run.seed
+    source = ImageSet.of(data.train.images, data.train.labels, data, device)
+    test = ImageSet.of(data.test.images, data.test.labels, data, device)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes)
     work = training_work(factory.trainer(), ages[-1] * factory.steps_per_epoch())
     hot_path = choose_hot_path(factory.trainer().module, work, recipe.run.precision, "off")

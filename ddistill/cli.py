@@ -126,8 +126,8 @@ def distill(
         }
         chosen, settings, images = _asked(recipe, named, changes)
         folder = run or Path("runs") / _slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
-        place = _device(device)
-        with _together(place), Screen() as screen:
+        device = _device(device)
+        with _together(device), Screen() as screen:
             finished = api.distill(
                 data,
                 chosen,
@@ -135,7 +135,7 @@ def distill(
                 ipc=images,
                 changes=settings,
                 resume="extend" if extend else resume,
-                device=place,
+                device=device,
                 observer=screen,
             )
         _show_run(finished, folder)
@@ -165,12 +165,12 @@ def evaluate(
         from ddistill import api
         from ddistill.networks import NETWORKS, check_trainable
 
-        place = _device(device)
+        device = _device(device)
         recipe = api.recipe_of(path)
         asked: list[str | None] = [*network] if network else [None]
         settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
         results, failed = [], {}
-        with _together(place), Screen() as screen:
+        with _together(device), Screen() as screen:
             real = api.load_for(data, recipe, screen)
             if asked == ["all"]:
                 asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
@@ -181,7 +181,7 @@ def evaluate(
                 called = name or recipe.network.name
                 try:
                     judged = api.evaluate(
-                        path, real, settings, network=name, repeats=repeats, seed=seed, device=place, observer=screen
+                        path, real, settings, network=name, repeats=repeats, seed=seed, device=device, observer=screen
                     )
                 except (TypeError, ValueError, RuntimeError) as error:
                     if len(asked) == 1:
@@ -216,9 +216,9 @@ def pretrain(
     with _reported(debug, plugin):
         from ddistill import api
 
-        place = _device(device)
-        with _together(place), Screen() as screen:
-            pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=place, observer=screen)
+        device = _device(device)
+        with _together(device), Screen() as screen:
+            pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=device, observer=screen)
         verb = "found" if pool.reused else "trained"
         out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
 
@@ -245,10 +245,10 @@ def plan(
 
         numbers = _numbers("--devices", devices)
         chosen, settings, images = _asked(recipe, {"synthetic.ipc": ipc, "budget.speedup": speedup}, changes)
-        place = _device(device)
+        device = _device(device)
         with Screen() as screen:
             real, complete = api.resolve(data, chosen, ipc=images, changes=settings, observer=screen)
-            costs = plan_run(real, complete, place)
+            costs = plan_run(real, complete, device)
         table = Table("phase", "time", "TFLOP")
         for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):
             flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
@@ -256,7 +256,7 @@ def plan(
         table.add_row("[bold]all[/]", f"[bold]{in_units(sum(costs.seconds.values()))}[/]", "")
         print_table(table)
         out.print(
-            f"{costs.outer_steps} outer steps on {escape(place)}; memory of the measured steps, data included: "
+            f"{costs.outer_steps} outer steps on {escape(device)}; memory of the measured steps, data included: "
             f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
         )
         if numbers:
@@ -464,15 +464,15 @@ def reproduce(
             return
         cells = book.cells_of(target, scale, range(seeds), _pairs("--only", (only or "").split(",") if only else []))
         places = _pairs("--data", data or [], cells)
-        place = _device(device)
+        device = _device(device)
         runs: list[Path] = []
         with Screen() as screen:
             sources = book.Sources(places, screen)
             if listing:
                 known = book.look_up(cells, folder, sources)
-                plans = book.estimate(cells, known, sources, device=place, on_estimate=screen.estimated)
+                plans = book.estimate(cells, known, sources, device=device, on_estimate=screen.estimated)
             else:
-                listeners: dict[str, Any] = {"device": place, "observer": screen, "on_cell": screen.cell_done}
+                listeners: dict[str, Any] = {"device": device, "observer": screen, "on_cell": screen.cell_done}
                 if on is None:
                     done = book.run_cells(cells, folder, sources, **listeners)
                 else:
@@ -481,7 +481,7 @@ def reproduce(
                 known = list(done)
                 if book.shows_images(target):
                     runs = [
-                        book.with_pictures(cell, result, folder, sources, device=place, observer=screen)
+                        book.with_pictures(cell, result, folder, sources, device=device, observer=screen)
                         for cell, result in zip(cells, done, strict=True)
                     ]
         if listing:
@@ -587,13 +587,13 @@ def _launched() -> bool:
 
 
 @contextmanager
-def _together(place: str) -> Iterator[None]:
+def _together(device: str) -> Iterator[None]:
     """Join the processes that torchrun started; only the first one shows what the run is at."""
     import torch
 
     from ddistill.ranks import joined
 
-    with joined(torch.device(place)) as ranks:
+    with joined(torch.device(device)) as ranks:
         out.quiet = Screen.quiet = not ranks.first
         yield
 

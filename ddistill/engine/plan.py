@@ -135,21 +135,21 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
         UserError: recipe and data do not fit.
     """
     recipe.check(data)
-    place = torch.device(device)
-    seconds, flops, inner = _distillation(data, recipe, place)
+    device = torch.device(device)
+    seconds, flops, inner = _distillation(data, recipe, device)
     settings = recipe.model_augmentation
     pool_epochs = 0 if settings.networks == "fresh" else settings.pool_size * settings.pool_epochs
     fresh_epochs = settings.fresh_epochs if settings.networks == "fresh" else 0
-    epoch_s, epoch_f = training_costs(data, recipe, place) if pool_epochs or fresh_epochs else (0.0, 0.0)
+    epoch_s, epoch_f = training_costs(data, recipe, device) if pool_epochs or fresh_epochs else (0.0, 0.0)
     outer = recipe.budget.steps
     return Plan(
         {
             "pool": epoch_s * pool_epochs,
             "distill": (seconds + epoch_s * fresh_epochs) * outer,
-            "evaluate": _evaluation_seconds(data, recipe, place),
+            "evaluate": _evaluation_seconds(data, recipe, device),
         },
         {"pool": epoch_f * pool_epochs, "distill": (flops + epoch_f * fresh_epochs) * outer},
-        peak_memory_bytes(place),
+        peak_memory_bytes(device),
         outer,
         data.num_classes,
         inner,

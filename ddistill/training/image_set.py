@@ -32,14 +32,14 @@ class ImageSet:
         images: uint8 in [0, 255] or float in [0, 1], (N, channels, H, H).
         labels: int64 (N,).
         normalisation: what is done to them before a network.
-        place: device that batches are wanted on; that of the images if None. Images that do not fit there stay on the
-            host, and every batch travels.
+        travel_to: device that every batch is moved to, for images that do not fit there; None: images and batches are
+            on one device.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     normalisation: Normalisation
-    place: torch.device | None = None
+    travel_to: torch.device | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "normalisation", self.normalisation.to(self.device))
@@ -47,15 +47,15 @@ class ImageSet:
     @property
     def device(self) -> torch.device:
         """Where `fetch` gives images."""
-        return self.place or self.images.device
+        return self.travel_to or self.images.device
 
     @classmethod
     def of(cls, images: torch.Tensor, labels: torch.Tensor, other: HasNormalisation, device: torch.device) -> ImageSet:
         """Images for training on a device: moved there if they take less than half of what is free, else left."""
         if images.device.type != device.type and images.nbytes < free_memory_bytes(device) * MEMORY_SHARE:
             images, labels = images.to(device), labels.to(device)
-        place = device if images.device.type != device.type else None
-        return cls(images, labels, other.normalisation, place)
+        travel_to = device if images.device.type != device.type else None
+        return cls(images, labels, other.normalisation, travel_to)
 
     def pipeline(self, augment: AugmentSettings) -> Pipeline:
         """What is done to the images before they enter a network."""
@@ -80,6 +80,6 @@ class ImageSet:
         expect(self.images, index)
 
     def _moved(self, rows: torch.Tensor) -> torch.Tensor:
-        if self.place is None:
+        if self.travel_to is None:
             return rows
         return rows.pin_memory().to(self.device, non_blocking=True)
