@@ -45,8 +45,8 @@ class PartAccount:
 
     def __str__(self) -> str:
         few, many = self.least, self.most
-        spread = f"{few[1]} of each class" if few[1] == many[1] else f"{few[1]} ({few[0]!r}) to {many[1]} ({many[0]!r})"
-        return f"{self.images} images, {spread}" + (f"; from {self.origin}" if self.origin else "")
+        sizes = f"{few[1]} of each class" if few[1] == many[1] else f"{few[1]} ({few[0]!r}) to {many[1]} ({many[0]!r})"
+        return f"{self.images} images, {sizes}" + (f"; from {self.origin}" if self.origin else "")
 
 
 @dataclass(frozen=True)

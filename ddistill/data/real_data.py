@@ -31,7 +31,7 @@ class Split:
 class RealData:
     """A labelled image set, decoded.
 
-    ``mean`` and ``std`` are per channel, over the training images with pixels in [0, 1]; a spread of 0 is given as 1.
+    ``mean`` and ``std`` are per channel, over the training images with pixels in [0, 1]; a std of 0 is given as 1.
     ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels, names)
     whatever the path or the format. ``source`` names them from any folder: a short name, a hub id or an absolute path;
     None for an object of the user's own. ``notes`` are one-line remarks that a user should see, ``taken`` says what the
@@ -110,7 +110,7 @@ class RealData:
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and spread per channel of uint8 [N, channels, h, w] images scaled to [0, 1], from exact pixel counts."""
+    """Mean and std per channel of uint8 [N, channels, h, w] images scaled to [0, 1], from exact pixel counts."""
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for block in blocks(images):
         for channel in range(images.shape[1]):
@@ -119,7 +119,7 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ values
     std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
-    # Rounding leaves a trace of a spread where all pixels are alike.
+    # Rounding leaves a trace where all pixels are alike.
     return tuple(mean.tolist()), tuple(float(s) if s > 1e-9 else 1.0 for s in std)
 
 

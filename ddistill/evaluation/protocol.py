@@ -84,7 +84,7 @@ def evaluate_set(
 
     Args:
         synthetic: the set, or one per repeat (random draws of real images, say), all of the same size.
-        data: gives the test images; the set's own mean and spread normalise both.
+        data: gives the test images; the set's own mean and std normalise both.
         settings: the protocol.
         network: architecture where the protocol names none.
         execution: device, compilation and precision of the training (testing is in float32); its ranks train a network

@@ -39,7 +39,7 @@ class CAFESettings(Settings):
     name: Literal["cafe"] = "cafe"
     """The method."""
     image_lr: float = Field(default=0.1, gt=0)
-    """Learning rate of the images, for images normalised by mean and spread; halved at 0.6, 0.8 and 0.9 of the run."""
+    """Learning rate of the images, for images normalised by mean and std; halved at 0.6, 0.8 and 0.9 of the run."""
     image_momentum: float = Field(default=0.5, ge=0, lt=1)
     """SGD momentum of the images."""
     real_batch: int = Field(default=256, ge=1)

@@ -33,7 +33,7 @@ class ClassMatchingSettings(Settings):
     """What every such method has: how images move, and what a step looks at."""
 
     image_lr: float = Field(default=1.0, gt=0)
-    """Learning rate of the images, for images normalised by mean and spread."""
+    """Learning rate of the images, for images normalised by mean and std."""
     image_momentum: float = Field(default=0.5, ge=0, lt=1)
     """SGD momentum of the images."""
     inner_steps: int = Field(default=1, ge=1)

@@ -40,7 +40,7 @@ class GradientMatchingSettings(ClassMatchingSettings):
     """Scale the rate by (ipc / 10) * (side / base side) ** 2, as IDC does: 224 px for ImageNet, 28 for MNIST, 32
     otherwise; not set: the rate is used as it is."""
     image_space: Literal["pixels", "normalised"] = "pixels"
-    """What image_lr is meant for: pixels in [0, 1] (IDC), or images normalised by mean and spread (DC, DSA)."""
+    """What image_lr is meant for: pixels in [0, 1] (IDC), or images normalised by mean and std (DC, DSA)."""
     inner_steps: int = Field(default=100, ge=1)
     real_batch: int = Field(default=64, ge=1)
     max_decoded: int = Field(default=128, ge=1)

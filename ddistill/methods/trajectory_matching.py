@@ -52,7 +52,7 @@ class TrajectoryMatchingSettings(Settings):
     max_start_epoch: int = Field(default=20, ge=0)
     """The last epoch of an expert that a student may start from."""
     image_lr: float = Field(default=1e3, gt=0)
-    """Learning rate of the images, for images normalised by mean and spread."""
+    """Learning rate of the images, for images normalised by mean and std."""
     student_lr: float = Field(default=0.01, gt=0)
     """Learning rate of the student at the start; it is learned."""
     lr_lr: float = Field(default=1e-5, ge=0)

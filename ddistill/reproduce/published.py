@@ -10,7 +10,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Published:
-    """A cell of a table of the paper; accuracy and spread in percent, None where none is printed."""
+    """A cell of a table of the paper; accuracy and std in percent, None where none is printed."""
 
     accuracy: float
     std: float | None

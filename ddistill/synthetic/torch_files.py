@@ -65,9 +65,9 @@ def import_pt(
 
     Args:
         path: of the file; only tensors and plain containers in it are loaded.
-        data: the real data that the set was distilled from; gives classes, mean and spread.
+        data: the real data that the set was distilled from; gives classes, mean and std.
         factor: multi-formation factor that the images are stored with (2 for IDC on CIFAR).
-        normalised: False: pixels in [0, 1]; True: normalised by mean and spread of the data; (mean, std): by these, one
+        normalised: False: pixels in [0, 1]; True: normalised by mean and std of the data; (mean, std): by these, one
             number or one per channel, of pixels in [0, 1]; told by their range if None.
         most_cut: share of the values, 0 to 1, that may lie outside of [0, 1] as pixels.
 

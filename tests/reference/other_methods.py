@@ -1,6 +1,6 @@
 """Section 7 done literally: one image step of DC and of DM in normalised images, herding and k-center by search.
 
-The published programs keep their images normalised by mean and spread and step them there; so does this reference,
+The published programs keep their images normalised by mean and std and step them there; so does this reference,
 which the package, stepping pixels in [0, 1], has to agree with.
 """
 

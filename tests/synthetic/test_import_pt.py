@@ -28,7 +28,7 @@ NO_WORDS_OF_OTHERS = re.compile(r"weights_only|unpickl|GLOBAL|Pytorch|Traceback|
 
 @pytest.fixture(scope="module")
 def data():
-    """Two classes, 8 px, RGB, of mean and spread that differ by channel."""
+    """Two classes, 8 px, RGB, of mean and std that differ by channel."""
     draws = np.random.default_rng(0)
     centre, spread = np.array([100, 128, 150]), np.array([25, 50, 75])
     pairs = [
