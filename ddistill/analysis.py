@@ -22,7 +22,8 @@ from ddistill.model_augmentation import NetworkFactory, load_into
 from ddistill.randomness import generator
 from ddistill.training import ImageSet, choose_hot_path, predict_accuracy, train_epochs, training_work
 
-DEFAULT_EPOCHS = (0, 1, 2, 4, 8)
+ROUNDS = 4
+"""Batches of each class at each age."""
 OnEpoch = Callable[[int, int], None]
 
 
@@ -57,9 +58,8 @@ class GradientsAtAge:
 def gradients_by_age(
     data: RealData,
     recipe: Recipe,
-    epochs: Sequence[int] = DEFAULT_EPOCHS,
+    epochs: Sequence[int],
     *,
-    rounds: int = 4,
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch | None = None,
 ) -> list[GradientsAtAge]:
@@ -71,7 +71,6 @@ def gradients_by_age(
         data: real images.
         recipe: gives network, training, ``method.real_batch`` and the seed.
         epochs: ages, ascending, from 0.
-        rounds: batches per class at each age, at least 2.
         device: to compute on.
         on_epoch: called with (epochs done, epochs in all).
 
@@ -96,7 +95,7 @@ def gradients_by_age(
         if epoch and on_epoch:
             on_epoch(epoch, ages[-1])
         if epoch in ages:
-            gradients = class_gradients(trainer.module, source, data, batch, rounds, seed)
+            gradients = class_gradients(trainer.module, source, data, batch, ROUNDS, seed)
             found.append(_look(gradients, epoch, predict_accuracy(trainer.module, test)))
     return found
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKSUM = "sha256"
+MOST_JSON_BYTES = 64 * 1024 * 1024
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
 _OS_ERROR = re.compile(r"os error (\d+)")
 
@@ -91,15 +92,15 @@ def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**contents, CHECKSUM: fingerprint(contents)})
 
 
-def read_checked_json(path: Path, most_bytes: int = 64 * 1024 * 1024) -> dict[str, Any]:
+def read_checked_json(path: Path) -> dict[str, Any]:
     """Read what `write_checked_json` wrote.
 
     Raises:
         OSError: it cannot be read.
         ValueError: too large, no JSON object, or changed since it was written.
     """
-    if path.stat().st_size > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise ValueError(f"it is larger than {MOST_JSON_BYTES >> 20} MiB")
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:

@@ -11,7 +11,7 @@ from ddistill.training import Safety
 
 
 def networks_for(
-    recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety | None = None
+    recipe: Recipe, data: RealData, factory: NetworkFactory, observer: Observer, safety: Safety
 ) -> NetworkStore:
     """The pool of a recipe on these data, with every epoch where it asks for it: from the cache, else trained."""
     settings = recipe.model_augmentation

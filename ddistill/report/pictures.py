@@ -15,6 +15,8 @@ from ddistill.synthetic import SyntheticSet
 from ddistill.synthetic.decode import in_bytes
 
 SHOWN_PER_CLASS = 20
+CLASSES_SHOWN = 100
+"""Rows of a contact sheet at most."""
 SMALLEST_SIDE = 64
 GAP = 2
 NAME_LETTERS = 40
@@ -45,21 +47,20 @@ def class_sheet(
     return sheet.squeeze(2) if channels == 1 else sheet
 
 
-def save_contact_sheet(data: RealData, path: Path, per_class: int = 8, most_classes: int = 100) -> int:
+def save_contact_sheet(data: RealData, path: Path, per_class: int) -> int:
     """Write a PNG of real training images as they will be used: a row for each class, its name beside it.
 
     Args:
         data: real images.
         path: of the picture.
         per_class: images of a class that are shown, from its first to its last.
-        most_classes: classes that are shown, the first ones.
 
     Returns:
-        The number of classes that are shown.
+        The number of classes that are shown, the first ones.
     """
     from PIL import Image, ImageDraw
 
-    classes = min(data.num_classes, most_classes)
+    classes = min(data.num_classes, CLASSES_SHOWN)
     counts = [min(per_class, count) for count in data.class_counts[:classes].tolist()]
     chosen = [
         np.linspace(start, end - 1, count).round().astype(np.int64)
@@ -86,21 +87,21 @@ def save_contact_sheet(data: RealData, path: Path, per_class: int = 8, most_clas
     return classes
 
 
-def save_grid(synthetic: SyntheticSet, path: Path, per_class: int = SHOWN_PER_CLASS) -> None:
-    """Write a PNG with one row per class and the first ``per_class`` stored images in it.
+def save_grid(synthetic: SyntheticSet, path: Path) -> None:
+    """Write a PNG with one row per class and its first ``SHOWN_PER_CLASS`` stored images in it.
 
     Small images are enlarged by a whole factor without smoothing, so that every stored pixel can be seen.
     """
     from PIL import Image
 
     images = in_bytes(synthetic.images).cpu()
-    side, columns = images.shape[-1], min(per_class, max(synthetic.counts))
+    side, columns = images.shape[-1], min(SHOWN_PER_CLASS, max(synthetic.counts))
     zoom = max(1, -(-SMALLEST_SIDE // side))
     step = side * zoom + GAP
     size = (GAP + columns * step, GAP + synthetic.num_classes * step)
     grid = Image.new("RGB", size, (255, 255, 255))
     for label in range(synthetic.num_classes):
-        for column, image in enumerate(images[synthetic.class_slice(label)][:per_class]):
+        for column, image in enumerate(images[synthetic.class_slice(label)][:SHOWN_PER_CLASS]):
             pixels = image.permute(1, 2, 0).expand(side, side, 3).numpy()
             tile = Image.fromarray(pixels).resize((side * zoom, side * zoom), Image.Resampling.NEAREST)
             grid.paste(tile, (GAP + column * step, GAP + label * step))

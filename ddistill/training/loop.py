@@ -345,13 +345,13 @@ def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:
     return torch.tensor(rates, device=device)
 
 
-def step_decay(lr: float, epochs: int, epoch: int, factor: float = 0.2) -> float:
-    """The rate in ``epoch`` (from 0): multiplied by ``factor`` at 2/3 and again at 5/6 of ``epochs``, rounded down.
+def step_decay(lr: float, epochs: int, epoch: int) -> float:
+    """The rate in ``epoch`` (from 0): a fifth from 2/3 of ``epochs`` on, and again from 5/6, rounded down.
 
     The first epoch is always trained at the full rate; with two epochs both falls come at the second, as published.
     """
     passed = (epoch >= max(1, (2 * epochs) // 3)) + (epoch >= max(1, (5 * epochs) // 6))
-    return lr * factor**passed
+    return lr * 0.2**passed
 
 
 @torch.no_grad()
