@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from ddistill.data.account import LEFT_OUT, Taken
 from ddistill.data.cache import DecodedSet, Place, folder_of, read_decoded, write_decoded
@@ -24,7 +24,7 @@ from ddistill.data.splits import Part
 from ddistill.data.which import check_fingerprint
 from ddistill.errors import UserError
 from ddistill.memory import free_memory_bytes
-from ddistill.storage import make_parent, remove_leftovers
+from ddistill.runtime.resumable import built_once
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -79,32 +79,22 @@ def load_data(
     classes = found.settings.classes
     chosen["classes"] = list(classes.items()) if isinstance(classes, dict) else classes  # their order counts
     folder = folder_of({**found.contents, "settings": chosen})
-    decoded = read_decoded(folder) or _decoded_and_kept(folder, found, on_progress)
-    return _real_data(found, decoded, folder, seed)
-
-
-def _decoded_and_kept(folder: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
     try:
-        lock = FileLock(make_parent(folder.with_suffix(".lock"))).acquire()
+        decoded = built_once(folder, lambda: read_decoded(folder), lambda: _decode_into(folder, found, on_progress))
     except OSError as error:
-        return _kept_nowhere(folder, source, on_progress, error)
-    with lock:  # another process may have been at it: then its images are used
-        return read_decoded(folder) or _decode_into(folder, source, on_progress)
+        decoded = _kept_nowhere(folder, found, on_progress, error)
+    return _real_data(found, decoded, folder, seed)
 
 
 def _decode_into(folder: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
     """Decode into a folder of the cache, from where an earlier process was cut off."""
     place = Place(folder)
-    remove_leftovers(folder)
     try:
         decoded = _decode(source, place, on_progress)
         write_decoded(place, decoded)
-    except UserError:
+    except (OSError, UserError):
         place.clear()
         raise
-    except OSError as error:
-        place.clear()
-        return _kept_nowhere(folder, source, on_progress, error)
     return decoded
 
 
@@ -353,9 +343,10 @@ def _held(split: Split, mask: torch.Tensor, folder: Path | None, name: str) -> S
     path = folder / f"{name}.npy" if folder and is_mapped(images) else None
     if path is None or wanted < free_memory_bytes(images.device) * MEMORY_SHARE:
         return Split(chosen_rows(images, index, images.shape[1], None), split.labels[index])
-    with FileLock(path.with_suffix(".lock")):
-        try:
-            rows = open_rows(path)  # written atomically, in a folder that stands for these very images
-        except (OSError, ValueError):
-            rows = chosen_rows(images, index, images.shape[1], path)
-    return Split(rows, split.labels[index])
+
+    def find() -> torch.Tensor | None:
+        with suppress(OSError, ValueError):
+            return open_rows(path)  # written atomically, in a folder that stands for these very images
+        return None
+
+    return Split(built_once(path, find, lambda: chosen_rows(images, index, images.shape[1], path)), split.labels[index])
