@@ -96,10 +96,6 @@ class AugmentSettings(Settings):
         """The operations that have numbers of their own, in order."""
         return tuple(operation for operation in self.operations if OPERATIONS[operation].numbers)
 
-    def without(self, operation: str) -> AugmentSettings:
-        """The same settings less one operation."""
-        return self.model_copy(update={"operations": tuple(o for o in self.operations if o != operation)})
-
 
 @dataclass(frozen=True)
 class Known:
@@ -183,14 +179,11 @@ def draw_augment(settings: AugmentSettings, calls: int, images: int, generator: 
     The numbers of a registered operation follow from its name and from where ``generator`` stands, which they do not
     move on.
     """
-    place = (
-        hashlib.blake2b(generator.get_state().numpy().tobytes(), digest_size=8).hexdigest()
-        if settings.registered
-        else ""
-    )
+    state = generator.get_state().numpy().tobytes() if settings.registered else b""
+    stands = hashlib.blake2b(state, digest_size=8).hexdigest()
     uniforms = [torch.rand(calls, images, NUM_UNIFORMS, generator=generator)]
     for name in settings.registered:
-        apart = torch.Generator().manual_seed(key_hash("augmentation", name, place))
+        apart = torch.Generator().manual_seed(key_hash("augmentation", name, stands))
         uniforms.append(torch.rand(calls, images, OPERATIONS[name].numbers, generator=apart))
     alternatives = max(1, len(settings.alternatives))
     choices = torch.randint(alternatives, (calls,), generator=generator).tolist()

@@ -58,11 +58,6 @@ class Decoded:
     colour: bool
     marks: frozenset[str] = frozenset()
 
-    @property
-    def resized(self) -> bool:
-        """Whether it was cropped or scaled."""
-        return "resized" in self.marks
-
 
 @dataclass
 class DecodedPart:

@@ -35,7 +35,6 @@ __all__ = [
     "couples_batch",
     "network_gives",
     "network_of",
-    "parameter_count",
     "register",
     "register_network",
     "runs_on_kernels",
@@ -73,7 +72,7 @@ class NetworkSettings(Settings):
 
 
 def register(name: str, constructor: NetworkConstructor) -> None:
-    """Make an own network known by name.
+    """Make a network known by name.
 
     ``constructor(num_classes, channels, size, **options)`` returns a module; options are the settings that the
     user gave (width, depth, norm).
@@ -226,11 +225,6 @@ def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:
     blocks = list(module.blocks) if isinstance(module, ConvNet) else []
     fused = bool(blocks) and all(isinstance(block.norm, InstanceNorm) for block in blocks)
     return fused and device.type == "cpu" and kernels.available()
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of trainable scalars."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _options(settings: NetworkSettings) -> dict[str, Any]:

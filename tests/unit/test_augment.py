@@ -213,12 +213,6 @@ def test_the_pipeline_normalises_before_it_augments_so_that_zeros_are_the_mean_c
     torch.testing.assert_close(pipeline.normalise(one_up), torch.ones(2, 3, 8, 8), rtol=0, atol=1e-5)
 
 
-def test_without_takes_one_operation_away():
-    settings = AugmentSettings(operations=("color", "crop", "cutout"))
-    assert settings.without("cutout").operations == ("color", "crop")
-    assert settings.operations == ("color", "crop", "cutout")
-
-
 # ------------------------------------------------------------------------------------------------------ CutMix
 
 

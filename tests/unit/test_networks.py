@@ -26,7 +26,6 @@ from ddistill.networks import (
     check_trainable,
     network_gives,
     network_of,
-    parameter_count,
     register,
 )
 
@@ -59,6 +58,10 @@ TABLE_2_CONVOLUTIONS = [
     (512, 512, 3, 3),
     (512, 256, 1, 1),
 ]
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
