@@ -67,10 +67,10 @@ class Place:
         self.folder = folder
         self.files: dict[int, Path] = {}
 
-    def begin(self, name: str, count: int) -> tuple[DecodedPart, Callable[[DecodedPart], None] | None]:
+    def begin(self, name: str, count: int) -> tuple[DecodedPart, Callable[[DecodedPart], None]]:
         """A part to decode ``count`` images into, as far as it was decoded before, and what keeps its state."""
         if self.folder is None:
-            return DecodedPart.empty(RowMemory(count)), None
+            return DecodedPart.empty(RowMemory(count)), lambda _: None
         journal = Journal(self.folder / f"{name}-decoded.json")
         return journal.restore(RowFile(self.folder / f"{name}-decoded.npy", count)), journal.keep
 

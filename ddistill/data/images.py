@@ -175,9 +175,8 @@ def decode_part(
     channels: int | None,
     expected: int | None = None,
     tone: Tone | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
     part: DecodedPart | None = None,
-    keep: Callable[[DecodedPart], None] | None = None,
+    on_progress: Callable[[DecodedPart], None] | None = None,
 ) -> DecodedPart:
     """Decode named images on all cores; item i goes to row ``positions[i]``.
 
@@ -191,9 +190,8 @@ def decode_part(
         channels: 1 or 3.
         expected: side that the other part has.
         tone: of the set that they belong to.
-        on_progress: called with the images done and the images in all.
         part: to go on with; a new one in memory if None.
-        keep: called after every few images, to keep how far it is.
+        on_progress: called after every few images with the part as it is then.
 
     Raises:
         UserError: images differ in size or are not square, and ``size`` is None.
@@ -214,9 +212,7 @@ def decode_part(
                     _place(part, int(positions[part.done]), name, result, expected)
                 part.done += 1
             if on_progress is not None:
-                on_progress(part.done, len(positions))
-            if keep is not None:
-                keep(part)
+                on_progress(part)
     return part
 
 

@@ -216,7 +216,12 @@ class _Decoder:
         positions = np.empty_like(order)
         positions[order] = np.arange(len(order))
         begun, keep = self.place.begin(name, len(rows))
-        told = self.on_progress
+
+        def on_progress(part: DecodedPart) -> None:
+            if self.on_progress:
+                self.on_progress(f"decoding {name} images", part.done, len(rows))
+            keep(part)
+
         decoded = decode_part(
             part.read(rows[begun.done :]),
             positions,
@@ -224,9 +229,8 @@ class _Decoder:
             channels=self.settings.channels,
             expected=side,
             tone=self.tone,
-            on_progress=(lambda done, total: told(f"decoding {name} images", done, total)) if told else None,
             part=begun,
-            keep=keep,
+            on_progress=on_progress,
         )
         notes, left_out = self._remarks(decoded, name)
         self._check_floats(decoded, name)
