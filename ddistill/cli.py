@@ -22,7 +22,7 @@ from rich.table import Table
 
 from ddistill.errors import RunError, UserError, in_words
 from ddistill.runtime.plugins import load_installed, load_plugin
-from ddistill.terminal import STOP, Screen, err, in_units, out, plain, print_table
+from ddistill.terminal import STOP, Screen, err, in_units, networks_in_words, out, plain, print_table
 
 if TYPE_CHECKING:
     from ddistill.config import Recipe
@@ -220,7 +220,9 @@ def pretrain(
         with _together(device), Screen() as screen:
             pool = api.pretrain(data, _recipe(recipe), changes=_assignments(changes), device=device, observer=screen)
         verb = "found" if pool.reused else "trained"
-        out.print(f"{verb} {pool.size} networks ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}")
+        out.print(
+            f"{verb} {networks_in_words(pool.size)} ({pool.seconds:.0f} s of training) in {escape(str(pool.folder))}"
+        )
 
 
 @app.command()
@@ -676,7 +678,8 @@ def _show_run(run: Run, folder: Path) -> None:
         out.print(f"ended after {summary['outer_steps']} outer steps by budget.{summary['ended_by']}")
     out.print(
         f"pool {seconds['pool']:.0f} s, distillation {seconds['distill']:.0f} s, "
-        f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, {len(distilled['runs'])} networks"
+        f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, "
+        f"{networks_in_words(len(distilled['runs']))}"
     )
     out.print(f"pictures   {escape(str(folder / 'pictures'))}")
     out.print(f"page       {escape(str(folder / 'report.html'))}")

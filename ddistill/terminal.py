@@ -69,6 +69,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def networks_in_words(count: int) -> str:
+    """How many were trained, in words."""
+    return f"{count} network{'' if count == 1 else 's'}"
+
+
 class Screen(Observer):
     """Shows progress as bars on a terminal, as a line now and then elsewhere."""
 
@@ -137,7 +142,7 @@ class Screen(Observer):
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         """A line."""
         if not self.quiet:
-            err.print(f"{what}: {mean:.1f} % ({std:.1f}, {runs} networks)")
+            err.print(f"{what}: {mean:.1f} % ({std:.1f}, {networks_in_words(runs)})")
 
     def estimated(self, done: int, total: int) -> None:
         """The costs of a run of a table are known."""

@@ -104,8 +104,8 @@ def _summary(folder: Path) -> dict[str, Any]:
         if not isinstance(summary["accuracy"]["mean"], float):
             raise ValueError("no accuracy")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = in_words(error) if isinstance(error, OSError) else str(error)
-        raise UserError(f"{str(folder)!r} holds no finished run: summary.json: {reason}") from error
+        reason = in_words(error) if isinstance(error, OSError) else f"summary.json: {error}"
+        raise UserError(f"{str(folder)!r} holds no finished run: {reason}") from error
     return summary
 
 
