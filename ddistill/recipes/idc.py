@@ -105,7 +105,7 @@ _FASTER_IMAGES = {"method.image_lr": 0.01}
 _IMAGENET_SUBSETS = ("imagenette", "imagewoof", "imagefruit", "imagemeow", "imagesquawk", "imageyellow")
 
 DATA: dict[str, DataSettingsOf] = {
-    "digits": DataSettingsOf("digits (8 px, embedded)", DIGITS),
+    "digits": DataSettingsOf("digits (8 px)", DIGITS),
     "cifar10": DataSettingsOf("CIFAR-10", CIFAR, _FASTER_IMAGES),
     "cifar100": DataSettingsOf("CIFAR-100", CIFAR, _FASTER_IMAGES),
     "mnist": DataSettingsOf("MNIST", MNIST),
