@@ -380,7 +380,7 @@ def _explain(model: type[Settings], error: ValidationError, values: Mapping[str,
         name = given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
         legal = [field for field, _ in field_paths(model, method=settings_class(name or IDCSettings().name))]
         return str(unknown_name("recipe field", path, legal, SEE_FIELDS))
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ").split(", unable to ")[0]
     reason = reason[:1].lower() + reason[1:]
     if not path:
         return reason
