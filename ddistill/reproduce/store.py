@@ -37,6 +37,8 @@ def result_key(recipe: Recipe, data_fingerprint: str, ages: Sequence[int] = ()) 
     del values["name"]
     for name in ("source", "fingerprint"):
         values["data"].pop(name, None)
+    if values["model_augmentation"]["networks"] != "snapshots":
+        del values["model_augmentation"]["ahead"]  # newer than the first results, and without effect on them
     decides = {"version": VERSION, "recipe": values, "data": data_fingerprint}
     return fingerprint({**decides, "ages": list(ages)} if ages else decides)
 
