@@ -88,7 +88,6 @@ def resolve(
     complete = recipes.for_images(family, ipc, real) if family else draft
     complete = complete.changed({**changes, **recorded(real)})
     complete.check(real)
-    tell_account(real, observer)
     return real, complete
 
 
@@ -219,6 +218,7 @@ def pretrain(
     """
     observer = observer or Observer()
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
+    tell_account(real, observer)
     session = Session(real, complete, None, Execution(torch.device(device), complete.run, current()), observer)
     hot_path = session.choose_hot_path(session.network())  # that of a run, so that a run finds the pool
     factory = session.factory(replace(hot_path, compiled=False))
@@ -240,6 +240,7 @@ def plan(
         UserError: anything that the user can mend.
     """
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
+    tell_account(real, observer or Observer())
     return plan_run(real, complete, device)
 
 

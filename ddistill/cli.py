@@ -250,6 +250,7 @@ def plan(
         device = _device(device)
         with Screen() as screen:
             real, complete = api.resolve(data, chosen, ipc=images, changes=settings, observer=screen)
+            api.tell_account(real, screen)
             costs = plan_run(real, complete, device)
         table = Table("phase", "time", "TFLOP")
         for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):

@@ -211,6 +211,8 @@ class Session:
                 f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
                 "of a pool and of the evaluation are shared out"
             )
+        for line in data.account.lines:
+            self.observer.note(line)
         self.log.event("account", lines=data.account.lines)
         network = self.network()
         self._decide(network)

@@ -28,7 +28,7 @@ class Sources:
 
     Args:
         places: where a data set is, by short name; the short name itself (the hub) where none is given.
-        observer: hears of reading, and what was taken.
+        observer: hears of reading.
     """
 
     def __init__(self, places: Mapping[str, str], observer: Observer | None = None) -> None:
@@ -46,8 +46,6 @@ class Sources:
                 seed=recipe.run.seed,
                 on_progress=lambda _what, done, total: self.observer.progress("data", done, total),
             )
-            for line in self._loaded[name].account.lines:
-                self.observer.note(line)
         return self._loaded[name]
 
 
