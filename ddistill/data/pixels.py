@@ -241,7 +241,7 @@ def extremes(items: Iterable[tuple[str, Encoded]], kind: Kind) -> Extremes | Non
             low, high = float(array.min()), float(array.max())
         except MemoryError:
             raise
-        except Exception:
+        except Exception:  # readers raise many kinds on damaged files; decoding, which comes next, tells of each
             continue
         if np.isfinite(low) and np.isfinite(high):
             mine = Extremes(low, name, high, name)
