@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from ddistill import api
-from ddistill.cli import _slug, app
+from ddistill.cli import app
+from ddistill.cli.common import slug
 from ddistill.config import Recipe, signed
 from ddistill.data import load_data
 from ddistill.engine import Observer, check_folder, distill_data
@@ -215,8 +216,8 @@ def test_a_line_that_was_cut_off_does_not_swallow_the_next(tmp_path):
 
 
 def test_names_cannot_leave_the_folder_or_steer_the_terminal():
-    assert _slug("../../etc/passwd-ipc1") == "etc-passwd-ipc1"
-    assert _slug("...") == "run"
+    assert slug("../../etc/passwd-ipc1") == "etc-passwd-ipc1"
+    assert slug("...") == "run"
     assert plain("a\x1b[31mb\r\nc\u202e") == "a\\x1b[31mb\\r\\nc\\u202e"
 
 

@@ -1,0 +1,121 @@
+"""`ddistill distill`: a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ddistill.cli.common import (
+    DATA_HELP,
+    DebugOption,
+    DeviceOption,
+    PluginOption,
+    RecipeOption,
+    SetOption,
+    asked_recipe,
+    reported,
+    slug,
+    together,
+    usable_device,
+)
+from ddistill.terminal import Screen, networks_in_words, out, print_table
+
+if TYPE_CHECKING:
+    from ddistill.engine import Run
+
+
+def distill(
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
+    recipe: RecipeOption = "idc-ma",
+    ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
+    speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
+    networks: Annotated[
+        str | None,
+        typer.Option(help="fresh: new networks; pool: early-stage ones; snapshots: of every age; line: between ages."),
+    ] = None,
+    perturb: Annotated[bool | None, typer.Option("--perturb/--no-perturb", help="Perturb network weights.")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="best: give the images that do best on a tenth of the training set, held out for it."),
+    ] = None,
+    changes: SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same images. (default 0)")] = None,
+    run: Annotated[Path | None, typer.Option("--out", help="Folder of the run. (default runs/RECIPE-ipcN)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start one.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Go on with it under a larger budget.")] = False,
+    checkpoint_every: Annotated[
+        float | None, typer.Option(min=0.0, metavar="SECONDS", help="Between two checkpoints. (default 120)")
+    ] = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Distil DATA into a few synthetic images per class.
+
+    The run folder gets the pictures, a log, summary.json, and distilled/: the images in forms that anyone can train on.
+    """
+    with reported(debug, plugin):
+        from ddistill import api
+
+        named = {
+            "synthetic.ipc": ipc,
+            "budget.speedup": speedup,
+            "model_augmentation.networks": networks,
+            "model_augmentation.perturb": perturb,
+            "evaluation.select": select,
+            "data.validation_fraction": 0.1 if select == "best" else None,
+            "run.seed": seed,
+            "run.checkpoint_every": checkpoint_every,
+        }
+        chosen, settings, images = asked_recipe(recipe, named, changes)
+        folder = run or Path("runs") / slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
+        device = usable_device(device)
+        with together(device), Screen() as screen:
+            finished = api.distill(
+                data,
+                chosen,
+                out=folder,
+                ipc=images,
+                changes=settings,
+                resume="extend" if extend else resume,
+                device=device,
+                observer=screen,
+            )
+        _show_run(finished, folder)
+
+
+def _show_run(run: Run, folder: Path) -> None:
+    summary = run.summary
+    table = Table("training set", "images", "test accuracy %", "std")
+    distilled = summary["accuracy"]
+    stored = f"{summary['stored_images']} stored, {summary['decoded_images']} decoded"
+    table.add_row("[bold]distilled[/]", stored, f"[bold]{distilled['mean']:.1f}[/]", f"{distilled['std']:.1f}")
+    titles = {"random": "random real images, equal storage", "random_decoded": "random real images, equal count"}
+    for name, result in summary["baselines"].items():
+        table.add_row(titles[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
+    print_table(table)
+    seconds = summary["seconds"]
+    if "selected" in summary:
+        chosen = summary["selected"]
+        out.print(
+            f"the images of outer step {chosen['step']} of {summary['outer_steps']}: "
+            f"{chosen['validation_accuracy']:.1f} % on the validation part, the best of all that were judged"
+        )
+    if summary["ended_by"] != "outer_steps":
+        out.print(f"ended after {summary['outer_steps']} outer steps by budget.{summary['ended_by']}")
+    out.print(
+        f"pool {seconds['pool']:.0f} s, distillation {seconds['distill']:.0f} s, "
+        f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, "
+        f"{networks_in_words(len(distilled['runs']))}"
+    )
+    out.print(f"pictures   {escape(str(folder / 'pictures'))}")
+    out.print(f"page       {escape(str(folder / 'report.html'))}")
+    out.print(f"artifact   {escape(str(folder / 'distilled'))}")
+    ways = [f"ddistill.load_synthetic({str(folder)!r}).to_dataset()"]
+    if run.synthetic.normalisation.whitening is None:  # else the PNG files lack what lies outside of [0, 1]
+        ways.insert(0, f"datasets.load_dataset({str(folder / 'distilled')!r})")
+    out.print(f"train on it:  {escape('  or  '.join(ways))}")

@@ -1,0 +1,75 @@
+"""`ddistill evaluate`: fresh networks on a distilled set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ddistill.cli.common import DebugOption, DeviceOption, PluginOption, reported, together, usable_device
+from ddistill.errors import RunError
+from ddistill.terminal import Screen, out, print_table
+
+
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run folder, or its distilled/ folder.")],
+    data: Annotated[str | None, typer.Option(help="Real data for the test; the run's own if left out.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[,OPTION=VALUE...]",
+            help="Networks to train: convnet, resnet10, resnet18,norm=batch, densenet,width=0.5, vgg11, vit, ... or "
+            "all. Repeatable.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the set. (default: as in the recipe)")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
+    seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Train fresh networks on a distilled set and test them on the real test images."""
+    with reported(debug, plugin):
+        from ddistill import api
+        from ddistill.networks import NETWORKS, check_trainable
+
+        device = usable_device(device)
+        recipe = api.recipe_of(path)
+        asked: list[str | None] = [*network] if network else [None]
+        settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
+        results, failed = [], {}
+        with together(device), Screen() as screen:
+            real = api.load_for(data, recipe, screen)
+            if asked == ["all"]:
+                asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
+            for name in asked:  # before the first is trained
+                check_trainable(api.network_for(name, recipe), real.size)
+            api.tell_account(real, screen)
+            for name in asked:
+                called = name or recipe.network.name
+                try:
+                    judged = api.evaluate(
+                        path, real, settings, network=name, repeats=repeats, seed=seed, device=device, observer=screen
+                    )
+                except (TypeError, ValueError, RuntimeError) as error:
+                    if len(asked) == 1:
+                        raise
+                    failed[called] = f"{type(error).__name__}: {error}"  # what the others gave is not lost
+                    screen.note(f"network {called} failed: {failed[called]}")
+                    continue
+                results.append((called, judged))
+                if judged.fallback:
+                    screen.note(f"network {called}: {judged.protocol['precision_reason']}")
+                screen.accuracy(called, judged.mean, judged.std, len(judged.runs))
+        table = Table("network", "accuracy %", "std", "networks", "epochs")
+        for name, result in results:
+            counts = (len(result.runs), result.protocol["epochs"])
+            table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", *map(str, counts))
+        print_table(table)
+        out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
+        if failed:
+            raise RunError(f"not evaluated: {'; '.join(f'{name} ({why})' for name, why in failed.items())}")

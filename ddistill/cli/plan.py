@@ -1,0 +1,91 @@
+"""`ddistill plan`: time, FLOPs and memory of a run before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ddistill.cli.common import (
+    DATA_HELP,
+    DebugOption,
+    DeviceOption,
+    PluginOption,
+    RecipeOption,
+    SetOption,
+    asked_recipe,
+    reported,
+    usable_device,
+)
+from ddistill.errors import UserError
+from ddistill.terminal import Screen, in_units, out, print_table
+
+if TYPE_CHECKING:
+    from ddistill.config import Recipe
+    from ddistill.engine import Plan
+
+
+def plan(
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
+    recipe: RecipeOption = "idc-ma",
+    ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
+    speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
+    changes: SetOption = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Also on paper: for 10, 100 and 1000 classes on N devices like this one."),
+    ] = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Predict time, FLOPs and memory of a run on this machine, from a few measured steps; nothing is written."""
+    with reported(debug, plugin):
+        from ddistill import api
+        from ddistill.engine import plan_run
+
+        numbers = _numbers("--devices", devices)
+        chosen, settings, images = asked_recipe(recipe, {"synthetic.ipc": ipc, "budget.speedup": speedup}, changes)
+        device = usable_device(device)
+        with Screen() as screen:
+            real, complete = api.resolve(data, chosen, ipc=images, changes=settings, observer=screen)
+            api.tell_account(real, screen)
+            costs = plan_run(real, complete, device)
+        table = Table("phase", "time", "TFLOP")
+        for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):
+            flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
+            table.add_row(title, in_units(costs.seconds[phase]), flops)
+        table.add_row("[bold]all[/]", f"[bold]{in_units(sum(costs.seconds.values()))}[/]", "")
+        print_table(table)
+        out.print(
+            f"{costs.outer_steps} outer steps on {escape(device)}; memory of the measured steps, data included: "
+            f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
+        )
+        if numbers:
+            _show_on_paper(costs, complete, numbers)
+
+
+def _show_on_paper(costs: Plan, recipe: Recipe, devices: list[int]) -> None:
+    from ddistill.engine import on_paper
+
+    if costs.inner is None:
+        raise UserError(f"--devices: method {recipe.method.name} is not planned for several devices; choose idc")
+    table = Table("classes", "devices", "pool", "distillation", "evaluation", "all", "memory each", "exchanged each")
+    for classes in (10, 100, 1000):
+        for number in devices:
+            paper = on_paper(costs, recipe, classes, number)
+            times = [in_units(paper.seconds[phase]) for phase in ("pool", "distill", "evaluate")]
+            sizes = [f"{paper.memory_bytes / 2**30:.1f} GiB", f"{paper.exchanged_bytes / 2**20:.0f} MiB per outer step"]
+            table.add_row(str(classes), str(number), *times, in_units(sum(paper.seconds.values())), *sizes)
+    print_table(table)
+    out.print("On paper: from the steps measured here, classes of the same size, the exchange itself not counted.")
+
+
+def _numbers(option: str, text: str | None) -> list[int]:
+    """``"1,2,8"`` to ``[1, 2, 8]``."""
+    words = text.split(",") if text else []
+    if not all(word.strip().isdigit() and int(word) for word in words):
+        raise UserError(f"{option} takes whole numbers from 1, such as 1,2,8; got {text!r}")
+    return [int(word) for word in words]

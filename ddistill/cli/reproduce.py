@@ -1,0 +1,126 @@
+"""`ddistill reproduce`: tables and figures of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ddistill.cli.common import DebugOption, DeviceOption, PluginOption, reported, usable_device
+from ddistill.errors import UserError
+from ddistill.terminal import Screen, in_units, out, print_table
+
+
+def reproduce(
+    target: Annotated[str, typer.Argument(help="A table or figure; `ddistill reproduce list` names them.")],
+    scale: Annotated[str, typer.Option(help="tiny (digits), small (CIFAR-10, hours on 2 cores), full (published).")] = (
+        "small"
+    ),
+    data: Annotated[
+        list[str] | None, typer.Option("--data", metavar="NAME=PATH", help="Where a data set is, if not on the hub.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="LABEL=VALUE,...", help="Restrict the runs, e.g. ipc=10,method=idc.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per run.")] = 1,
+    listing: Annotated[bool, typer.Option("--list", help="List the runs and what is known of them; run nothing.")] = (
+        False
+    ),
+    folder: Annotated[Path, typer.Option("--out", help="Of the results store and the runs.")] = Path("runs/reproduce"),
+    into: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Put the table into this file, in place of its last version.")
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="ray[://ADDRESS]", help="Run side by side as Ray tasks: here, or on a cluster."),
+    ] = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run the cells of a table or figure of the paper; what is known already is not run again."""
+    with reported(debug, plugin):
+        from ddistill import reproduce as book
+
+        if target == "list":
+            table = Table("table or figure", "about")
+            for name, entry in book.TARGETS.items():
+                table.add_row(name, entry.about)
+            print_table(table)
+            for name, size in book.SCALES.items():
+                out.print(f"--scale {name}: {escape(size.about)}")
+            return
+        cells = book.cells_of(target, scale, range(seeds), _pairs("--only", (only or "").split(",") if only else []))
+        places = _pairs("--data", data or [], cells)
+        device = usable_device(device)
+        runs: list[Path] = []
+        with Screen() as screen:
+            sources = book.Sources(places, screen)
+            if listing:
+                known = book.look_up(cells, folder, sources)
+                plans = book.estimate(cells, known, sources, device=device, on_estimate=screen.estimated)
+            else:
+                listeners: dict[str, Any] = {"device": device, "observer": screen, "on_cell": screen.cell_done}
+                if on is None:
+                    done = book.run_cells(cells, folder, sources, **listeners)
+                else:
+                    address = book.place_of(on)
+                    done = book.run_cells_on_ray(cells, folder, sources, address=address, **listeners)
+                known = list(done)
+                if book.shows_images(target):
+                    runs = [
+                        book.with_pictures(cell, result, folder, sources, device=device, observer=screen)
+                        for cell, result in zip(cells, done, strict=True)
+                    ]
+        if listing:
+            out.print(f"scale {scale}: {escape(book.SCALES[scale].about)}")
+            _show_cells(cells, known, plans)
+            return
+        text = book.render(target, scale, cells, known)
+        save = book.draw(target, scale, cells, known, runs)
+        if save:
+            picture = f"{target}-{scale}.png"
+            drawn = (into.parent if into else folder) / "figures" / picture
+            save(drawn)
+            text = f"![{target}](figures/{picture})\n\n{text}" if into else text
+        out.print(text, markup=False)
+        if into:
+            book.put_into(into, f"{target} {scale}", text)
+        if save:
+            out.print(f"figure     {escape(str(drawn))}")
+
+
+def _pairs(option: str, words: list[str], cells: Any = None) -> dict[str, str]:
+    """``["a=b"]`` to ``{"a": "b"}``; a word alone is the place of the only data set of the cells."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        names = sorted({str(cell.labels["data"]) for cell in cells}) if cells else []
+        if cells and name not in names:
+            if len(names) != 1:
+                raise UserError(f"{option} takes NAME=PATH with one of: {', '.join(names)}; got {word!r}")
+            name, value = names[0], word
+        elif not equals or not value:
+            raise UserError(f"{option} takes NAME=VALUE, got {word!r}")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _show_cells(cells: list[Any], known: list[Any], plans: list[Any]) -> None:
+    labels = list(cells[0].labels)
+    table = Table(*labels, "outer steps", "result", "about")
+    for cell, result, costs in zip(cells, known, plans, strict=True):
+        shown = "not run" if result is None else f"{sum(result.accuracy) / len(result.accuracy):.1f} %"
+        marks = [str(cell.labels.get(label, "")) for label in labels]
+        about = "" if costs is None else in_units(sum(costs.seconds.values()))
+        table.add_row(*map(escape, marks), "" if cell.ages else str(cell.recipe.budget.steps), shown, about)
+    print_table(table)
+    ahead = sum(sum(costs.seconds.values()) for costs in plans if costs)
+    if ahead:
+        out.print(
+            f"about {in_units(ahead)} in all on this machine, from a few measured steps of each kind; runs share "
+            "pools, which are counted for each"
+        )
