@@ -89,14 +89,15 @@ def distill(
 
 
 def _show_run(run: Run, folder: Path) -> None:
+    from ddistill.synthetic.card import BASELINES
+
     summary = run.summary
     table = Table("training set", "images", "test accuracy %", "std")
     distilled = summary["accuracy"]
     stored = f"{summary['stored_images']} stored, {summary['decoded_images']} decoded"
     table.add_row("[bold]distilled[/]", stored, f"[bold]{distilled['mean']:.1f}[/]", f"{distilled['std']:.1f}")
-    titles = {"random": "random real images, equal storage", "random_decoded": "random real images, equal count"}
     for name, result in summary["baselines"].items():
-        table.add_row(titles[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
+        table.add_row(BASELINES[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
     print_table(table)
     seconds = summary["seconds"]
     if "selected" in summary:
@@ -116,6 +117,6 @@ def _show_run(run: Run, folder: Path) -> None:
     out.print(f"page       {escape(str(folder / 'report.html'))}")
     out.print(f"artifact   {escape(str(folder / 'distilled'))}")
     ways = [f"ddistill.load_synthetic({str(folder)!r}).to_dataset()"]
-    if run.synthetic.normalisation.whitening is None:  # else the PNG files lack what lies outside of [0, 1]
+    if run.synthetic.normalisation.whitening is None:  # else the column of images lacks what lies outside
         ways.insert(0, f"datasets.load_dataset({str(folder / 'distilled')!r})")
     out.print(f"train on it:  {escape('  or  '.join(ways))}")

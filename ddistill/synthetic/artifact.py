@@ -1,7 +1,8 @@
 """The artifact `distilled/`: stored images, decoded images in a common format, and a description of itself.
 
     stored.safetensors                       images (n, channels, side, side) float32 in [0, 1]; labels int64 (n,)
-    data/train-00000-of-00001-HASH.parquet   decoded images as PNG with labels; `datasets.load_dataset(folder)`
+    data/train-00000-of-00001-HASH.parquet   decoded images as PNG with labels; `datasets.load_dataset(folder)`.
+                                             Of whitened sets column `pixels`, too: float32, what PNG would cut off
     whitening.safetensors                    where training was on whitened images: mean (d,), matrix (d, d) float32
     synthetic.json                           decoder, normalisation, class names, protocol, recipe, provenance
     README.md                                dataset card
@@ -25,25 +26,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from ddistill.augment import Normalisation
 from ddistill.errors import UserError
 from ddistill.storage import file_checksum, fingerprint, write_atomically, write_checked_json, write_tensors, write_text
+from ddistill.synthetic.card import Published, Table, dataset_card
 from ddistill.synthetic.decode import in_bytes
+from ddistill.synthetic.layout import CARD, DESCRIPTION, PARQUET, PARQUETS, STORED, WHITENING
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
 from ddistill.whitening import Whitening
 
 FORMAT = 2
-STORED = "stored.safetensors"
-DESCRIPTION = "synthetic.json"
-WHITENING = "whitening.safetensors"
-PARQUET = "data/train-00000-of-00001-{}.parquet"
-"""Where the decoded images are, by their hash; `datasets` takes such a name for the training part."""
-PARQUETS = "data/train-*.parquet"
-"""Every name that they have, or had in earlier versions."""
-CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 64 * 1024 * 1024
+ROW_GROUP = 100
+"""Images of a row group of the parquet file."""
 
 
 def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
@@ -62,9 +58,9 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     synthetic = synthetic.snapshot()
     tensors = {"images": synthetic.images, "labels": synthetic.labels}
     write_tensors(folder / STORED, tensors)
-    pixels, labels = _decoded_pixels(synthetic)
-    parquet = PARQUET.format(_hash_of(pixels, labels, synthetic.class_names))
-    write_atomically(folder / parquet, lambda path: _write_parquet(pixels, labels, synthetic.class_names, path))
+    columns = _decoded_columns(synthetic)
+    parquet = PARQUET.format(_hash_of(columns, synthetic.class_names))
+    write_atomically(folder / parquet, lambda path: _write_parquet(columns, _features(synthetic), path))
     for stale in folder.glob(PARQUETS):
         if stale != folder / parquet:
             stale.unlink()
@@ -72,7 +68,7 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     if synthetic.normalisation.whitening is not None:
         maps = {"mean": synthetic.normalisation.whitening.mean, "matrix": synthetic.normalisation.whitening.matrix}
         write_tensors(folder / WHITENING, {name: tensor.cpu() for name, tensor in maps.items()})
-    write_text(folder / CARD, dataset_card(synthetic, about, parquet))
+    write_card(folder, synthetic, about, parquet)
     written = (STORED, parquet) if synthetic.normalisation.whitening is None else (STORED, parquet, WHITENING)
     files = {name: file_checksum(folder / name) for name in written}
     contents = {**description(synthetic, about), "files": files}
@@ -154,74 +150,74 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def dataset_card(synthetic: SyntheticSet, about: Mapping[str, Any], parquet: str) -> str:
-    """A dataset card whose front matter tells `datasets` which file holds the images."""
-    decoded = len(synthetic.images) * synthetic.factor**2
-    header = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": parquet}]}],
-        "task_categories": ["image-classification"],
-        "tags": ["dataset-distillation", "ddistill"],
-    }
-    accuracy = about.get("accuracy")
-    measured = (
-        f"A network trained on it from scratch reaches {accuracy['mean']:.1f} % ({accuracy['std']:.1f}, standard "
-        f"deviation over {len(accuracy['runs'])}) on the real test set; `synthetic.json` has the protocol.\n"
-        if accuracy
-        else ""
-    )
-    whitened = (
-        f", then whiten: take `mean` off the flattened images and multiply by `matrix`, both of `{WHITENING}`, for\n"
-        f"training and test images alike. Train on the images of `{STORED}`: they go beyond [0, 1], where the PNG\n"
-        "files are cut off"
-        if synthetic.normalisation.whitening is not None
-        else ""
-    )
-    return f"""---
-{yaml.safe_dump(header, sort_keys=False)}---
+def write_card(
+    folder: Path,
+    synthetic: SyntheticSet,
+    about: Mapping[str, Any],
+    parquet: str,
+    published: Published = Published(),  # noqa: B008 - it is frozen
+) -> None:
+    """Write the dataset card beside the file of decoded images that it names."""
+    import pyarrow.parquet as pq
 
-# A distilled set
-
-{len(synthetic.images)} stored images of {synthetic.num_classes} classes, decoded to {decoded} training images
-(factor {synthetic.factor}). {measured}
-Normalise with mean {[round(v, 4) for v in synthetic.normalisation.mean]} and standard deviation \
-{[round(v, 4) for v in synthetic.normalisation.std]} (of pixels in [0, 1]) before training{whitened}.
-
-`data/` holds the decoded images as PNG; `stored.safetensors` the stored ones at full precision; `synthetic.json`
-the decoder, the class names, the evaluation protocol, the recipe and the versions.
-
-Made with ddistill.
-"""
+    groups = pq.read_metadata(folder / parquet)
+    size = sum(groups.row_group(index).total_byte_size for index in range(groups.num_row_groups))
+    table = Table(parquet, _features(synthetic), size, (folder / parquet).stat().st_size)
+    write_text(folder / CARD, dataset_card(synthetic, about, table, published))
 
 
-def _decoded_pixels(synthetic: SyntheticSet) -> tuple[np.ndarray, list[int]]:
-    """Decoded images, uint8 (n, side, side, channels), and their labels."""
+def _decoded_columns(synthetic: SyntheticSet) -> dict[str, np.ndarray]:
+    """Columns of the decoded images: image uint8 (N, side, side, channels), label int64 (N,), and where PNG would cut
+    values off, pixels float32 (N, channels, side, side)."""
     images, labels = synthetic.decoded()
-    pixels = in_bytes(images).permute(0, 2, 3, 1)
-    return pixels.contiguous().numpy(), labels.tolist()
+    columns = {
+        "image": in_bytes(images).permute(0, 2, 3, 1).contiguous().numpy(),
+        "label": labels.numpy(),
+    }
+    return columns if synthetic.normalisation.whitening is None else {**columns, "pixels": images.numpy()}
 
 
-def _hash_of(pixels: np.ndarray, labels: list[int], class_names: tuple[str, ...]) -> str:
+def _features(synthetic: SyntheticSet) -> Any:
+    """Types of the columns, as `datasets` knows them."""
+    from datasets import Array3D, ClassLabel, Features, Image
+
+    columns = {"image": Image(), "label": ClassLabel(names=list(synthetic.class_names))}
+    if synthetic.normalisation.whitening is not None:
+        columns["pixels"] = Array3D(tuple(synthetic.images.shape[1:]), "float32")
+    return Features(columns)
+
+
+def _hash_of(columns: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> str:
     """16 hex digits that tell these images, labels and names from others, whatever writes them."""
-    digest = hashlib.sha256(json.dumps([pixels.shape, labels, class_names]).encode())
-    digest.update(pixels.data)
+    digest = hashlib.sha256(json.dumps([columns["image"].shape, columns["label"].tolist(), class_names]).encode())
+    for name, values in columns.items():
+        if name != "label":
+            digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()[:16]
 
 
-def _write_parquet(pixels: np.ndarray, labels: list[int], class_names: tuple[str, ...], path: Path) -> None:
-    """One row group of PNG images and labels, with the column types that `datasets` reads from the schema."""
+def _write_parquet(columns: Mapping[str, np.ndarray], features: Any, path: Path) -> None:
+    """Images as PNG, labels and pixels, with the column types that `datasets` reads from the schema.
+
+    Row groups are small enough for the hub to show a page of images without reading the others.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from datasets import ClassLabel, Features, Image
 
-    features = Features({"image": Image(), "label": ClassLabel(names=list(class_names))})
-    rows = {
-        "image": [{"bytes": _png(one), "path": f"{index:06d}.png"} for index, one in enumerate(pixels)],
-        "label": labels,
-    }
-    pq.write_table(pa.table(rows, schema=features.arrow_schema), path)
+    schema = features.arrow_schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(columns["label"]), ROW_GROUP):
+            rows: dict[str, Any] = {name: values[start : start + ROW_GROUP] for name, values in columns.items()}
+            rows["image"] = [
+                {"bytes": png(one), "path": f"{start + index:06d}.png"} for index, one in enumerate(rows["image"])
+            ]
+            if "pixels" in rows:
+                rows["pixels"] = list(map(np.ndarray.tolist, rows["pixels"]))
+            writer.write_table(pa.table(rows, schema=schema))
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
+    """An image, uint8 (side, side, channels), as the bytes of a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()

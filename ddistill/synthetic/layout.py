@@ -1,0 +1,10 @@
+"""The files of an artifact by name; see `artifact`."""
+
+STORED = "stored.safetensors"
+DESCRIPTION = "synthetic.json"
+WHITENING = "whitening.safetensors"
+PARQUET = "data/train-00000-of-00001-{}.parquet"
+"""Where the decoded images are, by their hash; `datasets` takes such a name for the training part."""
+PARQUETS = "data/train-*.parquet"
+"""Every name that they have, or had in earlier versions."""
+CARD = "README.md"
