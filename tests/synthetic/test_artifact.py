@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -18,6 +20,7 @@ import yaml
 import ddistill
 from ddistill.augment import Normalisation
 from ddistill.synthetic import SyntheticSet, load_synthetic, save_synthetic
+from ddistill.whitening import Whitening
 
 NAMES = ("ant", "bee")
 LOADED = """
@@ -172,3 +175,56 @@ def test_an_extended_run_leaves_the_new_images_alone(tmp_path):
     assert after != before
     assert after[0][3] == zlib.crc32(pixels.numpy().tobytes())
     assert len(parquets(run / "distilled")) == 1
+
+
+def test_a_whitened_set_keeps_its_exact_pixels_where_png_is_cut_off(tmp_path):
+    beyond = replace(grey(10, 20, 30, 40), images=torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    whitening = Whitening(torch.zeros(192), torch.eye(192))
+    beyond = replace(beyond, normalisation=replace(beyond.normalisation, whitening=whitening))
+    folder = save_synthetic(beyond, tmp_path / "distilled", {})
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache")).with_format("torch")
+    assert torch.equal(torch.stack([row["pixels"] for row in rows]), beyond.images)
+    other = save_synthetic(replace(beyond, images=beyond.images * 1.001), tmp_path / "other", {})
+    assert parquets(folder) != parquets(other)
+    assert datasets.load_dataset(
+        str(save_synthetic(grey(1, 2), tmp_path / "plain", {})), split="train", cache_dir=str(tmp_path / "cache")
+    ).column_names == ["image", "label"]
+
+
+def test_the_card_tells_what_the_set_is_and_no_name_is_markup(tmp_path):
+    names = ("<b>ant</b> | [x](y) `t`", "no", "a/b\nü")
+    about = {
+        "data": {"name": "<script>`x`"},
+        "accuracy": {"mean": 51.26, "std": 1.0, "runs": [50.26, 52.26]},
+        "baselines": {"random": {"mean": 40.0, "std": 0.0, "runs": [40.0], "images": 3}},
+        "evaluation": {"epochs": 5, "network": {"name": "convnet"}},
+    }
+    folder = save_synthetic(grey(10, 20, 30, names=names), tmp_path / "distilled", about)
+    card = (folder / "README.md").read_text()
+    _, header, body = card.split("---\n", 2)
+    found = yaml.safe_load(header)
+    assert found["dataset_info"]["features"][1]["dtype"]["class_label"]["names"] == dict(zip("012", names, strict=True))
+    assert found["dataset_info"]["splits"][0]["num_examples"] == 3
+    assert (found["license"], found["task_categories"]) == ("unknown", ["image-classification"])
+    for words in (
+        "| this set | 3 | 51.3 | 1.0 | 2 |",
+        "| random real images, equal storage | 3 | 40.0 | 0.0 | 1 |",
+        "`` <script>`x` ``",
+        "`` <b>ant</b> | [x](y) `t` ``",
+        "`a/b ü`",
+        "epochs: 5",
+        "To be filled in",
+    ):
+        assert words in body
+
+
+def test_the_code_of_the_card_gives_what_to_dataset_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    made = grey(10, 20, 30, 40)
+    folder = save_synthetic(made, tmp_path / "distilled", {})
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    for block in (block.replace("path/to/this/folder", str(folder)) for block in blocks):
+        found: dict = {}
+        exec(block, found)
+        images = found["images"] if "images" in found else found["train"].tensors[0]
+        assert torch.allclose(images, made.to_dataset().tensors[0], atol=0.5 / 255 / 0.2)
