@@ -33,7 +33,7 @@ from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.errors import RunError, UserError, in_words
-from ddistill.evaluation import Evaluation, Progress, evaluate_set
+from ddistill.evaluation import Evaluation, Outcome, Progress, evaluate_set
 from ddistill.methods import (
     Context,
     Method,
@@ -77,6 +77,9 @@ EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 EXPLODED_WHITENED = 1e5
 """With whitening a unit on smooth parts is some 30 units of pixels, and nothing is clamped."""
+
+CONFUSED_KEPT = 20
+"""Pairs of classes in the summary."""
 
 
 @dataclass(frozen=True)
@@ -486,10 +489,10 @@ class Session:
         phase: Phase = "evaluate" if what in ("distilled", "validation") else "baseline"
         started = time.perf_counter()
 
-        def on_run(repeat: int, accuracy: float) -> None:
+        def on_run(repeat: int, tested: Outcome) -> None:
             nonlocal started
             now = time.perf_counter()
-            self.accuracies.add(what, step, repeat, accuracy, now - started)
+            self.accuracies.add((what, step, repeat), tested, now - started)
             started = now
 
         evaluation = evaluate_set(
@@ -542,6 +545,7 @@ class Session:
             "decoded_images": len(synthetic.decoded()[0]),
             "accuracy": evaluation.as_dict(),
             "baselines": baselines,
+            **self._by_class(evaluation),
             **selected,
             "outer_steps": steps,
             "ended_by": self._ended_by(spent),
@@ -563,10 +567,24 @@ class Session:
                 "execution": {**summary["execution"], "plugins": travelling(plugin_names())},
             }
             save_synthetic(synthetic, self.folder / "distilled", about)
+            if evaluation.confusion is not None:
+                evaluation.confusion.save(self.folder)
             write_checked_json(self.folder / SUMMARY, summary)
             write_page([self.folder], self.folder / PAGE)
         self.log.event("end", **{key: summary[key] for key in ("accuracy", "seconds", "flops", "peak_memory_bytes")})
         return Run(recipe, synthetic, summary, self.folder)
+
+    def _by_class(self, evaluation: Evaluation) -> dict[str, Any]:
+        """For the summary: accuracy of each class, and the pairs most confused; nothing where it is not known."""
+        if evaluation.confusion is None:
+            return {}
+        names = self.data.class_names
+        percent = [None if one is None else round(one, 2) for one in evaluation.confusion.accuracies()]
+        confused = [
+            {"class": names[true], "taken_for": names[other], "percent": round(share, 2)}
+            for true, other, share in evaluation.confusion.most_confused(CONFUSED_KEPT)
+        ]
+        return {"classes": {"accuracy": dict(zip(names, percent, strict=True)), "confused": confused}}
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

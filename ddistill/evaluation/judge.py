@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,14 +18,27 @@ from ddistill.training import (
     Trainer,
     Unfinished,
     choose_hot_path,
-    predict_accuracy,
+    predict_labels,
     train_epochs,
     training_work,
 )
 from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
 
+
+class Outcome(NamedTuple):
+    """What a trained network made of the real images.
+
+    Attributes:
+        accuracy: top-1 in percent.
+        predicted: the class that it took each image for, int64 (N,) on the CPU; None where that was not kept.
+    """
+
+    accuracy: float
+    predicted: torch.Tensor | None
+
+
 OnEpoch = Callable[[int, int], None]
-OnRun = Callable[[int, float], None]
+OnRun = Callable[[int, Outcome], None]
 
 
 @dataclass(frozen=True)
@@ -33,14 +46,14 @@ class Progress:
     """What is known of an evaluation before, kept of it on the way, and told.
 
     Attributes:
-        finished: accuracies in percent by repeat that were measured before and are taken as they are.
-        on_run: called with (repeat, accuracy in percent) when a network has been trained and tested.
+        finished: what was measured before, by repeat, and is taken as it is.
+        on_run: called with (repeat, what was measured) when a network has been trained and tested.
         on_epoch: called with (epochs done, epochs in all), over all repeats.
         unfinished: keeps the training in progress.
         name: of this evaluation in what ``unfinished`` keeps.
     """
 
-    finished: Mapping[int, float] = field(default_factory=dict)
+    finished: Mapping[int, Outcome] = field(default_factory=dict)
     on_run: OnRun | None = None
     on_epoch: OnEpoch | None = None
     unfinished: Unfinished | None = None
@@ -102,11 +115,11 @@ class Judge:
             return [shares]
         return [[share[i : i + 1] for share in shares] for i in range(len(shares[0]))]
 
-    def accuracies(self, repeats: Sequence[int]) -> list[float]:
-        """Top-1 in percent of the networks of these repeats."""
+    def tested(self, repeats: Sequence[int]) -> list[Outcome]:
+        """What the networks of these repeats make of the test images, once they are trained."""
         return self._together(repeats) if self.side_by_side and repeats else [self._one(repeat) for repeat in repeats]
 
-    def _one(self, repeat: int) -> float:
+    def _one(self, repeat: int) -> Outcome:
         self.module.load_state_dict(self._first_weights(repeat))
         self.trainer.source = self._source(repeat)
         self.trainer.restart()
@@ -114,9 +127,9 @@ class Judge:
         for done in self._train(self.trainer, draws, f"{self.progress.name} {repeat}"):
             if self.progress.on_epoch:
                 self.progress.on_epoch(repeat * self.epochs + done, self.settings.repeats * self.epochs)
-        return predict_accuracy(self.module, self.test)
+        return self._test()
 
-    def _together(self, repeats: Sequence[int]) -> list[float]:
+    def _together(self, repeats: Sequence[int]) -> list[Outcome]:
         group = SideBySide(
             self.module,
             [self._first_weights(repeat) for repeat in repeats],
@@ -132,11 +145,16 @@ class Judge:
         for done in self._train(group, draws, f"{self.progress.name} {', '.join(map(str, repeats))}"):
             if self.progress.on_epoch:
                 self.progress.on_epoch(len(repeats) * done, len(repeats) * self.epochs)
-        accuracies = []
+        tested = []
         for number in range(len(repeats)):
             self.module.load_state_dict(group.weights(number))
-            accuracies.append(predict_accuracy(self.module, self.test))
-        return accuracies
+            tested.append(self._test())
+        return tested
+
+    def _test(self) -> Outcome:
+        predicted = predict_labels(self.module, self.test)
+        correct = int((predicted == self.test.labels).sum())
+        return Outcome(100.0 * correct / len(predicted), predicted.cpu())
 
     def _source(self, repeat: int) -> ImageSet:
         return self.sources[repeat % len(self.sources)]

@@ -16,6 +16,7 @@ import torch
 
 from ddistill.data import RealData, Split
 from ddistill.errors import UserError
+from ddistill.evaluation.confusion import Confusion
 from ddistill.evaluation.judge import Judge, Progress
 from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings
@@ -36,11 +37,13 @@ class Evaluation:
         runs: one per trained network.
         protocol: what was done, JSON-able.
         fallback: why the network was trained in float32 where bfloat16 was wanted; None where nothing stood against it.
+        confusion: which classes all networks together took the images for; None where that is not known of one of them.
     """
 
     runs: tuple[float, ...]
     protocol: dict[str, Any]
     fallback: str | None = None
+    confusion: Confusion | None = None
 
     @property
     def mean(self) -> float:
@@ -109,11 +112,11 @@ def evaluate_set(
     pending = [repeat for repeat in range(settings.repeats) if repeat not in runs]
     for shares in judge.rounds(pending, ranks.count):
         with judge.hot_path.on_its_threads():
-            found = ranks.gather(judge.accuracies(shares[ranks.rank]))
-        for repeat, accuracy in zip(chain(*shares), chain(*found), strict=True):
-            runs[repeat] = accuracy
+            found = ranks.gather(judge.tested(shares[ranks.rank]))
+        for repeat, tested in zip(chain(*shares), chain(*found), strict=True):
+            runs[repeat] = tested
             if progress.on_run:
-                progress.on_run(repeat, accuracy)
+                progress.on_run(repeat, tested)
         if progress.unfinished:
             progress.unfinished.finish()
     protocol = {
@@ -128,7 +131,9 @@ def evaluate_set(
         "precision_reason": judge.hot_path.reason,
         "reported": "last epoch",
     }
-    return Evaluation(tuple(runs[repeat] for repeat in range(settings.repeats)), protocol, judge.hot_path.fallback)
+    all_tested = [runs[repeat] for repeat in range(settings.repeats)]
+    confusion = Confusion.of(test.labels.cpu(), [one.predicted for one in all_tested], classes)
+    return Evaluation(tuple(one.accuracy for one in all_tested), protocol, judge.hot_path.fallback, confusion)
 
 
 def _part(data: RealData, part: Part) -> Split:

@@ -10,6 +10,7 @@ from ddistill.training.loop import (
     TrainingDraws,
     TrainingSettings,
     predict_accuracy,
+    predict_labels,
     step_decay,
 )
 from ddistill.training.precision import Forward, Precision, Resolved, trial_fault
@@ -35,6 +36,7 @@ __all__ = [
     "keep_freed_memory",
     "maybe_compile",
     "predict_accuracy",
+    "predict_labels",
     "step_decay",
     "train_epochs",
     "training_work",

@@ -355,11 +355,16 @@ def step_decay(lr: float, epochs: int, epoch: int) -> float:
 
 
 @torch.no_grad()
+def predict_labels(module: nn.Module, source: ImageSet) -> torch.Tensor:
+    """The class that the network takes each image of the source for: int64 (N,), where the labels are."""
+    module.eval()
+    positions = torch.arange(len(source.labels), device=source.images.device)
+    batches = [
+        module(source.normalisation(source.fetch(one))).argmax(dim=1) for one in positions.split(EVALUATION_BATCH)
+    ]
+    return torch.cat(batches).to(source.labels.device)
+
+
 def predict_accuracy(module: nn.Module, source: ImageSet) -> float:
     """Top-1 accuracy in percent on all images of the source."""
-    module.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=source.device)
-    for batch in torch.arange(len(source.labels), device=source.images.device).split(EVALUATION_BATCH):
-        logits = module(source.normalisation(source.fetch(batch)))
-        correct += (logits.argmax(dim=1) == source.fetch_labels(batch)).sum()
-    return 100.0 * correct.item() / len(source.labels)
+    return 100.0 * (predict_labels(module, source) == source.labels).sum().item() / len(source.labels)

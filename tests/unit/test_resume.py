@@ -16,6 +16,7 @@ from ddistill.engine import distill_data
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.lock import locked
 from ddistill.errors import UserError
+from ddistill.evaluation import Outcome
 from ddistill.synthetic import load_synthetic
 
 TINY = {
@@ -163,10 +164,14 @@ def test_a_run_that_another_process_writes_is_refused_and_one_whose_process_is_g
 def test_accuracies_that_were_cut_off_or_changed_are_not_taken(tmp_path):
     kept = Accuracies(tmp_path / "accuracies.jsonl")
     for repeat in range(3):
-        kept.add("distilled", 4, repeat, 50.0 + repeat, 1.5)
+        kept.add(("distilled", 4, repeat), Outcome(50.0 + repeat, torch.tensor([3, 70_000])), 1.5)
+        kept.add(("random", 0, repeat), Outcome(40.0 + repeat, torch.tensor([3])), 0.25)
     lines = kept.path.read_text().splitlines()
-    kept.path.write_text("\n".join([lines[0], lines[1].replace("51.0", "91.0"), lines[2][:-9], "[]", "\x00"]))
+    kept.path.write_text("\n".join([*lines[:2], lines[2].replace("51.0", "91.0"), lines[4][:-9], "[]", "\x00"]))
     again = Accuracies(kept.path)
-    assert again.of("distilled", 4) == {0: 50.0}
+    (found,) = again.of("distilled", 4).values()
+    assert found.accuracy == 50.0
+    assert found.predicted.tolist() == [3, 70_000]
     assert again.of("random", 4) == {}
-    assert again.seconds == 1.5
+    assert again.of("random", 0) == {0: Outcome(40.0, None)}
+    assert again.seconds == 1.75

@@ -6,7 +6,7 @@ import torch
 from ddistill.augment import Normalisation
 from ddistill.config import Recipe
 from ddistill.data import load_data
-from ddistill.evaluation import Progress, evaluate_set
+from ddistill.evaluation import Outcome, Progress, evaluate_set
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.runtime.execution import Execution
@@ -66,6 +66,11 @@ def test_an_evaluation_side_by_side_finds_the_same(digits, several_sets):
         for side_by_side in (False, True)
     ]
     assert judged[0].runs == pytest.approx(judged[1].runs, abs=0.6)  # two images of 357
+    for one in judged:
+        assert one.confusion is not None
+        assert int(one.confusion.images.sum()) == 3 * len(digits.test)
+        hits = one.confusion.images[one.confusion.true == one.confusion.predicted].sum()
+        assert 100.0 * int(hits) / (3 * len(digits.test)) == pytest.approx(one.mean)
     assert len(set(judged[1].runs)) == 3
 
 
@@ -77,9 +82,10 @@ def test_only_what_is_missing_is_trained(digits):
         RECIPE.evaluation,
         RECIPE.network,
         execution=Execution(side_by_side=True),
-        progress=Progress(finished={1: 12.5}, on_run=lambda repeat, _: seen.append(repeat)),
+        progress=Progress(finished={1: Outcome(12.5, None)}, on_run=lambda repeat, _: seen.append(repeat)),
     )
     assert judged.runs[1] == 12.5
+    assert judged.confusion is None
     assert seen == [0, 2]
 
 
