@@ -80,7 +80,7 @@ def gradients_by_age(
     ages = list(epochs)
     if not ages or ages[0] < 0 or ages != sorted(set(ages)):
         raise UserError(f"epochs must ascend from 0 or more, got {', '.join(map(str, ages)) or 'none'}")
-    device, seed = torch.device(device), recipe.run.seed
+    device, seed, data = torch.device(device), recipe.run.seed, data.normalised_as(recipe.data)
     source = ImageSet.of(data.train.images, data.train.labels, data, device)
     test = ImageSet.of(data.test.images, data.test.labels, data, device)
     factory = NetworkFactory(recipe.network, recipe.training, source, data.num_classes)

@@ -86,9 +86,11 @@ def resolve(
     placed = draft.changed(early)
     real = load_for(data, placed, observer)
     complete = recipes.for_images(family, ipc, real) if family else draft
+    if isinstance(recipe, str) and not family:
+        complete = recipes.suited(draft, real)
     complete = complete.changed({**changes, **recorded(real)})
     complete.check(real)
-    return real, complete
+    return real.normalised_as(complete.data), complete
 
 
 def distill(
@@ -275,6 +277,7 @@ def import_set(
     """
     folder, observer, changes = check_folder(out), observer or Observer(), dict(changes or {})
     real = load_for(data, Recipe().changed({"network.depth": 1, **changes}), observer)
+    real = real.normalised_as(recipes.for_images("idc", 1, real).changed(changes).data)
     imported = import_pt(path, real, factor=factor, normalised=normalised, most_cut=most_cut)
     synthetic = imported.synthetic
     tell_account(real, observer)

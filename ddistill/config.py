@@ -123,8 +123,9 @@ class Recipe(Settings):
 
         Raises:
             UserError: network too deep for the images, one that does not give what the method asks for, a set that
-                cannot be initialised.
+                cannot be initialised, constants of images with other channels.
         """
+        data.normalised_as(self.data)
         self._check_size(data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         if self.method.needs.network and self.network.name not in TRUSTED:

@@ -1,6 +1,6 @@
 """Real images: from a name, a path or a data set to class-sorted tensors, and the positions of batches in them."""
 
-from ddistill.data.facts import DIGITS_SIDE, KNOWN_SETS, KnownSet, short_names, subset_classes
+from ddistill.data.facts import DIGITS_SIDE, KNOWN_SETS, KnownSet, is_copy, short_names, subset_classes
 from ddistill.data.load import load_data
 from ddistill.data.real_data import RealData, Split
 from ddistill.data.rows import expect, touched
@@ -17,6 +17,7 @@ __all__ = [
     "class_batches",
     "epoch_batches",
     "expect",
+    "is_copy",
     "load_data",
     "short_names",
     "subset_classes",

@@ -50,6 +50,28 @@ KNOWN_SETS: dict[str, KnownSet] = {
     **{name: replace(IMAGENET, classes=name) for name in IMAGENET_SUBSETS},
 }
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and std of each channel, of pixels in [0, 1]."""
+
+PUBLISHED_CONSTANTS: dict[str, Statistics] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2861,), (0.3530,)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""What the programs of IDC, DC, DSA, DM, CAFE and TM normalise by. For CIFAR the stds are means over images of each
+image's own, and CIFAR-100 has those of CIFAR-10: not what its training images have (`TRUE_STATISTICS`)."""
+TRUE_STATISTICS: dict[str, Statistics] = {
+    **PUBLISHED_CONSTANTS,
+    "cifar10": ((0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)),
+    "cifar100": ((0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)),
+}
+"""Of the training images of the known sets, by which a copy of one is told from other images of its name."""
+COPY_TOLERANCE = 0.005
+"""Of each statistic: JPEG compression or another part held out moves them less."""
+
 ALIASES = {
     "cifar-10": "cifar10",
     "cifar-100": "cifar100",
@@ -72,6 +94,19 @@ def known_name(source: str) -> str | None:
         return lowered
     whole_sets = (name for name, facts in KNOWN_SETS.items() if facts.classes is None)
     return next((name for name in whole_sets if KNOWN_SETS[name].hub_id.lower() == lowered), None)
+
+
+def is_copy(name: str, statistics: Statistics, class_names: tuple[str, ...]) -> bool:
+    """Whether images that are called like a known set are that set, by what was measured of them: its mean and std, or
+    for ImageNet the WordNet ids of its classes."""
+    facts = KNOWN_SETS.get(name)
+    if facts and facts.classes:
+        return set(class_names) == set(subset_classes(name))
+    true = TRUE_STATISTICS.get(name, ((), ()))
+    measured, known = ([*mean, *std] for mean, std in (statistics, true))
+    return len(measured) == len(known) and all(
+        abs(one - other) <= COPY_TOLERANCE for one, other in zip(measured, known, strict=True)
+    )
 
 
 @cache

@@ -335,7 +335,7 @@ def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: i
         std,
         decoded.fingerprint,
         (*source.which.notes, *decoded.notes),
-        source.settings.whitening is not None,
+        source.settings,
         replace(decoded.taken, left_out=(*decoded.taken.left_out, *source.left_out)),
     )
 

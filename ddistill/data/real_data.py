@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,8 +12,13 @@ import torch
 
 from ddistill.augment import Normalisation
 from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, part_account
+from ddistill.data.facts import PUBLISHED_CONSTANTS, Statistics
 from ddistill.data.rows import blocks
+from ddistill.data.settings import DataSettings
+from ddistill.errors import UserError
 from ddistill.whitening import Whitening, zca
+
+USUAL = DataSettings()
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class RealData:
     ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels, names)
     whatever the path or the format. ``source`` names them from any folder: a short name, a hub id or an absolute path;
     None for an object of the user's own. ``notes`` are one-line remarks that a user should see, ``taken`` says what the
-    source is; the ``account`` is both, with parts, classes and counts.
+    source is; the ``account`` is both, with parts, classes and counts. ``settings`` say how images are normalised; a
+    run goes by those of its recipe (`normalised_as`).
     """
 
     name: str
@@ -48,7 +54,7 @@ class RealData:
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...]
-    whitens: bool = False
+    settings: DataSettings = USUAL
     taken: Taken = UNKNOWN
 
     @cached_property
@@ -67,14 +73,38 @@ class RealData:
 
     @cached_property
     def whitening(self) -> Whitening | None:
-        """The map that is applied after normalisation, computed once (CIFAR-10: half a minute); None where not asked
-        for. UserError for images that are too large."""
-        return zca(self.train.images, Normalisation(self.mean, self.std)) if self.whitens else None
+        """The map of raw pixels, computed once (CIFAR-10: half a minute); None where not asked for. UserError for
+        images that are too large."""
+        return zca(self.train.images) if self.settings.whitening else None
 
     @cached_property
     def normalisation(self) -> Normalisation:
-        """What is done to images before a network."""
-        return Normalisation(self.mean, self.std, self.whitening)
+        """What is done to images before a network; whitening takes raw pixels, as in the published program of TM."""
+        if self.whitening is not None:
+            return Normalisation((0.0,) * self.channels, (1.0,) * self.channels, self.whitening)
+        return Normalisation(*self.constants)
+
+    @property
+    def constants(self) -> Statistics:
+        """Mean and std that images are normalised by where they are not whitened."""
+        return PUBLISHED_CONSTANTS.get(self.settings.constants, (self.mean, self.std))
+
+    def normalised_as(self, settings: DataSettings) -> RealData:
+        """The same images, normalised as ``settings`` say.
+
+        Raises:
+            UserError: the constants are of images with another number of channels.
+        """
+        channels = len(PUBLISHED_CONSTANTS.get(settings.constants, (self.mean,))[0])
+        if channels != self.channels:
+            raise UserError(
+                f"data.constants={settings.constants} are of images with {channels} channels, and those of "
+                f"{self.name!r} have {self.channels}; use data.constants=measured"
+            )
+        wanted = {name: getattr(settings, name) for name in ("constants", "whitening")}
+        if all(getattr(self.settings, name) == value for name, value in wanted.items()):
+            return self
+        return replace(self, settings=self.settings.model_copy(update=wanted))
 
     @property
     def num_classes(self) -> int:

@@ -46,9 +46,13 @@ class DataSettings(Settings):
     value_range: tuple[float, float] | None = None
     """Values that become black and white, such as [0, 4095]; if not set, whole numbers of more than 8 bits go by the
     smallest and the largest of the training images, floats by 0 to 1 or 0 to 255."""
+    constants: Literal["measured", "cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "imagenet"] = "measured"
+    """What images are normalised by: mean and std of the training images (measured), or those that the published
+    programs use for a known set, which for CIFAR are other ones; the recipes of known sets take these. They travel with
+    the artifact."""
     whitening: Literal["zca"] | None = None
-    """zca: decorrelate the pixels of the normalised images before every network (optional in TM); for images of up to
-    40 px in colour. The map travels with the artifact."""
+    """zca: decorrelate the pixels before every network, in place of normalising them (optional in TM); for images of
+    up to 40 px in colour. The map travels with the artifact."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, with a note, in place of stopping."""
     missing_shards: Literal["accept"] | None = None

@@ -21,7 +21,7 @@ from ddistill.errors import UserError, unknown_name
 
 NAME = "name:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-AFTER_DECODING = ("data.validation_fraction", "data.whitening")
+AFTER_DECODING = ("data.validation_fraction", "data.constants", "data.whitening")
 """Settings that the fingerprint of the images does not depend on."""
 AGAIN = "give the data again: as DATA of the command, as --data of `evaluate`, or as `data` in Python"
 

@@ -26,8 +26,12 @@ def networks_for(
 
 
 def _data_identity(recipe: Recipe, data: RealData) -> str:
-    whitened = f"-{recipe.data.whitening}" if recipe.data.whitening else ""
-    if not recipe.data.validation_fraction:
-        return data.fingerprint + whitened
+    how = recipe.data
+    if how.whitening:
+        normalised = f"-{how.whitening} of pixels"
+    else:
+        normalised = "" if how.constants == "measured" else f"-{how.constants}"
+    if not how.validation_fraction:
+        return data.fingerprint + normalised
     # which images are held out follows from the run's seed
-    return f"{data.fingerprint}-{recipe.data.validation_fraction}-{recipe.run.seed}{whitened}"
+    return f"{data.fingerprint}-{how.validation_fraction}-{recipe.run.seed}{normalised}"

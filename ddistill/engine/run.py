@@ -164,7 +164,8 @@ class Session:
         execution: Execution,
         observer: Observer,
     ) -> None:
-        self.data, self.recipe, self.execution, self.observer = data, recipe, execution, observer
+        self.data, self.recipe = data.normalised_as(recipe.data), recipe
+        self.execution, self.observer = execution, observer
         self.device, self.ranks = execution.device, execution.ranks
         self.whole_folder, self.folder = folder, folder if self.ranks.first else None
         folder = self.folder
@@ -177,7 +178,7 @@ class Session:
         self.unfinished = Unfinished(in_progress, self.safety)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.real = ImageSet.of(data.train.images, data.train.labels, data, self.device)
+        self.real = ImageSet.of(data.train.images, data.train.labels, self.data, self.device)
         self.reference = self.network() if recipe.method.needs.reference else None
 
     def _describe(self) -> None:

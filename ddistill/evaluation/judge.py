@@ -163,4 +163,6 @@ class Judge:
         return build_network(self.network, *self.shape, self.seed, "evaluation", repeat).state_dict()
 
     def _train(self, trainer: Trainer | SideBySide, draws: Callable[[int], Any], name: str) -> Iterator[int]:
-        return train_epochs(trainer, self.epochs, draws, decay=True, unfinished=self.progress.unfinished, name=name)
+        return train_epochs(
+            trainer, self.epochs, draws, falls_over=self.epochs, unfinished=self.progress.unfinished, name=name
+        )

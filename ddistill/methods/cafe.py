@@ -18,7 +18,7 @@ from pydantic import Field
 from torch.nn import functional as F
 
 from ddistill.augment import NO_AUGMENTATION, AugmentSettings
-from ddistill.methods.base import PLAIN_SGD, Context, Needs, OnInner, synthetic_trainer
+from ddistill.methods.base import PLAIN_SGD, Context, Needs, OnInner, draw_real, synthetic_trainer
 from ddistill.methods.class_matching import ClassMatching, Networks, StepDraws, Through
 from ddistill.randomness import generator
 from ddistill.runtime.flops import flops_of
@@ -49,15 +49,18 @@ class CAFESettings(Settings):
     discrimination_weight: float = Field(default=0.01, ge=0)
     """Weight of the cross-entropy of real images under the synthetic class means."""
     window: int = Field(default=10, ge=2)
-    """Values of the real-batch accuracy that the schedule looks back on."""
+    """Accuracies of the network on real images that the schedule looks back on."""
+    watch_batch: int = Field(default=128, ge=1)
+    """Real images per class of which each of these accuracies is, drawn anew for each."""
     stop_matching_range: float = Field(default=0.04, ge=0, le=1)
     """An outer step ends when the accuracy's range over the window is under this."""
     stop_training_range: float = Field(default=0.03, ge=0, le=1)
     """Network training between image updates ends when the accuracy's range over the window is over this."""
     max_inner_steps: int = Field(default=50, ge=1)
     """Image updates per outer step at most; the published program has no bound."""
-    max_network_epochs: int = Field(default=10, ge=0)
-    """Epochs on the synthetic set between image updates at most; the published program has no bound."""
+    max_network_epochs: int = Field(default=50, ge=0)
+    """Epochs on the synthetic set between image updates at most; the published program has no bound. Below the window
+    it is what ends the training."""
     augment: AugmentSettings = NO_AUGMENTATION
     """Siamese augmentation: one draw for the real and the synthetic images of a class."""
     synthetic_training: TrainingSettings = PLAIN_SGD
@@ -90,8 +93,8 @@ def describe(layers: Through, weights: Tensors, images: torch.Tensor) -> tuple[l
 
 def discriminate(
     embeddings: torch.Tensor, labels: torch.Tensor, means: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cross-entropy of real images under the synthetic class means as classifier.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of real images under the synthetic class means as classifier, summed over the images.
 
     Args:
         embeddings: of the real images of all classes, (C * B, E).
@@ -99,13 +102,11 @@ def discriminate(
         means: synthetic mean embeddings, (C, E).
 
     Returns:
-        The batch mean (0-d), its gradient with respect to the means (C, E), and the accuracy (0-d, in [0, 1]).
+        The sum (0-d), and its gradient with respect to the means (C, E).
     """
     means = means.detach().requires_grad_()
-    logits = embeddings @ means.T
-    loss = F.cross_entropy(logits, labels)
-    accuracy = (logits.argmax(dim=1) == labels).float().mean()
-    return loss.detach(), torch.autograd.grad(loss, means)[0], accuracy
+    loss = F.cross_entropy(embeddings @ means.T, labels, reduction="sum")
+    return loss.detach(), torch.autograd.grad(loss, means)[0]
 
 
 class Watch:
@@ -129,11 +130,11 @@ class Done:
 
 
 class CAFE(ClassMatching):
-    """The loop of CAFE: image updates, each followed by network training, until the real-batch accuracy settles.
+    """The loop of CAFE: image updates, each followed by network training, until the network's accuracy settles.
 
-    Deviations from the authors' program: both loops are bounded; the accuracy is that of real images under the
-    synthetic class means while matching, and under the network's classifier while it is trained; stored images stay
-    in [0, 1] pixels. The schedule reads one number per image update on the host, as it must.
+    Deviations from the authors' program: both loops are bounded; an accuracy that is watched does not carry a tenth of
+    the one before; stored images stay in [0, 1] pixels. The schedule reads one number per image update and per epoch
+    on the host, as it must.
     """
 
     settings: CAFESettings
@@ -145,8 +146,8 @@ class CAFE(ClassMatching):
         self._describe = maybe_compile(describe, self.compiled)
         self.done = Done()
         self.targets: list[tuple[list[torch.Tensor], torch.Tensor]] = []
-        self.accuracy = torch.zeros(())
         self.watch = Watch(settings.window)
+        self.at = (0, 0)
 
     def loss(self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Weighted squared distance of one class's layer means; its gradient is of that plus <pull, mean embedding>.
@@ -167,6 +168,11 @@ class CAFE(ClassMatching):
         self.optimiser.lr = self.settings.image_lr * 0.5**passed
         self.watch = Watch(self.settings.window)
 
+    def before(self, step: int, inner: int) -> None:
+        """Make the network ready for an image update, and remember which it is."""
+        super().before(step, inner)
+        self.at = (step, inner)
+
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Image updates under one network until the schedule ends them; the mean loss of all classes together."""
         return super().outer_step(step, on_inner) * self.context.synthetic.num_classes
@@ -181,7 +187,7 @@ class CAFE(ClassMatching):
             embeddings.append(embedded)
             means.append(mean)
         labels = context.real.fetch_labels(draws.real[:, inner].flatten())
-        loss, pulls, self.accuracy = discriminate(torch.cat(embeddings).float(), labels, torch.stack(means).float())
+        loss, pulls = discriminate(torch.cat(embeddings).float(), labels, torch.stack(means).float())
         self.targets = list(zip(targets, weight * pulls, strict=True))
         self.done.image_steps += 1
         return weight * loss + super().image_step(inner, draws)
@@ -206,24 +212,31 @@ class CAFE(ClassMatching):
 
     def settled(self) -> bool:
         """Whether the accuracy's range over the window is small; reads one number on the host."""
-        moved = self.watch.add(float(self.accuracy))
+        moved = self.watch.add(self.accuracy("matched"))
         return moved is not None and moved < self.settings.stop_matching_range
 
     def between(self, step: int, inner: int, draws: StepDraws) -> None:
-        """Epochs on the synthetic set until the accuracy on the real batch has moved enough."""
-        settings, context, real = self.settings, self.context, draws.real[:, inner].flatten()
+        """Epochs on the synthetic set until the accuracy on real images has moved enough."""
+        settings, context = self.settings, self.context
         trainer = synthetic_trainer(context, settings.synthetic_training)
-        images, wanted = self.pipeline.normalise(context.real.fetch(real)), context.real.fetch_labels(real)
         watch, random = Watch(settings.window), generator(context.seed, "synthetic batch", step, inner)
-        for _ in range(settings.max_network_epochs):
+        for epoch in range(settings.max_network_epochs):
             trainer.run_epoch(random)
             self.done.network_epochs += 1
-            with torch.no_grad():
-                context.network.eval()
-                accuracy = (context.network(images).argmax(dim=1) == wanted).float().mean()
-            moved = watch.add(float(accuracy))
+            moved = watch.add(self.accuracy(f"trained {epoch}"))
             if moved is not None and moved > settings.stop_training_range:
                 break
+
+    @torch.no_grad()
+    def accuracy(self, when: str) -> float:
+        """Of the network as it is, in [0, 1], on real images drawn for this moment of the image update."""
+        context, (step, inner) = self.context, self.at
+        network = context.network.eval()
+        correct = torch.zeros((), device=self.labels.device)
+        for chosen in draw_real(context, f"watched {when} {inner}", step, self.settings.watch_batch, 1):
+            images, labels = context.real.fetch(chosen[0]), context.real.fetch_labels(chosen[0])
+            correct += (network(self.pipeline.normalise(images)).argmax(dim=1) == labels).float().mean()
+        return float(correct) / len(self.labels)
 
     def state(self) -> Tensors:
         """The momentum of the images, and what was done."""
@@ -237,8 +250,8 @@ class CAFE(ClassMatching):
 
     def flops_per_outer_step(self) -> float:
         """Of an outer step that ends as early as it can: as many image updates as the window is long."""
-        image, epoch = self._flops
-        return self.settings.window * image + (self.settings.window - 1) * epoch * self.settings.max_network_epochs
+        (image, epoch), window = self._flops, self.settings.window
+        return window * image + (window - 1) * epoch * min(window, self.settings.max_network_epochs)
 
     def flops_done(self) -> float:
         """Of what the dynamic schedule has done."""
@@ -247,12 +260,13 @@ class CAFE(ClassMatching):
 
     @cached_property
     def _flops(self) -> tuple[float, float]:
-        """Of one image update, and of one network epoch with the accuracy that is watched; counted once."""
+        """Of one image update, and of one network epoch, each with the accuracy that is watched; counted once."""
         image = super().flops_per_outer_step() / self.inner_steps
-        network, real = self.context.network, self.settings.real_batch * self.context.synthetic.num_classes
+        network, real = self.context.network, self.settings.watch_batch * self.context.synthetic.num_classes
         one = self.context.synthetic.images[:1]
         watched = flops_of(lambda: network(one)) * real
-        return image, synthetic_trainer(self.context, self.settings.synthetic_training).flops_per_epoch() + watched
+        epoch = synthetic_trainer(self.context, self.settings.synthetic_training).flops_per_epoch()
+        return image + watched, epoch + watched
 
     def _eager(self) -> Self:
         eager = super()._eager()

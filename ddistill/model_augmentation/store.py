@@ -41,8 +41,8 @@ class Wanted:
         size: number of networks.
         epochs: that each is trained for.
         seed: of all.
-        kind: pool: of each the last weights; snapshots: the same networks, of each the weights after every epoch;
-            trajectories: the weights after every epoch, trained at a constant rate.
+        kind: pool: of each the last weights; snapshots: the weights after every epoch; trajectories: the same, trained
+            at a constant rate.
     """
 
     size: int
@@ -54,6 +54,11 @@ class Wanted:
     def all_epochs(self) -> bool:
         """The weights after every epoch are kept."""
         return self.kind != "pool"
+
+    @property
+    def falls_over(self) -> int | None:
+        """Epochs at 2/3 and 5/6 of which the rate falls, as the published programs count them; None: it is constant."""
+        return {"pool": self.epochs + 1, "snapshots": self.epochs, "trajectories": None}[self.kind]
 
     @property
     def folder(self) -> str:
@@ -82,7 +87,7 @@ class Wanted:
             "epochs": self.epochs,
             "seed": self.seed,
             **({"precision": factory.precision} if factory.precision != "fp32" else {}),
-            **({"kind": self.kind} if self.all_epochs else {}),
+            **({"kind": self.kind} if self.all_epochs else {"falls_over": self.falls_over}),
         }
 
 
@@ -201,9 +206,9 @@ class _Builder:
         """What the file of a network holds."""
         wanted, states = self.wanted, Weights()
         unfinished.extra = states
-        decay = wanted.kind != "trajectories"
-        purpose = "pool" if decay else "expert"
-        stages = self.factory.stages(wanted.epochs, wanted.seed, purpose, member, decay=decay, unfinished=unfinished)
+        purpose = "expert" if wanted.kind == "trajectories" else "pool"
+        how: dict[str, Any] = {"falls_over": wanted.falls_over, "unfinished": unfinished}
+        stages = self.factory.stages(wanted.epochs, wanted.seed, purpose, member, **how)
         for epoch, weights in stages:
             if wanted.all_epochs or epoch == wanted.epochs:
                 prefix = f"{epoch}/" if wanted.all_epochs else ""

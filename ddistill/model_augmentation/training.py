@@ -90,13 +90,13 @@ class NetworkFactory:
         purpose: str,
         step: int,
         *,
-        decay: bool = True,
+        falls_over: int | None = None,
         unfinished: Unfinished | None = None,
         together: bool = False,
     ) -> Iterator[tuple[int, Weights]]:
         """Epochs done and copies of the weights: first ones, then after each epoch; for the rest see `early_stage`.
 
-        With ``decay`` the rate falls x0.2 at 2/3 and 5/6 of the epochs. ``unfinished`` keeps the epochs done.
+        The rate falls at 2/3 and 5/6 of ``falls_over`` epochs, if any. ``unfinished`` keeps the epochs done.
         """
         fresh = self.build(seed, purpose, step).state_dict()
         yield 0, copy_of(fresh)
@@ -107,7 +107,7 @@ class NetworkFactory:
         trainer.restart()
         kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {step}"}
         random = partial(generator, seed, f"{purpose} epoch", step)
-        for done in train_epochs(trainer, epochs, random, decay=decay, filled=True, **kept):
+        for done in train_epochs(trainer, epochs, random, falls_over=falls_over, filled=True, **kept):
             yield done, copy_of(trainer.module.state_dict())
 
 

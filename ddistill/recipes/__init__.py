@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddistill.config import Recipe
-from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData
+from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData, is_copy
 from ddistill.errors import UserError, unknown_name
 from ddistill.recipes import along_training, comparisons, idc
 
-__all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names"]
+__all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names", "suited"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ RECIPES = {
 """Those with a published or measured figure; `find` has settings for the other known data, too."""
 
 
+MEASURED = {"data.constants": "measured", "data.whitening": None}
+"""How images are normalised that no paper reports on."""
+
+
 def _make(family: str, data: str, ipc: int) -> Recipe:
     if family in ("idc", "idc-ma"):
         return idc.recipe(data, ipc, model_augmentation=family == "idc-ma")
@@ -109,12 +113,21 @@ def _is_known(data: RealData) -> bool:
     return data.source == data.name or (data.size, data.channels) == usual
 
 
+def suited(recipe: Recipe, data: RealData) -> Recipe:
+    """A recipe of a known set for these images: they are normalised (and whitened) as published if they are that set,
+    by its name or by what was measured of them, else by what was measured of them."""
+    known = recipe.data.source or ""
+    same = data.source == known or is_copy(known, (data.mean, data.std), data.class_names)
+    return recipe if same else recipe.changed(MEASURED)
+
+
 def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     """Settings of a family for data that no paper reports on, by the size of the images.
 
     Up to 12 px as digits, up to 64 px as CIFAR-10 (28 grey pixels as MNIST; one more block at 48 px and above),
-    larger as Imagenette. A set of one's own that is called like a known one takes that one's settings if its images
-    have that one's size and channels.
+    larger as Imagenette. They are normalised by what was measured of them, and not whitened. A set of one's own that is
+    called like a known one takes that one's settings if its images have that one's size and channels, but the constants
+    that it is published with only if it is a copy of that one.
 
     Raises:
         UserError: unknown family.
@@ -122,8 +135,8 @@ def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     if family not in FAMILIES:
         raise unknown_name("recipe", family, names())
     if data.name in idc.DATA and _is_known(data):
-        return find(family, ipc, data.name)
-    changes: dict[str, Any] = {"name": f"{family} for {data.size}-px images"}
+        return suited(find(family, ipc, data.name), data)
+    changes: dict[str, Any] = {"name": f"{family} for {data.size}-px images", **MEASURED}
     if data.size <= 12:
         like = "digits"
     elif data.size == 28 and data.channels == 1:

@@ -70,7 +70,8 @@ def cafe(name: str, data: str, ipc: int) -> dict[str, Any]:
     """CAFE: 2000 outer steps of at least ten image updates each."""
     settings: dict[str, Any] = {"method.name": name, "budget.outer_steps": 2000}
     if data in SMALL:
-        settings |= {"method.real_batch": 64, "budget.outer_steps": SMALL_STEPS[name]}
+        few = {"method.real_batch": 64, "method.watch_batch": 64, "method.max_network_epochs": 10}
+        settings |= {**few, "budget.outer_steps": SMALL_STEPS[name]}
     return settings
 
 
@@ -96,6 +97,8 @@ EXPERT_TRAINING: dict[str, Any] = {
     "training.augment.operations": ("color", "crop", "cutout", "flip", "scale", "rotate"),
 }
 """How the experts of TM are trained."""
+WHITENED = {("cifar10", 1), ("cifar10", 10), ("cifar100", 1), ("cifar100", 10)}
+"""Data and ipc for which the published settings of TM whiten."""
 
 
 def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
         "model_augmentation.pool_size": 100,
         "model_augmentation.pool_epochs": 50,
         **EXPERT_TRAINING,
+        "data.whitening": "zca" if (data, nearest) in WHITENED else None,
         "budget.outer_steps": 5000,
     }
     if data in SMALL:

@@ -19,6 +19,7 @@ SPEEDUP = 5
 """Of the recipes with model augmentation."""
 
 CIFAR: dict[str, Any] = {
+    "data.constants": "cifar10",
     "network.name": "convnet",
     "network.width": 128,
     "network.depth": 3,
@@ -30,6 +31,7 @@ CIFAR: dict[str, Any] = {
 }
 MNIST: dict[str, Any] = {
     **CIFAR,
+    "data.constants": "mnist",
     "method.distance": "l1",
     "method.image_lr": 0.0001,
     "method.base_side": 28,
@@ -38,6 +40,7 @@ MNIST: dict[str, Any] = {
     "evaluation.training.augment.operations": ("color", "crop", "scale", "rotate"),
 }
 IMAGENET_10: dict[str, Any] = {
+    "data.constants": "imagenet",
     "network.name": "resnet_ap",
     "synthetic.factor": 3,
     "method.distance": "l1",
@@ -66,6 +69,7 @@ IMAGENET_100: dict[str, Any] = {
 }
 DIGITS: dict[str, Any] = {
     **CIFAR,
+    "data.constants": "measured",
     "network.width": 64,
     "network.depth": 2,
     "synthetic.factor": 1,
@@ -107,16 +111,21 @@ _IMAGENET_SUBSETS = ("imagenette", "imagewoof", "imagefruit", "imagemeow", "imag
 DATA: dict[str, DataSettingsOf] = {
     "digits": DataSettingsOf("digits (8 px)", DIGITS),
     "cifar10": DataSettingsOf("CIFAR-10", CIFAR, _FASTER_IMAGES),
-    "cifar100": DataSettingsOf("CIFAR-100", CIFAR, _FASTER_IMAGES),
+    "cifar100": DataSettingsOf("CIFAR-100", {**CIFAR, "data.constants": "cifar100"}, _FASTER_IMAGES),
     "mnist": DataSettingsOf("MNIST", MNIST),
     "fashion_mnist": DataSettingsOf(
         "FashionMNIST",
-        {**MNIST, "evaluation.training.augment.operations": ("color", "crop", "flip", "scale", "rotate")},
+        {
+            **MNIST,
+            "data.constants": "fashion_mnist",
+            "evaluation.training.augment.operations": ("color", "crop", "flip", "scale", "rotate"),
+        },
     ),
     "svhn": DataSettingsOf(
         "SVHN",
         {
             **CIFAR,
+            "data.constants": "svhn",
             "method.network_samples": 500,
             "evaluation.training.augment.operations": ("color", "crop", "scale", "rotate"),
         },

@@ -7,7 +7,7 @@ and data they came, and are found by the key that follows from these now.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +20,21 @@ from ddistill.storage import append_line, fingerprint, make_parent
 
 VERSION = 2
 """Of the keys: 2 leaves the execution out."""
+CHANGES: dict[str, Callable[[Recipe], bool]] = {
+    "the rate of a pool falls an epoch later": lambda recipe: recipe.model_augmentation.networks == "pool",
+    "whitening is of pixels": lambda recipe: recipe.data.whitening is not None,
+    "CAFE sums over real images": lambda recipe: recipe.method.name == "cafe",
+}
+"""What was mended so that the same recipe gives other results since, and which recipes it concerns. A result that was
+computed before is not found again then; it stays in its file."""
 
 
-def result_key(recipe: Recipe, data_fingerprint: str, ages: Sequence[int] = ()) -> str:
+def result_key(
+    recipe: Recipe,
+    data_fingerprint: str,
+    ages: Sequence[int] = (),
+    changes: Mapping[str, Callable[[Recipe], bool]] = CHANGES,
+) -> str:
     """Hex key of everything that decides a result, so not of the names of the recipe and of its data.
 
     Fields that are not set do not count, so that results outlive new optional fields. A new field with another usual
@@ -32,15 +44,21 @@ def result_key(recipe: Recipe, data_fingerprint: str, ages: Sequence[int] = ()) 
         recipe: of the run.
         data_fingerprint: of its data.
         ages: epochs, where the result is the gradients of a network at those ages.
+        changes: of the program since the first results.
     """
     values = recipe.identity(exclude_none=True)
     del values["name"]
     for name in ("source", "fingerprint"):
         values["data"].pop(name, None)
+    # newer than the first results, and without effect on them
     if values["model_augmentation"]["networks"] != "snapshots":
-        del values["model_augmentation"]["ahead"]  # newer than the first results, and without effect on them
-    decides = {"version": VERSION, "recipe": values, "data": data_fingerprint}
-    return fingerprint({**decides, "ages": list(ages)} if ages else decides)
+        del values["model_augmentation"]["ahead"]
+    if values["data"]["constants"] == "measured":
+        del values["data"]["constants"]
+    decides: dict[str, Any] = {"version": VERSION, "recipe": values, "data": data_fingerprint}
+    since = [what for what, concerns in changes.items() if concerns(recipe) and not ages]
+    decides |= ({"ages": list(ages)} if ages else {}) | ({"since": since} if since else {})
+    return fingerprint(decides)
 
 
 class Judged(NamedTuple):
@@ -111,6 +129,6 @@ def _key_now(row: dict[str, Any]) -> str:
     about = row["about"]
     ages = [one["epochs"] for one in about.get("gradients", ())]
     try:
-        return result_key(build(Recipe, about["recipe"]), about["data"]["fingerprint"], ages)
+        return result_key(build(Recipe, about["recipe"]), about["data"]["fingerprint"], ages, changes={})
     except (UserError, KeyError, TypeError):
         return str(row["key"])

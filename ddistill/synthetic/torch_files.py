@@ -65,7 +65,8 @@ def import_pt(
 
     Args:
         path: of the file; only tensors and plain containers in it are loaded.
-        data: the real data that the set was distilled from; gives classes, mean and std.
+        data: the real data that the set was distilled from; gives classes, and the mean and std that it is normalised
+            by (`RealData.constants`).
         factor: multi-formation factor that the images are stored with (2 for IDC on CIFAR).
         normalised: False: pixels in [0, 1]; True: normalised by mean and std of the data; (mean, std): by these, one
             number or one per channel, of pixels in [0, 1]; told by their range if None.
@@ -95,7 +96,7 @@ def import_pt(
         )
     order = labels.argsort(stable=True)
     stored = pixels[order].clamp(0.0, 1.0)
-    plain = Normalisation(tuple(data.mean), tuple(data.std))
+    plain = Normalisation(*data.constants)
     synthetic = SyntheticSet(stored, labels[order], data.class_names, factor, "single", plain)
     return Imported(synthetic, f"{taken_for}, not whitened; {said}; factor {factor}", cut)
 
@@ -228,7 +229,7 @@ def _meaning(
     if normalised is False:
         return None, f"pixels in [0, 1] {span}"
     whose = f"of data {data.name!r}" if normalised is True else "as given"
-    mean, std = constants = (data.mean, data.std) if normalised is True else _constants(normalised, data.channels)
+    mean, std = constants = data.constants if normalised is True else _constants(normalised, data.channels)
     numbers = " and ".join(", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
     return constants, f"images normalised by mean and standard deviation {whose} ({numbers}) {span}"
 
@@ -256,7 +257,7 @@ def _outside(pixels: torch.Tensor) -> float:
 
 
 def _other_ways(images: torch.Tensor, data: RealData) -> str:
-    as_pixels, normalised = _outside(images), _outside(_pixels(images, (data.mean, data.std)))
+    as_pixels, normalised = _outside(images), _outside(_pixels(images, data.constants))
     return (
         f"as pixels (--pixels) {as_pixels:.1%} would be cut, normalised by the data's own mean and standard deviation "
         f"(--normalised) {normalised:.1%}, by others with --mean and --std"

@@ -24,7 +24,7 @@ def train_epochs(
     epochs: int,
     draws: Callable[[int], Any],
     *,
-    decay: bool = False,
+    falls_over: int | None = None,
     filled: bool = False,
     unfinished: Unfinished | None = None,
     name: str = "",
@@ -35,7 +35,7 @@ def train_epochs(
         trainer: has the first weights.
         epochs: in all.
         draws: what an epoch (from 0) is drawn from.
-        decay: the rate falls x0.2 at 2/3 and 5/6 of the epochs; else it is constant.
+        falls_over: epochs at 2/3 and 5/6 of which the rate falls to a fifth (`step_decay`); constant if None.
         filled: fill the last mini-batch of an epoch from a further pass; else it is smaller.
         unfinished: keeps the state, so that an interrupted training goes on from its last epoch.
         name: of the training in what ``unfinished`` keeps.
@@ -46,7 +46,7 @@ def train_epochs(
     lr = trainer.settings.lr
     first = unfinished.resume(name, trainer) if unfinished else 0
     for epoch in range(first, epochs):
-        trainer.run_epoch(draws(epoch), step_decay(lr, epochs, epoch) if decay else lr, filled=filled)
+        trainer.run_epoch(draws(epoch), step_decay(lr, falls_over, epoch) if falls_over else lr, filled=filled)
         yield epoch + 1
         if unfinished and epoch + 1 < epochs:
             unfinished.keep(name, epoch + 1, trainer)

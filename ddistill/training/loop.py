@@ -348,7 +348,8 @@ def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:
 def step_decay(lr: float, epochs: int, epoch: int) -> float:
     """The rate in ``epoch`` (from 0): a fifth from 2/3 of ``epochs`` on, and again from 5/6, rounded down.
 
-    The first epoch is always trained at the full rate; with two epochs both falls come at the second, as published.
+    The first epoch is always trained at the full rate. The published program of model augmentation counts one epoch
+    more than it trains its pool for, so that both of two epochs are at the full rate there.
     """
     passed = (epoch >= max(1, (2 * epochs) // 3)) + (epoch >= max(1, (5 * epochs) // 6))
     return lr * 0.2**passed

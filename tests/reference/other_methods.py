@@ -64,7 +64,7 @@ def cafe_loss(
     discrimination_weight: float,
 ) -> Tensor:
     """CAFE, all classes: weighted squared distances of layer means, 1 more for the flattened last layer, and the
-    cross-entropy of all real embeddings under the synthetic mean embeddings as classifier (batch mean)."""
+    cross-entropy of all real embeddings under the synthetic mean embeddings as classifier, summed over them."""
     total = torch.zeros((), device=images[0].device)
     real_embeddings, classifier, labels = [], [], []
     for c in range(len(real)):
@@ -77,7 +77,7 @@ def cafe_loss(
         classifier.append(s.mean(dim=0))
         labels.append(torch.full((len(r),), c, device=r.device))
     logits = torch.cat(real_embeddings) @ torch.stack(classifier).T
-    return total + discrimination_weight * torch.nn.functional.cross_entropy(logits, torch.cat(labels))
+    return total + discrimination_weight * torch.nn.functional.cross_entropy(logits, torch.cat(labels), reduction="sum")
 
 
 def trajectory_loss(

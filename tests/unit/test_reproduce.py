@@ -80,17 +80,28 @@ def test_the_key_follows_from_what_decides_a_result():
     assert reproduce.result_key(first.recipe, "other") != reproduce.result_key(first.recipe, "data")
 
 
-def test_every_published_result_is_found_again():
+AS_BEFORE = {"data.constants": "measured", "data.whitening": None}
+"""How the recipes of CIFAR-10 normalised until 2026-11-26; their results stay in the file, under these settings."""
+MENDED = {"cafe", "idc-ma", "dc-ma", "dsa-ma", "dm-ma", "cafe-ma"}
+"""Families whose published results are those of no recipe any more: see `reproduce.store.CHANGES`."""
+
+
+def test_published_results_are_found_again_where_what_they_measure_is_what_is_computed_now():
     rows = list(reproduce.Store(PUBLISHED_RESULTS))
     (data,) = {row.about["data"]["fingerprint"] for row in rows}
     cells = [cell for target in TARGETS for cell in reproduce.cells_of(target, "small", range(2))]
-    known = {reproduce.result_key(cell.recipe, data, cell.ages) for cell in cells}
+    today = {reproduce.result_key(cell.recipe, data, cell.ages) for cell in cells}
+    before = {reproduce.result_key(cell.recipe.changed(AS_BEFORE), data, cell.ages) for cell in cells}
     assert len(rows) == len(PUBLISHED_RESULTS.read_text().splitlines()) == 42
-    assert {row.key for row in rows} <= known
+    assert not {row.key for row in rows} & today  # all are of CIFAR-10, which is normalised by other constants now
+    families = {True: set(), False: set()}
+    for row in rows:
+        families[row.key in before].add(row.about["recipe"]["name"].removesuffix("-cifar10"))
+    assert families == {True: {"random", "herding", "k-center", "idc", "dc", "dsa", "dm", "tm"}, False: MENDED}
     # the keys themselves: a field that changes them orphans what users have computed
     assert (
-        fingerprint(sorted(row.key for row in rows))
-        == "d2f851b1c6ab91b6221f1e8abf816ba04743917cebec1137554e0c47847f201a"
+        fingerprint(sorted(row.key for row in rows if row.key in before))
+        == "2cee9d34e345d0d2a391241dae8b9a7af600841e59f7c6dff889268dbe55cc74"
     )
 
 

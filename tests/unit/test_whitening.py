@@ -36,14 +36,14 @@ def pil_to_tensor(picture) -> torch.Tensor:
     return torch.from_numpy(np.array(picture))[None]
 
 
-def normalised(data) -> torch.Tensor:
-    return (data.train.images.float() / 255 - data.mean[0]) / data.std[0]
+def pixels(data) -> torch.Tensor:
+    return data.train.images.float() / 255
 
 
 def test_pixels_are_uncorrelated_but_for_the_epsilon(whitened):
-    rows = whitened.whitening(normalised(whitened)).flatten(1).double()
-    covariance = torch.cov(rows.T, correction=0)
-    plain = torch.cov(normalised(whitened).flatten(1).double().T, correction=0)
+    rows = whitened.normalisation(pixels(whitened)).flatten(1).double()
+    covariance = torch.cov(rows.T)
+    plain = torch.cov(pixels(whitened).flatten(1).double().T)
     values, vectors = torch.linalg.eigh(plain)
     expected = (vectors * (values / (values + EPSILON))) @ vectors.T
     torch.testing.assert_close(covariance, expected, atol=1e-4, rtol=0)
@@ -60,7 +60,7 @@ def test_a_step_on_pixels_is_the_step_on_whitened_images(whitened):
     """Against gradient descent with momentum on whitened images, as the program of TM does it."""
     start = whitened.train.images[:5].float() / 255
     goal = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    to_white = lambda pixels: whitened.whitening((pixels - whitened.mean[0]) / whitened.std[0])  # noqa: E731
+    to_white = whitened.whitening
     white = to_white(start).requires_grad_()
     theirs = torch.optim.SGD([white], lr=0.3, momentum=0.5)
     labels = torch.zeros(len(start), dtype=torch.int64)
@@ -90,10 +90,7 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
     assert torch.equal(shown, (stored.images.clamp(0, 1) * 255).round().to(torch.uint8))
     assert torch.equal(stored.normalisation.whitening.matrix, run.synthetic.normalisation.whitening.matrix)
     images, _ = stored.to_dataset().tensors
-    direct = stored.normalisation.whitening(
-        (stored.decoded()[0] - stored.normalisation.mean[0]) / stored.normalisation.std[0]
-    )
-    assert torch.equal(images, direct)
+    assert torch.equal(images, stored.normalisation.whitening(stored.decoded()[0]))  # of raw pixels
     assert evaluate(tmp_path / "run").as_dict() == run.summary["accuracy"]
     assert "whitening.safetensors" in (tmp_path / "run" / "distilled" / "README.md").read_text()
     page = (tmp_path / "run" / "report.html").read_text()
@@ -102,6 +99,16 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
     save_synthetic(plain.synthetic, tmp_path / "run" / "distilled", {})
     assert not (tmp_path / "run" / "distilled" / "whitening.safetensors").exists()
     assert load_synthetic(tmp_path / "run").normalisation.whitening is None
+
+
+def test_a_map_of_normalised_images_of_an_earlier_version_is_read_as_it_was_written(tmp_path, whitened):
+    """Until 2026-11-26 the map was one of normalised images; the artifact says by what."""
+    plain = load_data("digits")
+    before = Normalisation(plain.mean, plain.std, whitened.whitening)
+    images, labels = pixels(whitened)[:10], torch.arange(10)
+    save_synthetic(SyntheticSet(images, labels, plain.class_names, 1, "single", before), tmp_path, {})
+    trained, _ = load_synthetic(tmp_path).to_dataset().tensors
+    torch.testing.assert_close(trained, whitened.whitening((images - plain.mean[0]) / plain.std[0]))
 
 
 def test_a_damaged_map_is_refused(tmp_path, whitened):
@@ -120,7 +127,7 @@ def test_a_damaged_map_is_refused(tmp_path, whitened):
 
 def test_large_images_are_refused():
     with pytest.raises(UserError, match="at most 4800 values"):
-        zca(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), Normalisation((0.5,) * 3, (0.25,) * 3))
+        zca(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("family", ["idc", "dsa", "dm", "cafe"])
