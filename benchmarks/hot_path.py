@@ -75,7 +75,7 @@ def fast_phases(
 ) -> tuple[Phases, GradientMatching]:
     """Class loop, network training and training on the decoded set, by the package.
 
-    ``compiled`` None: as a long run would have it, which on a CPU in float32 is the kernels and no compiler.
+    ``compiled`` None: as a long run would have it, which on a CPU is the kernels and no compiler.
     """
     draws = torch.Generator().manual_seed(0)
     classes, ipc, size = shape["classes"], shape["ipc"], shape["size"]
@@ -88,7 +88,7 @@ def fast_phases(
     settings = NetworkSettings(width=shape["width"], depth=shape["depth"])
     network = build_network(settings, classes, 3, size, "bench").to(device)
     if compiled is None:
-        compiled = not (precision == "fp32" and runs_on_kernels(network, device))
+        compiled = not runs_on_kernels(network, device)
     source = ImageSet(real.to(device), labels.to(device), Normalisation(MEAN, STD))
     trainer = Trainer(
         network,

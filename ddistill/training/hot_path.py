@@ -18,10 +18,11 @@ from ddistill.training.precision import Precision, Resolved, has_fast_bf16, tria
 
 AUTO_PRECISION = "DDISTILL_AUTO_PRECISION"
 """Environment variable that fixes what ``auto`` means on any device: fp32 or bf16."""
-FEWEST_FLOPS = {"cpu": 1e7, "cuda": 2e9}
-"""Floating-point operations of training on one image from which bfloat16 pays where nothing is compiled. On a CPU with
-AVX-512 BF16 3e6 (LeNet) gave 1.0 times the rate of float32, 2e7 (ConvNet-3 of width 32) 1.5. On an H200 3e8 (width 128)
-gave half the rate, since every cast is one more launch; what lies above was not measured there."""
+FEWEST_FLOPS = {"cpu": 5e6, "cuda": 2e9}
+"""Floating-point operations of training on one image from which bfloat16 pays where nothing is compiled. On CPUs with
+AVX-512 BF16 or AMX 3e6 (LeNet, ConvNet-3 of width 8) gave 0.9 to 1.0 times the rate of float32, 6e6 (width 16) 1.2, 2e7
+(width 32) 1.5. On an H200 3e8 (width 128) gave half the rate, since every cast is one more launch; what lies above was
+not measured there."""
 
 
 ONE_THREAD_FLOPS = 5e6
@@ -122,21 +123,17 @@ def choose_hot_path(
     """
     device = work.images.device
     kernels = runs_on_kernels(module, device) and not work.every_layer
-    would_compile = repays_compilation(mode, work.flops) and not couples_batch(module)
-    low, reason = _wants_bf16(precision, device, work.flops_per_image, kernels, would_compile)
+    # the kernels are as fast as compiled code, or faster, and need no compilation
+    compiled = repays_compilation(mode, work.flops) and not couples_batch(module) and (mode == "on" or not kernels)
+    low, reason = _wants_bf16(precision, device, work.flops_per_image, compiled)
     fallback = trial_fault(module, work.images, "bf16", second_order=work.second_order) if low else None
     if fallback is not None:
         low, reason = False, f"float32: the network cannot be used in bfloat16 ({fallback})"
-    kernels = kernels and not low
-    # the kernels are as fast as compiled float32 and need no compilation
-    compiled = would_compile and (mode == "on" or not kernels)
     threads = 1 if device.type == "cpu" and work.flops_per_image <= ONE_THREAD_FLOPS else None
-    return HotPath("bf16" if low else "fp32", compiled, kernels, reason, threads, fallback)
+    return HotPath("bf16" if low else "fp32", compiled, kernels and not compiled, reason, threads, fallback)
 
 
-def _wants_bf16(
-    precision: Precision, device: torch.device, flops_per_image: float, kernels: bool, would_compile: bool
-) -> tuple[bool, str]:
+def _wants_bf16(precision: Precision, device: torch.device, flops_per_image: float, compiled: bool) -> tuple[bool, str]:
     if precision != "auto":
         return precision == "bf16", f"{'bfloat16' if precision == 'bf16' else 'float32'}: asked for"
     injected = os.environ.get(AUTO_PRECISION, "")
@@ -146,10 +143,8 @@ def _wants_bf16(
         return injected == "bf16", f"{'bfloat16' if injected == 'bf16' else 'float32'}: {AUTO_PRECISION} says so"
     if not has_fast_bf16(device):
         return False, "float32: this device does not multiply bfloat16 in hardware"
-    if device.type == "cpu" and would_compile:
+    if device.type == "cpu" and compiled:
         return True, "bfloat16: the device multiplies it in hardware, and the work repays compilation"
-    if kernels:
-        return False, "float32: the work does not repay compilation, and the kernels for float32 are faster without it"
     fewest = FEWEST_FLOPS.get(device.type, 0.0)
     counted = f"training on one image takes {flops_per_image:.2g} FLOP, and it pays from {fewest:.2g} on this device"
     return flops_per_image >= fewest, f"{'bfloat16' if flops_per_image >= fewest else 'float32'}: {counted}"

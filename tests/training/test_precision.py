@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ddistill.methods import Through
 from ddistill.networks import NETWORKS, ConvNet, NetworkSettings, build_network
-from ddistill.training import Forward, trial_fault
+from ddistill.training import Forward, Resolved, trial_fault
 
 SIDE, CLASSES = 32, 10
 
@@ -104,7 +104,7 @@ def first_order(module: nn.Module, precision: str) -> torch.Tensor:
 def test_own_layers_train_in_bfloat16_near_float32(middle):
     exact, rounded = (first_order(own(middle), precision) for precision in ("fp32", "bf16"))
     assert not torch.equal(exact, rounded)
-    assert float((rounded - exact).norm() / exact.norm()) < 0.1
+    assert float((rounded - exact).norm() / exact.norm()) < 0.2
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -121,23 +121,24 @@ def test_a_list_of_maps_comes_back_as_float32():
     assert {one.dtype for one in maps} == {torch.float32}
 
 
-def test_a_gradient_through_a_gradient_agrees_between_plain_autograd_and_torch_func():
+def test_a_gradient_through_a_gradient_agrees_with_float32_in_plain_autograd_and_in_torch_func():
     network = ConvNet(CLASSES, size=SIDE, width=8)
     images, labels = torch.rand(4, 3, SIDE, SIDE), torch.arange(4)
-    forward = Forward(network, "bf16")
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
 
     def slope(images: torch.Tensor) -> torch.Tensor:
-        found = grad(lambda w: F.cross_entropy(forward(w, images), labels))(weights)
+        found = grad(lambda w: F.cross_entropy(Forward(network, "bf16")(w, images), labels))(weights)
         return sum(one.square().sum() for one in found.values())
 
-    leaf, parameters = images.clone().requires_grad_(), dict(network.named_parameters())
-    found = torch.autograd.grad(
-        F.cross_entropy(forward(parameters, leaf), labels), list(parameters.values()), create_graph=True
-    )
-    plain = torch.autograd.grad(sum(one.square().sum() for one in found), leaf)[0]
-    functional = grad(slope)(images)
-    assert float((plain - functional).norm() / plain.norm()) < 0.05
+    def plain(precision: Resolved) -> torch.Tensor:
+        leaf, parameters = images.clone().requires_grad_(), dict(network.named_parameters())
+        loss = F.cross_entropy(Forward(network, precision)(parameters, leaf), labels)
+        found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+        return torch.autograd.grad(sum(one.square().sum() for one in found), leaf)[0]
+
+    exact = plain("fp32")
+    for rounded in (plain("bf16"), grad(slope)(images)):
+        assert 1e-4 < float((rounded - exact).norm() / exact.norm()) < 0.2
 
 
 class OnlyFloat32(nn.Module):

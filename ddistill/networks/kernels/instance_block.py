@@ -1,8 +1,9 @@
-"""Instance norm, ReLU and average pool 2 as one operator with gradients of first and second order, in float32 on a CPU.
+"""Instance norm, ReLU and average pool 2 as one operator with gradients of first and second order, on a CPU.
 
 Eager torch makes about ten passes over the maps of a block for it, and its second-order gradient about thirty; the
-kernels (`instance_block.c`) make three and five, within the cache. Where they cannot be built, or for other devices
-and types, `norm_relu_pool` says so by returning None and the caller writes the operator out.
+kernels (`instance_block.c`) make three and five, within the cache. Maps are float32 or bfloat16, the arithmetic is
+float32. Where they cannot be built, or for other devices and types, `norm_relu_pool` says so by returning None and the
+caller writes the operator out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,20 +26,22 @@ from ddistill.storage import atomic_path, cache_folder, fingerprint
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 BUILD_SECONDS = 60
 CHANNELS_LAST = torch.channels_last
+DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
+"""Types of the maps, and the flag that chooses each."""
 
 
 def norm_relu_pool(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor | None:
     """avg_pool2d(relu(instance_norm(x) * weight + bias), 2), or None where the kernels do not serve.
 
     Args:
-        x: (N, C, H, W) float32 on the CPU, H and W at least 2; channels-last is read without a copy.
-        weight, bias: (C,) of the norm.
+        x: (N, C, H, W) float32 or bfloat16 on the CPU, H and W at least 2; channels-last is read without a copy.
+        weight, bias: (C,) of the norm, float32.
         eps: added to the variance.
 
     Returns:
-        (N, C, H // 2, W // 2), channels-last.
+        (N, C, H // 2, W // 2), channels-last, of the type of x.
     """
-    if not serves(x):
+    if not serves(x) or weight.dtype != torch.float32:
         return None
     # laid out here, where autograd follows, since the gradients are taken of what is saved
     x = x.contiguous(memory_format=CHANNELS_LAST)
@@ -45,36 +49,37 @@ def norm_relu_pool(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, ep
 
 
 def serves(x: torch.Tensor) -> bool:
-    """Whether the kernels take images or maps like these here: eager, float32, on a CPU, outside of torch.func."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+    """Whether the kernels take images or maps like these here: eager, on a CPU, outside of torch.func."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in DEFINED:
         return False
     # torch.func follows only torch's own operators
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and built_kernels() is not None
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and built_kernels(x.dtype) is not None
 
 
 def available() -> bool:
     """Whether the kernels are built, or could be, on this machine."""
-    return built_kernels() is not None
+    return all(built_kernels(dtype) is not None for dtype in DEFINED)
 
 
 @cache
-def built_kernels() -> ctypes.CDLL | None:
-    """The kernels, built on first use and kept in the cache folder; None where there is no C compiler."""
+def built_kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The kernels for maps of a type, built on first use and kept in the cache folder; None where no compiler is."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None or os.environ.get("DDISTILL_KERNELS") == "off":
         return None
     source = resources.files("ddistill.networks.kernels").joinpath("instance_block.c").read_text(encoding="utf-8")
-    identity = fingerprint([source, FLAGS, compiler, platform.machine(), _processor_flags()])
+    flags = (*FLAGS, *DEFINED[dtype])
+    identity = fingerprint([source, flags, compiler, platform.machine(), _processor_flags()])
     path = cache_folder() / "kernels" / f"{identity[:20]}.so"
     try:
         if not path.is_file():
-            _build(compiler, source, path)
+            _build(compiler, flags, source, path)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _build(compiler: str, source: str, path: Path) -> None:
+def _build(compiler: str, flags: Sequence[str], source: str, path: Path) -> None:
     """Compile; OpenMP's symbols are left open, so that the threads are those of torch."""
     with atomic_path(path) as temporary:
         code, unit = temporary.with_suffix(".c"), temporary.with_suffix(".o")
@@ -82,7 +87,7 @@ def _build(compiler: str, source: str, path: Path) -> None:
         try:
             for openmp in (["-fopenmp"], []):
                 subprocess.run(
-                    [compiler, *FLAGS, *openmp, "-c", str(code), "-o", str(unit)],
+                    [compiler, *flags, *openmp, "-c", str(code), "-o", str(unit)],
                     check=not openmp,
                     capture_output=True,
                     timeout=BUILD_SECONDS,
@@ -115,7 +120,7 @@ def _processor_flags() -> str:
 
 
 def _call(name: str, *arguments: torch.Tensor, shape: torch.Size, eps: float | None = None) -> None:
-    kernels = built_kernels()
+    kernels = built_kernels(arguments[0].dtype)
     assert kernels is not None
     pointers: list[Any] = [ctypes.c_void_p(tensor.data_ptr()) for tensor in arguments]
     n, c, h, w = shape
@@ -128,7 +133,7 @@ class _NormReluPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
         n, c, h, w = x.shape
-        pooled = torch.empty((n, c, h // 2, w // 2), memory_format=CHANNELS_LAST)
+        pooled = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=CHANNELS_LAST)
         mean, rstd = torch.empty(2, n, c)
         _call("forward", x, weight, bias, pooled, mean, rstd, shape=x.shape, eps=eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
