@@ -151,6 +151,8 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on a synthetic set and test them on real images.
 
+    On a set with soft labels they are trained twice: on its classes, and for ``soft`` of the result on those labels.
+
     Args:
         synthetic: a set, a run folder or an artifact folder; a folder brings its own protocol, network and data.
         data: gives the test images; needed for a set, or where the folder's own source is not at hand.
@@ -187,15 +189,19 @@ def evaluate(
         raise UserError(f"the set holds images of shape {wanted}, data {real.name!r} of {shape}")
     if not isinstance(data, RealData):  # who has loaded them has been told
         tell_account(real, observer)
-    return evaluate_set(
-        synthetic,
-        real,
-        settings.model_copy(update={"network": chosen}),
-        chosen,
-        execution=Execution(torch.device(device), recipe.run, current()),
-        seed=seed,
-        progress=Progress(on_epoch=lambda done, total: observer.progress("evaluate", done, total)),
-    )
+
+    def judged(one: SyntheticSet) -> Evaluation:
+        return evaluate_set(
+            one,
+            real,
+            settings.model_copy(update={"network": chosen}),
+            chosen,
+            execution=Execution(torch.device(device), recipe.run, current()),
+            seed=seed,
+            progress=Progress(on_epoch=lambda done, total: observer.progress("evaluate", done, total)),
+        )
+
+    return replace(judged(synthetic.hard()), soft=None if synthetic.targets is None else judged(synthetic))
 
 
 def pretrain(

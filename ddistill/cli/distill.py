@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -42,6 +42,10 @@ def distill(
         str | None,
         typer.Option(help="best: give the images that do best on a tenth of the training set, held out for it."),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="teacher: store soft labels, too, by the networks of the pool; see docs/soft_labels.md."),
+    ] = None,
     changes: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same images. (default 0)")] = None,
     run: Annotated[Path | None, typer.Option("--out", help="Folder of the run. (default runs/RECIPE-ipcN)")] = None,
@@ -67,6 +71,7 @@ def distill(
             "model_augmentation.networks": networks,
             "model_augmentation.perturb": perturb,
             "evaluation.select": select,
+            "synthetic.labels": labels,
             "data.validation_fraction": 0.1 if select == "best" else None,
             "run.seed": seed,
             "run.checkpoint_every": checkpoint_every,
@@ -92,12 +97,13 @@ def _show_run(run: Run, folder: Path) -> None:
     from ddistill.synthetic.card import BASELINES
 
     summary = run.summary
-    table = Table("training set", "images", "test accuracy %", "std")
-    distilled = summary["accuracy"]
+    distilled, soft = summary["accuracy"], summary.get("accuracy_soft")
+    table = Table("training set", "images", "test accuracy %", "std", *(["soft labels %", "std"] if soft else []))
     stored = f"{summary['stored_images']} stored, {summary['decoded_images']} decoded"
-    table.add_row("[bold]distilled[/]", stored, f"[bold]{distilled['mean']:.1f}[/]", f"{distilled['std']:.1f}")
+    table.add_row("[bold]distilled[/]", stored, *_figures(distilled, bold=True), *(_figures(soft) if soft else []))
     for name, result in summary["baselines"].items():
-        table.add_row(BASELINES[name], str(result["images"]), f"{result['mean']:.1f}", f"{result['std']:.1f}")
+        beside = _figures(summary["baselines_soft"][name]) if soft else []
+        table.add_row(BASELINES[name], str(result["images"]), *_figures(result), *beside)
     print_table(table)
     seconds = summary["seconds"]
     if "selected" in summary:
@@ -120,3 +126,9 @@ def _show_run(run: Run, folder: Path) -> None:
     if run.synthetic.normalisation.whitening is None:  # else the column of images lacks what lies outside
         ways.insert(0, f"datasets.load_dataset({str(folder / 'distilled')!r})")
     out.print(f"train on it:  {escape('  or  '.join(ways))}")
+
+
+def _figures(accuracy: dict[str, Any], *, bold: bool = False) -> list[str]:
+    """Mean and standard deviation, as cells."""
+    mean = f"{accuracy['mean']:.1f}"
+    return [f"[bold]{mean}[/]" if bold else mean, f"{accuracy['std']:.1f}"]

@@ -65,10 +65,13 @@ def evaluate(
                 if judged.fallback:
                     screen.note(f"network {called}: {judged.protocol['precision_reason']}")
                 screen.accuracy(called, judged.mean, judged.std, len(judged.runs))
-        table = Table("network", "accuracy %", "std", "networks", "epochs")
+        soft = any(result.soft for _, result in results)
+        columns = ["soft labels %", "std"] if soft else []
+        table = Table("network", "accuracy %", "std", *columns, "networks", "epochs")
         for name, result in results:
             counts = (len(result.runs), result.protocol["epochs"])
-            table.add_row(escape(name), f"{result.mean:.1f}", f"{result.std:.1f}", *map(str, counts))
+            figures = [value for one in (result, result.soft) if one for value in (one.mean, one.std)]
+            table.add_row(escape(name), *(f"{value:.1f}" for value in figures), *map(str, counts))
         print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
         if failed:

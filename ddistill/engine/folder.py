@@ -58,7 +58,8 @@ def source_beside(artifact: Path, recipe: Recipe) -> str | None:
 def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> None:
     """Refuse to resume a run under another recipe, or where it would not go on to the same bits.
 
-    ``extend`` lets its budget differ. How much is computed at once and how often it is kept may differ always.
+    ``extend`` lets its budget differ. How much is computed at once and how often it is kept may differ always, and soft
+    labels may be asked for that were not: they are made of the finished images.
 
     Raises:
         UserError: naming the fields that differ.
@@ -69,6 +70,8 @@ def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> 
     if started_with(folder):  # else the place is all that tells the data
         before = before.changed({"data.source": recipe.data.source})
     before = before.changed({"data.fingerprint": recipe.data.fingerprint})
+    if before.synthetic.labels is None:
+        before = before.changed({"synthetic.labels": recipe.synthetic.labels})
     differing = _differences(before.identity(), recipe.identity())
     differing += [
         f"run.{name}" for name in ("compile", "shards") if getattr(before.run, name) != getattr(recipe.run, name)

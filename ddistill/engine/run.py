@@ -32,6 +32,7 @@ from ddistill.engine.folder import (
 from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.schedule import Spent, evaluation_due
+from ddistill.engine.teachers import Teachers
 from ddistill.errors import RunError, UserError, in_words
 from ddistill.evaluation import Evaluation, Outcome, Progress, evaluate_set
 from ddistill.methods import (
@@ -180,6 +181,7 @@ class Session:
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.real = ImageSet.of(data.train.images, data.train.labels, self.data, self.device)
         self.reference = self.network() if recipe.method.needs.reference else None
+        self.pool: NetworkStore | None = None
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
@@ -291,18 +293,24 @@ class Session:
         return chosen
 
     def _source(self) -> NetworkSource:
-        recipe, settings, seed = self.recipe, self.recipe.model_augmentation, self.recipe.run.seed
+        settings, seed = self.recipe.model_augmentation, self.recipe.run.seed
         factory = self.factory(self.hot_path)
         source: NetworkSource
         if settings.networks == "fresh":
             source = FreshSource(factory, settings.fresh_epochs, seed)
             self.costs.book_fresh(settings.fresh_epochs, factory)
         else:
-            pool = networks_for(recipe, self.data, factory, self.observer, self.safety)
-            self.costs.book_pool(pool, factory)
-            self.log.event("pool", seconds=pool.seconds, flops=self.costs.flops["pool"], reused=pool.reused)
-            source = self._among(pool)
+            source = self._among(self._networks(factory))
         return PerturbedSource(source, settings, seed) if settings.perturb else source
+
+    def _networks(self, factory: NetworkFactory) -> NetworkStore:
+        """The pool of the run, found or trained once."""
+        if self.pool is None:
+            self.pool = networks_for(self.recipe, self.data, factory, self.observer, self.safety)
+            self.costs.book_pool(self.pool, factory)
+            about = {"seconds": self.pool.seconds, "reused": self.pool.reused}
+            self.log.event("pool", flops=self.costs.flops["pool"], **about)
+        return self.pool
 
     def _among(self, pool: NetworkStore) -> NetworkSource:
         """What chooses among networks that were trained beforehand."""
@@ -487,7 +495,7 @@ class Session:
         self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int, spent: Spent | None = None
     ) -> Evaluation:
         """Train networks on a set and test them: on the validation part if that is ``what``, else on the test part."""
-        phase: Phase = "evaluate" if what in ("distilled", "validation") else "baseline"
+        phase: Phase = "evaluate" if what in ("distilled", "distilled soft", "validation") else "baseline"
         started = time.perf_counter()
 
         def on_run(repeat: int, tested: Outcome) -> None:
@@ -527,14 +535,26 @@ class Session:
             synthetic.images.copy_(state.tensors[BEST])
             selected = {"selected": {"step": state.best[0], "validation_accuracy": round(state.best[1], 2)}}
         synthetic = synthetic.snapshot()
-        evaluation = self._judge(synthetic, "distilled", state.best[0] if state.best else steps, spent)
-        baselines = {}
-        for name in recipe.evaluation.baselines:
-            real = [
+        given = state.best[0] if state.best else steps
+        evaluation = self._judge(synthetic, "distilled", given, spent)
+        real = {
+            name: [
                 random_set(recipe.synthetic, self.data, recipe.run.seed, draw, decoded=name == "random_decoded")
                 for draw in range(recipe.evaluation.repeats)
             ]
-            baselines[name] = {**self._judge(real, name, 0).as_dict(), "images": len(real[0].images)}
+            for name in recipe.evaluation.baselines
+        }
+        baselines = {name: self._baseline(sets, name) for name, sets in real.items()}
+        soft: dict[str, Any] = {}
+        if recipe.synthetic.labels == "teacher":
+            factory = self.factory(self.hot_path)
+            teachers = Teachers(factory, self._networks(factory))
+            synthetic = self.ranks.from_first(teachers.label(synthetic))
+            soft["accuracy_soft"] = self._judge(synthetic, "distilled soft", given).as_dict()
+            soft["baselines_soft"] = {
+                name: self._baseline([teachers.label(one) for one in sets], f"{name} soft")
+                for name, sets in real.items()
+            }
         self.costs.seconds["evaluate"] = self.accuracies.seconds
         summary = {
             "recipe": recipe.name,
@@ -544,9 +564,11 @@ class Session:
             "ipc": recipe.synthetic.ipc,
             "stored_images": len(synthetic.images),
             "decoded_images": len(synthetic.decoded()[0]),
+            "stored_bytes": synthetic.stored_bytes,
             "accuracy": evaluation.as_dict(),
             "baselines": baselines,
             **self._by_class(evaluation),
+            **soft,
             **selected,
             "outer_steps": steps,
             "ended_by": self._ended_by(spent),
@@ -564,7 +586,7 @@ class Session:
                 "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
                 "evaluation": evaluation.protocol,
                 "recipe": recipe.travelling().identity(),
-                **{key: summary[key] for key in ("accuracy", "baselines", "seed", "versions", "machine")},
+                **{key: summary[key] for key in ("accuracy", "baselines", *soft, "seed", "versions", "machine")},
                 "execution": {**summary["execution"], "plugins": travelling(plugin_names())},
             }
             save_synthetic(synthetic, self.folder / "distilled", about)
@@ -586,6 +608,10 @@ class Session:
             for true, other, share in evaluation.confusion.most_confused(CONFUSED_KEPT)
         ]
         return {"classes": {"accuracy": dict(zip(names, percent, strict=True)), "confused": confused}}
+
+    def _baseline(self, real: list[SyntheticSet], what: str) -> dict[str, Any]:
+        """The accuracy on random real images, a set of them per repeat."""
+        return {**self._judge(real, what, 0).as_dict(), "images": len(real[0].images)}
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -38,12 +38,14 @@ class Evaluation:
         protocol: what was done, JSON-able.
         fallback: why the network was trained in float32 where bfloat16 was wanted; None where nothing stood against it.
         confusion: which classes all networks together took the images for; None where that is not known of one of them.
+        soft: the same networks trained on the soft labels of the set, where both were asked for and it has some.
     """
 
     runs: tuple[float, ...]
     protocol: dict[str, Any]
     fallback: str | None = None
     confusion: Confusion | None = None
+    soft: Evaluation | None = None
 
     @property
     def mean(self) -> float:
@@ -83,7 +85,7 @@ def evaluate_set(
     part: Part = "test",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Train ``settings.repeats`` networks on the decoded set and test each.
+    """Train ``settings.repeats`` networks on the decoded set, on its soft labels where it has some, and test each.
 
     Args:
         synthetic: the set, or one per repeat (random draws of real images, say), all of the same size.
@@ -126,6 +128,7 @@ def evaluate_set(
         "training": settings.training.model_dump(mode="json"),
         "lr_decay": "x0.2 at 2/3 and 5/6 of the epochs",
         "images": "decoded with single",
+        **({"labels": "soft"} if sets[0].targets is not None else {}),
         "test_images": len(test.labels),
         "precision": judge.hot_path.precision,
         "precision_reason": judge.hot_path.reason,
@@ -146,4 +149,5 @@ def _part(data: RealData, part: Part) -> Split:
 
 def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> ImageSet:
     images, labels = synthetic.decoded()
+    labels = labels if synthetic.targets is None else synthetic.soft_labels()
     return ImageSet(images.to(device), labels.to(device), synthetic.normalisation)

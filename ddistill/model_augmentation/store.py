@@ -120,6 +120,10 @@ class NetworkStore:
         """That each was trained for."""
         return self.wanted.epochs
 
+    def last(self, member: int) -> Weights:
+        """The weights of a network after its last epoch, on the CPU."""
+        return self.weights(member, self.epochs) if self.wanted.all_epochs else self.members[member]
+
     def weights(self, member: int, epoch: int) -> Weights:
         """The weights of a network after ``epoch`` epochs, on the CPU; not of a pool, which keeps the last ones."""
         from safetensors import safe_open

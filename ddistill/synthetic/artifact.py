@@ -1,16 +1,18 @@
 """The artifact `distilled/`: stored images, decoded images in a common format, and a description of itself.
 
-    stored.safetensors                       images (n, channels, side, side) float32 in [0, 1]; labels int64 (n,)
+    stored.safetensors                       images (n, channels, side, side) float32 in [0, 1]; labels int64 (n,);
+                                             where there are soft labels: targets float16 (decoded, classes)
     data/train-00000-of-00001-HASH.parquet   decoded images as PNG with labels; `datasets.load_dataset(folder)`.
-                                             Of whitened sets column `pixels`, too: float32, what PNG would cut off
+                                             Of whitened sets column `pixels`, too: float32, what PNG would cut off;
+                                             where there are soft labels `target`: float32 (classes,)
     whitening.safetensors                    where training was on whitened images: mean (d,), matrix (d, d) float32
     synthetic.json                           decoder, normalisation, class names, protocol, recipe, provenance
     README.md                                dataset card
 
 Loading reads safetensors and JSON only: nothing is unpickled.
 
-HASH is of the decoded images, labels and class names, and the card names that very file: `datasets` keys its cache by
-what the card says, so artifacts whose cards say the same would be given the images of the first that was loaded.
+HASH is of the decoded images, labels, targets and class names, and the card names that very file: `datasets` keys its
+cache by what the card says, so artifacts whose cards say the same would be given the images of the one loaded first.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ FORMAT = 2
 MAX_DESCRIPTION_BYTES = 64 * 1024 * 1024
 ROW_GROUP = 100
 """Images of a row group of the parquet file."""
+ROUNDED_SHARES = 1e-2
+"""How far a row of float16 targets may sum from 1."""
 
 
 def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
@@ -57,7 +61,7 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     (folder / DESCRIPTION).unlink(missing_ok=True)
     synthetic = synthetic.snapshot()
     tensors = {"images": synthetic.images, "labels": synthetic.labels}
-    write_tensors(folder / STORED, tensors)
+    write_tensors(folder / STORED, tensors if synthetic.targets is None else {**tensors, "targets": synthetic.targets})
     columns = _decoded_columns(synthetic)
     parquet = PARQUET.format(_hash_of(columns, synthetic.class_names))
     write_atomically(folder / parquet, lambda path: _write_parquet(columns, _features(synthetic), path))
@@ -146,7 +150,18 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
             **({"whitening": WHITENING} if synthetic.normalisation.whitening is not None else {}),
         },
         "class_names": list(synthetic.class_names),
+        **({"targets": _about_targets(synthetic)} if synthetic.targets is not None else {}),
         **about,
+    }
+
+
+def _about_targets(synthetic: SyntheticSet) -> dict[str, Any]:
+    assert synthetic.targets is not None
+    return {
+        "rows": "decoded images, in order",
+        "shape": list(synthetic.targets.shape),
+        "dtype": str(synthetic.targets.dtype).removeprefix("torch."),
+        "bytes": synthetic.stored_bytes["targets"],
     }
 
 
@@ -167,23 +182,29 @@ def write_card(
 
 
 def _decoded_columns(synthetic: SyntheticSet) -> dict[str, np.ndarray]:
-    """Columns of the decoded images: image uint8 (N, side, side, channels), label int64 (N,), and where PNG would cut
-    values off, pixels float32 (N, channels, side, side)."""
+    """Columns of the decoded images: image uint8 (N, side, side, channels), label int64 (N,), where PNG would cut
+    values off pixels float32 (N, channels, side, side), and soft labels, target float32 (N, classes)."""
     images, labels = synthetic.decoded()
     columns = {
         "image": in_bytes(images).permute(0, 2, 3, 1).contiguous().numpy(),
         "label": labels.numpy(),
     }
-    return columns if synthetic.normalisation.whitening is None else {**columns, "pixels": images.numpy()}
+    if synthetic.normalisation.whitening is not None:
+        columns["pixels"] = images.numpy()
+    if synthetic.targets is not None:
+        columns["target"] = synthetic.soft_labels().numpy()
+    return columns
 
 
 def _features(synthetic: SyntheticSet) -> Any:
     """Types of the columns, as `datasets` knows them."""
-    from datasets import Array3D, ClassLabel, Features, Image
+    from datasets import Array3D, ClassLabel, Features, Image, Sequence, Value
 
     columns = {"image": Image(), "label": ClassLabel(names=list(synthetic.class_names))}
     if synthetic.normalisation.whitening is not None:
         columns["pixels"] = Array3D(tuple(synthetic.images.shape[1:]), "float32")
+    if synthetic.targets is not None:
+        columns["target"] = Sequence(Value("float32"), length=synthetic.num_classes)
     return Features(columns)
 
 
@@ -197,7 +218,7 @@ def _hash_of(columns: Mapping[str, np.ndarray], class_names: tuple[str, ...]) ->
 
 
 def _write_parquet(columns: Mapping[str, np.ndarray], features: Any, path: Path) -> None:
-    """Images as PNG, labels and pixels, with the column types that `datasets` reads from the schema.
+    """Images as PNG and the other columns, with the column types that `datasets` reads from the schema.
 
     Row groups are small enough for the hub to show a page of images without reading the others.
     """
@@ -211,8 +232,8 @@ def _write_parquet(columns: Mapping[str, np.ndarray], features: Any, path: Path)
             rows["image"] = [
                 {"bytes": png(one), "path": f"{start + index:06d}.png"} for index, one in enumerate(rows["image"])
             ]
-            if "pixels" in rows:
-                rows["pixels"] = list(map(np.ndarray.tolist, rows["pixels"]))
+            for name in rows.keys() & {"pixels", "target"}:
+                rows[name] = list(map(np.ndarray.tolist, rows[name]))
             writer.write_table(pa.table(rows, schema=schema))
 
 
@@ -235,7 +256,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         if file_checksum(path) != about["files"][STORED]:
             raise ValueError(f"the checksum of {STORED} is not the one in {DESCRIPTION}")
         tensors = load_file(path)
-        images, labels = tensors["images"], tensors["labels"]
+        images, labels, targets = tensors["images"], tensors["labels"], tensors.get("targets")
         names, factor = tuple(about["class_names"]), about["decoder"]["factor"]
         decoder = about["decoder"]["matching"]
         mean, std = (tuple(map(float, about["normalisation"][key])) for key in ("mean", "std"))
@@ -260,10 +281,17 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         and bool((labels.diff() >= 0).all())
         and bool(torch.isfinite(images).all())
         and (whitening is not None or bool(((images >= 0) & (images <= 1)).all()))
+        and (targets is None or _are_shares(targets, (len(images) * factor**2, len(names))))
     )
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
-    return SyntheticSet(images, labels, names, factor, decoder, Normalisation(mean, std, whitening))
+    return SyntheticSet(images, labels, names, factor, decoder, Normalisation(mean, std, whitening), targets)
+
+
+def _are_shares(targets: torch.Tensor, shape: tuple[int, int]) -> bool:
+    """Whether they are soft labels of so many images of so many classes; not where any value is not a number."""
+    fits = targets.shape == shape and targets.dtype == torch.float16
+    return fits and bool((targets >= 0).all()) and bool(((targets.float().sum(1) - 1).abs() < ROUNDED_SHARES).all())
 
 
 def _whitening(folder: Path, about: Mapping[str, Any]) -> Whitening:

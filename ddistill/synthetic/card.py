@@ -163,16 +163,34 @@ def _accuracy(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
     own = {"images": len(synthetic.images), **about["accuracy"]}
     rows = [
         ("this set", own),
-        *((BASELINES.get(name, code(name)), row) for name, row in about.get("baselines", {}).items()),
+        *_titled(about.get("baselines", {})).items(),
     ]
+    soft = {"this set": about.get("accuracy_soft"), **_titled(about.get("baselines_soft", {}))}
     table = "\n".join(
-        f"| {name} | {row['images']} | {row['mean']:.1f} | {row['std']:.1f} | {len(row['runs'])} |"
+        f"| {name} | {row['images']} | {_figures(row)} |{_soft_cells(soft, name)} {len(row['runs'])} |"
         for name, row in rows
     )
+    titles, line = (" soft labels % | std |", "---|---|") if soft["this set"] else ("", "")
     return (
         "## Accuracy\n\nOf networks trained from scratch, on the real test images, at the last epoch.\n\n"
-        f"| training set | stored images | test accuracy % | std | networks |\n|---|---|---|---|---|\n{table}"
+        f"| training set | stored images | test accuracy % | std |{titles} networks |\n"
+        f"|---|---|---|---|{line}---|\n{table}"
     )
+
+
+def _titled(baselines: Mapping[str, Any]) -> dict[str, Any]:
+    return {BASELINES.get(name, code(name)): row for name, row in baselines.items()}
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    return f"{row['mean']:.1f} | {row['std']:.1f}"
+
+
+def _soft_cells(soft: Mapping[str, Any], name: str) -> str:
+    """Of the same networks trained on soft labels; nothing where there are none."""
+    if not soft["this set"]:
+        return ""
+    return f" {_figures(soft[name])} |" if soft.get(name) else " | |"
 
 
 def _how_to_train(synthetic: SyntheticSet, published: Published) -> str:
@@ -237,11 +255,14 @@ def _protocol(about: Mapping[str, Any]) -> str:
 
 def _files(synthetic: SyntheticSet) -> str:
     whitening = f"- `{WHITENING}`: the whitening, float32.\n" * (synthetic.normalisation.whitening is not None)
+    soft = f", and the soft label of each decoded image ({synthetic.stored_bytes['targets']} bytes)"
+    soft = soft if synthetic.targets is not None else ""
     exact = ", and column `pixels`, float32, which goes beyond [0, 1] where PNG is cut off" * bool(whitening)
+    exact += ", and column `target`, a soft label for each image" * bool(soft)
     return f"""## Files
 
 - `data/`: the images to train on, decoded, as PNG in parquet{exact}.
-- `{STORED}`: the stored images at full precision, float32.
+- `{STORED}`: the stored images at full precision, float32{soft}.
 {whitening}- `{DESCRIPTION}`: decoder, normalisation, class names, protocol, recipe, versions.
 
 Made with ddistill."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,9 @@ MAX_FACTOR = 16
 MIN_CELL = 2
 """Smallest side of a cell in pixels."""
 
+Labels = Literal["hard", "soft"]
+"""What a network is trained on: the classes, or the stored targets."""
+
 
 class SyntheticSettings(Settings):
     """How many images are stored per class, and how they are read."""
@@ -38,6 +41,10 @@ class SyntheticSettings(Settings):
     """Decoder during matching: single, multi or bound; evaluation always decodes with single."""
     init: Initialisation | None = None
     """mix (a different real image in each cell), random (one real image), noise; mix where factor > 1 if not set."""
+    labels: Literal["teacher"] | None = None
+    """teacher: store soft labels, too, one per decoded image: the mean softmax of the networks of the pool
+    (model_augmentation.pool_size, pool_epochs), which are trained for it where the run uses none. Not set: the classes
+    alone."""
 
     @property
     def initialisation(self) -> Initialisation:
@@ -89,6 +96,9 @@ class SyntheticSet:
         factor: multi-formation factor F.
         decoder: how stored images are decoded during matching.
         normalisation: what is done to images before training.
+        targets: soft labels of the decoded images in their order, float16 (F*F*n, classes), rows of shares that sum to
+            1 up to rounding; None where the classes are all there is. A network is trained on them where they are
+            there; `hard` is the set without.
     """
 
     images: torch.Tensor
@@ -97,6 +107,7 @@ class SyntheticSet:
     factor: int
     decoder: Decoder
     normalisation: Normalisation
+    targets: torch.Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -148,23 +159,51 @@ class SyntheticSet:
     def _in_range(self, images: torch.Tensor) -> torch.Tensor:
         return images.clamp_(0.0, 1.0) if self.normalisation.whitening is None else images
 
-    def to_dataset(self) -> TensorDataset:
-        """Decoded, normalised (and whitened) images and labels, ready for a DataLoader."""
-        images, labels = self.decoded()
-        return TensorDataset(self.normalise(images), labels)
+    def to_dataset(self, labels: Labels = "hard") -> TensorDataset:
+        """Decoded, normalised (and whitened) images and what to train on, ready for a DataLoader.
+
+        Args:
+            labels: hard: the classes, int64 (N,); soft: the targets, float32 (N, classes). `torch.nn.CrossEntropyLoss`
+                takes both.
+
+        Raises:
+            UserError: soft labels are asked for, and none are stored.
+        """
+        images, classes = self.decoded()
+        return TensorDataset(self.normalise(images), classes if labels == "hard" else self.soft_labels())
+
+    def soft_labels(self) -> torch.Tensor:
+        """The targets of the decoded images, float32 (N, classes).
+
+        Raises:
+            UserError: none are stored.
+        """
+        if self.targets is None:
+            raise UserError("the set has no soft labels; a run with `--labels teacher` stores them")
+        return self.targets.float()
+
+    def hard(self) -> SyntheticSet:
+        """The same set without targets."""
+        return replace(self, targets=None)
+
+    @property
+    def stored_bytes(self) -> dict[str, int]:
+        """What is stored beside the classes, in bytes: ``images`` as float32, ``targets`` as float16."""
+        return {"images": self.images.nbytes, "targets": 0 if self.targets is None else self.targets.nbytes}
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """What is done to images (N, channels, side, side) in [0, 1] before training, and to test images, too."""
         return self.normalisation.to(images.device)(images)
 
     def to(self, device: torch.device) -> SyntheticSet:
-        """The set with its images and labels on a device."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """The set with its images, labels and targets on a device."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), targets=targets)
 
     def snapshot(self) -> SyntheticSet:
         """A copy on the CPU, in range, that later steps do not change."""
-        images, labels = (tensor.detach().to("cpu", copy=True) for tensor in (self.images, self.labels))
-        return replace(self, images=self._in_range(images), labels=labels)
+        images = self.images.detach().to("cpu", copy=True)
+        return replace(self, images=self._in_range(images)).to(torch.device("cpu"))
 
 
 def labels_of(counts: Sequence[int]) -> torch.Tensor:

@@ -30,7 +30,8 @@ class ImageSet:
 
     Attributes:
         images: uint8 in [0, 255] or float in [0, 1], (N, channels, H, H).
-        labels: int64 (N,).
+        labels: what a network is trained on: classes, int64 (N,), or soft labels, float32 (N, classes), rows that sum
+            to 1; the cross-entropy is one function of both.
         normalisation: what is done to them before a network.
         travel_to: device that every batch is moved to, for images that do not fit there; None: images and batches are
             on one device.

@@ -319,7 +319,11 @@ def mixed_batch(
 def mixed_loss(
     logits: torch.Tensor, labels: torch.Tensor, partner_labels: torch.Tensor, share: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy with both labels of a mixed batch."""
+    """Cross-entropy with both labels of a mixed batch, each classes (B,) or soft labels (B, C).
+
+    It is linear in a soft label, so this is the loss with both mixed by area, as CutMix mixes them
+    (https://arxiv.org/abs/1905.04899).
+    """
     return share * F.cross_entropy(logits, labels) + (1.0 - share) * F.cross_entropy(logits, partner_labels)
 
 
