@@ -138,7 +138,8 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     device = torch.device(device)
     seconds, flops, inner = _distillation(data, recipe, device)
     settings = recipe.model_augmentation
-    pool_epochs = 0 if settings.networks == "fresh" else settings.pool_size * settings.pool_epochs
+    pooled = settings.networks != "fresh" or recipe.synthetic.labels == "teacher"
+    pool_epochs = settings.pool_size * settings.pool_epochs if pooled else 0
     fresh_epochs = settings.fresh_epochs if settings.networks == "fresh" else 0
     epoch_s, epoch_f = training_costs(data, recipe, device) if pool_epochs or fresh_epochs else (0.0, 0.0)
     outer = recipe.budget.steps
@@ -296,6 +297,7 @@ def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) ->
 
         test = ImageSet.of(data.test.images, data.test.labels, one, device)
         testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
+        times += recipe.synthetic.labels == "teacher"
         total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) / hot.gain + testing)
     return total
 

@@ -202,8 +202,9 @@ class SyntheticSet:
 
     def snapshot(self) -> SyntheticSet:
         """A copy on the CPU, in range, that later steps do not change."""
-        images = self.images.detach().to("cpu", copy=True)
-        return replace(self, images=self._in_range(images)).to(torch.device("cpu"))
+        images, labels = (tensor.detach().to("cpu", copy=True) for tensor in (self.images, self.labels))
+        targets = None if self.targets is None else self.targets.to("cpu", copy=True)
+        return replace(self, images=self._in_range(images), labels=labels, targets=targets)
 
 
 def labels_of(counts: Sequence[int]) -> torch.Tensor:
