@@ -89,6 +89,9 @@ def test_the_images_and_the_headline_are_those_of_the_run_without(soft, hard):
     assert "accuracy_soft" not in hard.summary
     assert soft.summary["accuracy_soft"]["runs"] != soft.summary["accuracy"]["runs"]
     assert soft.summary["baselines_soft"]["random"]["images"] == 10
+    page = (soft.folder / "report.html").read_text()
+    for one in (soft.summary["accuracy_soft"], soft.summary["baselines_soft"]["random"]):
+        assert f"{one['mean']:.1f}" in page[page.index("trained on soft labels") - 200 :][:400]
 
 
 def test_the_artifact_brings_them_back_and_counts_their_bytes(soft):
