@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddistill import augment, methods, networks, recipes
-    from ddistill.api import distill, evaluate
+    from ddistill.api import distill, evaluate, export, push
     from ddistill.config import Recipe
     from ddistill.data import load_data
     from ddistill.errors import RunError, UserError
@@ -27,11 +27,13 @@ __all__ = [
     "augment",
     "distill",
     "evaluate",
+    "export",
     "load_data",
     "load_plugin",
     "load_synthetic",
     "methods",
     "networks",
+    "push",
     "recipes",
 ]
 
@@ -41,6 +43,8 @@ _HOMES = {
     "UserError": "errors",
     "distill": "api",
     "evaluate": "api",
+    "export": "api",
+    "push": "api",
     "load_data": "data",
     "load_plugin": "runtime.plugins",
     "load_synthetic": "synthetic",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ddistill.engine import (
     Run,
     Session,
     check_folder,
+    check_writable,
     distill_data,
     networks_for,
     plan_run,
@@ -40,9 +42,13 @@ from ddistill.synthetic import (
     artifact_folder,
     import_pt,
     load_synthetic,
+    publish,
     read_description,
     save_synthetic,
 )
+from ddistill.synthetic.card import Published
+from ddistill.synthetic.ddranking import Entry
+from ddistill.synthetic.export import DDRANKING, FILES, check_format, write
 from ddistill.training import Safety
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
@@ -154,7 +160,8 @@ def evaluate(
     On a set with soft labels they are trained twice: on its classes, and for ``soft`` of the result on those labels.
 
     Args:
-        synthetic: a set, a run folder or an artifact folder; a folder brings its own protocol, network and data.
+        synthetic: a set, a run folder, an artifact folder or ``"hub:OWNER/NAME"``; all but a set
+            bring their own protocol, network and data.
         data: gives the test images; needed for a set, or where the folder's own source is not at hand.
         settings: the protocol; that of the folder, else the published one of CIFAR.
         network: architecture, as settings, or as text such as "resnet18,norm=batch"; that of the protocol or the
@@ -170,8 +177,8 @@ def evaluate(
     observer = observer or Observer()
     recipe = Recipe()
     if not isinstance(synthetic, SyntheticSet):
-        recipe = recipe_of(synthetic)
-        synthetic = load_synthetic(synthetic)
+        folder = artifact_folder(synthetic)
+        recipe, synthetic = recipe_of(folder), load_synthetic(folder)
     settings = settings or recipe.evaluation
     if repeats is not None:
         settings = build(EvaluationSettings, {**settings.model_dump(), "repeats": repeats})
@@ -298,6 +305,72 @@ def import_set(
     }
     save_synthetic(synthetic, folder, about)
     return synthetic
+
+
+def export(
+    run: str | os.PathLike[str],
+    to: str,
+    path: str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    full: float | None = None,
+    reference: str | None = None,
+) -> int:
+    """Write the decoded images of a distilled set in another program's format; see `synthetic.export`.
+
+    Args:
+        run: run folder, artifact folder or ``"hub:OWNER/NAME"``.
+        to: ddranking, imagefolder, webdataset, torch or numpy.
+        path: file (torch: .pt, numpy: .npz) or folder, new; a folder may be empty.
+        dataset: for ddranking, its name of the real data, if the set does not tell.
+        full: for ddranking, accuracy in per cent on all real images.
+        reference: for ddranking, a link to the method.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: no such set, an unknown format, one that cannot hold the set, or a path that is taken.
+    """
+    path, entry = Path(path), Entry(dataset, full, reference)
+    if to != DDRANKING and entry != Entry():
+        raise UserError(f"--dataset, --full and --reference are for --to {DDRANKING}, not {to}")
+    check_format(to, path)
+    check_writable(path.parent, "PATH") if to in FILES else check_folder(path, called="PATH")
+    folder = artifact_folder(run)
+    synthetic = load_synthetic(folder)
+    write(synthetic, read_description(folder), to, path, entry)
+    return len(synthetic.images) * synthetic.factor**2
+
+
+def push(
+    run: str | os.PathLike[str],
+    name: str,
+    *,
+    private: bool = False,
+    licence: str | None = None,
+    dry_run: str | os.PathLike[str] | None = None,
+) -> str:
+    """Publish a distilled set on the hub; see `synthetic.publish`.
+
+    Args:
+        run: run folder, artifact folder or ``"hub:OWNER/NAME"``.
+        name: ``"hub:OWNER/NAME"``.
+        private: only the owner may see it; of a new one.
+        licence: identifier as the hub knows them.
+        dry_run: folder, new or empty, that gets what would be sent; nothing is sent.
+
+    Returns:
+        The address of its page, or the folder.
+
+    Raises:
+        UserError: no such set; a name that is not free or not legal; no token that may write; no network.
+    """
+    if dry_run is None:
+        return publish.push(run, name, private=private, licence=licence).url
+    folder = check_folder(dry_run, called="--dry-run")
+    publish.stage(run, folder, Published(publish.name_to_push(name), licence))
+    return str(folder)
 
 
 def recipe_of(path: str | os.PathLike[str]) -> Recipe:

@@ -14,10 +14,12 @@ import typer
 from ddistill.cli.common import DONE
 from ddistill.cli.distill import distill
 from ddistill.cli.evaluate import evaluate
+from ddistill.cli.export import export
 from ddistill.cli.import_set import import_
 from ddistill.cli.inspect import inspect
 from ddistill.cli.plan import plan
 from ddistill.cli.pretrain import pretrain
+from ddistill.cli.push import push
 from ddistill.cli.recipes import recipes
 from ddistill.cli.report import report
 from ddistill.cli.reproduce import reproduce
@@ -55,6 +57,8 @@ app.command()(pretrain)
 app.command()(plan)
 app.command()(inspect)
 app.command("import")(import_)
+app.command()(export)
+app.command()(push)
 app.command()(report)
 app.command()(recipes)
 app.command()(reproduce)

@@ -29,6 +29,7 @@ DATA_HELP = (
     "a folder of class folders, parquet, arrow. Where a word can be both, ./digits is the folder and name:digits the "
     "known set. The recipe's own data if left out."
 )
+RUN_HELP = "A run folder, its distilled/ folder, or hub:OWNER/NAME."
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", help="A name from `ddistill recipes`, or a recipe.yaml.", show_default=True)
 ]

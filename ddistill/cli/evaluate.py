@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ddistill.cli.common import DebugOption, DeviceOption, PluginOption, reported, together, usable_device
+from ddistill.cli.common import RUN_HELP, DebugOption, DeviceOption, PluginOption, reported, together, usable_device
 from ddistill.errors import RunError
 from ddistill.terminal import Screen, out, print_table
 
 
 def evaluate(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run folder, or its distilled/ folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
     data: Annotated[str | None, typer.Option(help="Real data for the test; the run's own if left out.")] = None,
     network: Annotated[
         list[str] | None,
@@ -36,8 +35,10 @@ def evaluate(
     with reported(debug, plugin):
         from ddistill import api
         from ddistill.networks import NETWORKS, check_trainable
+        from ddistill.synthetic import artifact_folder
 
         device = usable_device(device)
+        path = artifact_folder(run)  # of the hub once, not for each network
         recipe = api.recipe_of(path)
         asked: list[str | None] = [*network] if network else [None]
         settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation

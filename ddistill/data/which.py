@@ -3,7 +3,7 @@
 ./digits  a/b  /data/x  ~/x  x/      written as a path: what is there; OWNER/NAME is an id of the hub where nothing is
 digits  cifar10  Fashion-MNIST       a known set, in any letter case; refused where a file or folder is called so, too
 images                               any other word: what is there
-name:digits  name:OWNER/NAME         the known set or the set of the hub, whatever files there are
+name:digits  name:OWNER/NAME         the known set or the set of the hub, whatever files there are; hub:OWNER/NAME too
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ddistill.data.facts import KNOWN_SETS, known_name, short_names
 from ddistill.data.settings import DataSettings
 from ddistill.errors import UserError, unknown_name
 
-NAME = "name:"
+NAME, HUB = "name:", "hub:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 AFTER_DECODING = ("data.validation_fraction", "data.constants", "data.whitening")
 """Settings that the fingerprint of the images does not depend on."""
@@ -54,8 +54,8 @@ def which(source: Any) -> Which:
         return _path(Path(source))
     if not isinstance(source, str):
         return Which(source, None)
-    if source.startswith(NAME):
-        return _name(source.removeprefix(NAME))
+    if source.startswith((NAME, HUB)):
+        return _name(source.partition(":")[2])
     path, known = _expanded(source), known_name(source)
     as_path = path.is_absolute() or any(separator in source for separator in (os.sep, os.altsep) if separator)
     if known is not None and not as_path:

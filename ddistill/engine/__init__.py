@@ -1,7 +1,7 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
 from ddistill.engine.early_stage import networks_for
-from ddistill.engine.folder import check_folder, recorded, source_beside
+from ddistill.engine.folder import check_folder, check_writable, recorded, source_beside
 from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
 from ddistill.engine.run import Resume, Run, Session, distill_data
 from ddistill.observer import Observer
@@ -15,6 +15,7 @@ __all__ = [
     "Run",
     "Session",
     "check_folder",
+    "check_writable",
     "distill_data",
     "networks_for",
     "on_paper",

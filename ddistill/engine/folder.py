@@ -17,28 +17,37 @@ from ddistill.storage import is_leftover, read_checked_json
 DATA, SUMMARY = "data.json", "summary.json"
 
 
-def check_folder(out: str | os.PathLike[str], *, resume: bool = False) -> Path:
-    """Check that a run may be written there; nothing is created.
+def check_folder(out: str | os.PathLike[str], *, resume: bool = False, called: str = "--out") -> Path:
+    """Check that a run, or what else is ``called`` so, may be written there; nothing is created.
 
     Raises:
         UserError: the path is a file, or holds other files, or a run that is not to be resumed.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {str(folder)!r} is a file; give a folder that is new or empty")
-    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--out {str(folder)!r} cannot be written: {str(there)!r} is no folder that this user may write"
-        )
+        raise UserError(f"{called} {str(folder)!r} is a file; give a folder that is new or empty")
+    check_writable(folder, called)
     if (folder / RECIPE).exists():
         if not resume:
             raise UserError(
-                f"--out {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
+                f"{called} {str(folder)!r} holds a run already; add --resume to go on with it, or give another"
             )
     elif folder.exists() and any(not (e.name in (*LOCK_FILES, EXECUTION) or is_leftover(e)) for e in folder.iterdir()):
-        raise UserError(f"--out {str(folder)!r} is not empty; give a folder that is new or empty")
+        raise UserError(f"{called} {str(folder)!r} is not empty; give a folder that is new or empty")
     return folder
+
+
+def check_writable(path: Path, called: str) -> None:
+    """Check that a file or folder may be made there.
+
+    Raises:
+        UserError: naming what stands against it.
+    """
+    there = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{called} {str(path)!r} cannot be written: {str(there)!r} is no folder that this user may write"
+        )
 
 
 def recorded(data: RealData) -> dict[str, str | None]:

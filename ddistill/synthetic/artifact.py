@@ -32,8 +32,9 @@ import torch
 from ddistill.augment import Normalisation
 from ddistill.errors import UserError
 from ddistill.storage import file_checksum, fingerprint, write_atomically, write_checked_json, write_tensors, write_text
-from ddistill.synthetic.card import Published, Table, dataset_card
+from ddistill.synthetic.card import UNPUBLISHED, Published, Table, dataset_card
 from ddistill.synthetic.decode import in_bytes
+from ddistill.synthetic.hub import HUB, download, is_on_hub
 from ddistill.synthetic.layout import CARD, DESCRIPTION, PARQUET, PARQUETS, STORED, WHITENING
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
 from ddistill.whitening import Whitening
@@ -46,13 +47,19 @@ ROUNDED_SHARES = 1e-2
 """How far a row of float16 targets may sum from 1."""
 
 
-def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
+def save_synthetic(
+    synthetic: SyntheticSet,
+    folder: str | os.PathLike[str],
+    about: Mapping[str, Any],
+    published: Published = UNPUBLISHED,
+) -> Path:
     """Write the artifact; ``synthetic.json`` comes last, so a folder that has it is whole.
 
     Args:
         synthetic: the set.
         folder: created where missing; its artifact files are replaced.
         about: JSON-able provenance (protocol, recipe, seed, versions, data, accuracy).
+        published: where it is published, for the card.
 
     Returns:
         The folder.
@@ -72,7 +79,8 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
     if synthetic.normalisation.whitening is not None:
         maps = {"mean": synthetic.normalisation.whitening.mean, "matrix": synthetic.normalisation.whitening.matrix}
         write_tensors(folder / WHITENING, {name: tensor.cpu() for name, tensor in maps.items()})
-    write_card(folder, synthetic, about, parquet)
+    card = dataset_card(synthetic, about, _table(folder, parquet, synthetic), published)
+    write_text(folder / CARD, card)
     written = (STORED, parquet) if synthetic.normalisation.whitening is None else (STORED, parquet, WHITENING)
     files = {name: file_checksum(folder / name) for name in written}
     contents = {**description(synthetic, about), "files": files}
@@ -81,22 +89,26 @@ def save_synthetic(synthetic: SyntheticSet, folder: str | os.PathLike[str], abou
 
 
 def load_synthetic(path: str | os.PathLike[str]) -> SyntheticSet:
-    """Read an artifact folder, or the ``distilled`` folder of a run.
+    """Read an artifact folder, the ``distilled`` folder of a run, or ``hub:OWNER/NAME`` (``@REVISION`` for one state).
 
     Raises:
-        UserError: not an artifact, or one whose parts do not fit together.
+        UserError: not an artifact, or one whose parts do not fit together; the hub has none of that name.
     """
     folder = artifact_folder(path)
     return _checked(folder, read_description(folder))
 
 
 def artifact_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder that holds the artifact: ``path`` itself, or ``path/distilled`` of a run."""
+    """The folder that holds the artifact: ``path`` itself, ``path/distilled`` of a run, or a copy of one of the hub."""
+    if is_on_hub(path):
+        return download(path)
     for folder in (Path(path), Path(path) / "distilled"):
         if (folder / DESCRIPTION).is_file():
             check_inside(folder, DESCRIPTION)
             return folder
-    raise UserError(f"no distilled set in {os.fspath(path)!r}; give a run folder, or one that holds {DESCRIPTION}")
+    raise UserError(
+        f"no distilled set in {os.fspath(path)!r}; give a run folder, one that holds {DESCRIPTION}, or {HUB}OWNER/NAME"
+    )
 
 
 def check_inside(folder: Path, name: str) -> None:
@@ -165,20 +177,13 @@ def _about_targets(synthetic: SyntheticSet) -> dict[str, Any]:
     }
 
 
-def write_card(
-    folder: Path,
-    synthetic: SyntheticSet,
-    about: Mapping[str, Any],
-    parquet: str,
-    published: Published = Published(),  # noqa: B008 - it is frozen
-) -> None:
-    """Write the dataset card beside the file of decoded images that it names."""
+def _table(folder: Path, parquet: str, synthetic: SyntheticSet) -> Table:
+    """What the card says of the file of decoded images."""
     import pyarrow.parquet as pq
 
     groups = pq.read_metadata(folder / parquet)
     size = sum(groups.row_group(index).total_byte_size for index in range(groups.num_row_groups))
-    table = Table(parquet, _features(synthetic), size, (folder / parquet).stat().st_size)
-    write_text(folder / CARD, dataset_card(synthetic, about, table, published))
+    return Table(parquet, _features(synthetic), size, (folder / parquet).stat().st_size)
 
 
 def _decoded_columns(synthetic: SyntheticSet) -> dict[str, np.ndarray]:

@@ -23,6 +23,8 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 """Numbers of images in the hub's words."""
 LARGEST = "1M<n<10M"
 CLASSES_SHOWN = 20
+SOURCE_TITLE = "## Licence and source"
+TO_FILL = "*To be filled in by who publishes this set:*"
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,15 @@ class Published:
     Attributes:
         name: ``OWNER/NAME`` on the hub; None in a folder of its own.
         licence: identifier of the licence, as the hub knows them (mit, cc-by-4.0); for the owner to fill in if None.
+        source: what the owner has written of licence and source; a text with what to fill in if None.
     """
 
     name: str | None = None
     licence: str | None = None
+    source: str | None = None
+
+
+UNPUBLISHED = Published()
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Table:
 
 
 def dataset_card(
-    synthetic: SyntheticSet, about: Mapping[str, Any], table: Table, published: Published = Published()
+    synthetic: SyntheticSet, about: Mapping[str, Any], table: Table, published: Published = UNPUBLISHED
 ) -> str:
     """The text of the card.
 
@@ -68,7 +75,7 @@ def dataset_card(
     """
     parts = [
         f"---\n{yaml.safe_dump(_header(synthetic, about, table, published), sort_keys=False, allow_unicode=True)}---",
-        f"# {_title(synthetic, about, published)}",
+        f"# {_title(synthetic, about)}",
         _what(synthetic, about),
         _accuracy(synthetic, about),
         _how_to_train(synthetic, published),
@@ -95,7 +102,7 @@ def _header(synthetic: SyntheticSet, about: Mapping[str, Any], table: Table, pub
     decoded = len(synthetic.images) * synthetic.factor**2
     source = _known_source(about)
     return {
-        "pretty_name": _title(synthetic, about, published),
+        "pretty_name": _title(synthetic, about),
         "license": published.licence or UNKNOWN_LICENCE,
         "task_categories": ["image-classification"],
         "size_categories": [next((words for most, words in SIZES if decoded < most), LARGEST)],
@@ -111,11 +118,9 @@ def _header(synthetic: SyntheticSet, about: Mapping[str, Any], table: Table, pub
     }
 
 
-def _title(synthetic: SyntheticSet, about: Mapping[str, Any], published: Published) -> str:
-    if published.name:
-        return published.name
-    name = _known_source(about)
-    return f"{name or 'Images'}, distilled to {_spread(synthetic.counts)} images a class"
+def _title(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
+    spread = _spread(synthetic.counts)
+    return f"{_known_source(about) or 'Images'} distilled to {spread} image{'s' * (spread != '1')} a class"
 
 
 def _known_source(about: Mapping[str, Any]) -> str | None:
@@ -235,13 +240,15 @@ def _constants(synthetic: SyntheticSet) -> tuple[tuple[float, ...], tuple[float,
 
 def _licence(about: Mapping[str, Any], published: Published) -> str:
     source = _known_source(about)
-    lines = ["## Licence and source"]
+    lines = [SOURCE_TITLE]
+    if published.source:
+        return f"{SOURCE_TITLE}\n\n{published.source}"
     if source and "/" in source:
         lines.append(f"The real images are those of {code(source)} on the hub, whose terms hold for this set, too.")
     fill = [] if published.licence else ["the licence, `license` at the top of this file"]
     fill += [] if source else ["whose the real images are, how they were collected, and their licence"]
     if fill:
-        lines.append(f"*To be filled in by who publishes this set:* {'; '.join(fill)}.")
+        lines.append(f"{TO_FILL} {'; '.join(fill)}.")
     lines.append("Distilled images are made from real ones and can show what is in them: distilling is no anonymiser.")
     return "\n\n".join(lines)
 
