@@ -7,8 +7,8 @@
     ddranking     PATH/images.pt, labels.pt, config.yaml, row.csv, scores.json: see `ddranking`
 
 Values are pixels in [0, 1], not normalised, but for ddranking; PNG rounds them to 8 bits. A whitened set goes beyond
-[0, 1], where PNG would be cut off: imagefolder and ddranking refuse it, webdataset writes .npy. Soft labels are in torch
-and numpy alone; stored images, of which a decoder makes more, in the artifact alone.
+[0, 1], where PNG would be cut off: imagefolder and ddranking refuse it, webdataset writes .npy. Soft labels are in
+torch and numpy alone; stored images, of which a decoder makes more, in the artifact alone.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def _names_a_part(name: str) -> bool:
 
 
 def _arrays(synthetic: SyntheticSet) -> dict[str, np.ndarray]:
-    """Decoded images float32 (N, channels, side, side), labels int64 (N,), mean and std (channels,), the whitening, soft
-    labels float32 (N, classes)."""
+    """Decoded images float32 (N, channels, side, side), labels int64 (N,), mean and std (channels,), the whitening,
+    soft labels float32 (N, classes)."""
     images, labels = synthetic.decoded()
     normalisation = synthetic.normalisation
     arrays = {

@@ -200,8 +200,9 @@ def test_a_private_set_is_private_and_a_public_one_is_not_called_so(hub, tmp_pat
         ddistill.push(tmp_path, NAME, private=True)
     hub.sets["someone/tiny"].private = True
     monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "another's cache"))
     with pytest.raises(UserError, match=r"no data set 'someone/tiny' that is open to you.*log in"):
-        load_synthetic(f"{NAME}@main")
+        load_synthetic(NAME)
 
 
 @pytest.mark.parametrize(
