@@ -183,10 +183,10 @@ class Recipe(Settings):
                 else f"model_augmentation.networks=trajectories is for method tm; method {name} takes fresh, pool, "
                 "snapshots or line"
             )
-        last = needs.trajectories.max_start_epoch + needs.trajectories.ahead if needs.trajectories else 0
+        last = needs.trajectories.max_start_epoch - 1 + needs.trajectories.ahead if needs.trajectories else 0
         if needs.trajectories and last > source.pool_epochs:
             raise ValueError(
-                f"method {name} asks for the experts' epoch {last} (max_start_epoch + expert_epochs), but "
+                f"method {name} asks for the experts' epoch {last} (max_start_epoch - 1 + expert_epochs), but "
                 f"model_augmentation.pool_epochs is {source.pool_epochs}; raise it, or lower method.max_start_epoch"
             )
         if needs.one_step and self.budget.steps > 1:

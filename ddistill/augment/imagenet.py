@@ -27,6 +27,7 @@ CACHED_BYTES = 2**21
 """Images that a CPU augments at once."""
 MIN_AREA = 0.5
 MAX_RATIO = 4.0 / 3.0
+NEWTON_STEPS = 4
 JITTER = 0.4
 LIGHTING = 0.1
 LUMA = (0.299, 0.587, 0.114)
@@ -48,11 +49,11 @@ def imagenet_augment(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tens
 
 
 def resized_crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Cut a part of 0.5 to 1 of the area, aspect ratio log-uniform in [3/4, 4/3], and scale it to the full side."""
-    area = MIN_AREA + (1.0 - MIN_AREA) * uniforms[:, SLOTS["area"]]
-    root_ratio = torch.exp((uniforms[:, SLOTS["ratio"]] - 0.5) * torch.log(torch.tensor(MAX_RATIO)))
-    height = (area.sqrt() / root_ratio).clamp(max=1.0)
-    width = (area.sqrt() * root_ratio).clamp(max=1.0)
+    """Cut a part of 0.5 to 1 of the area, aspect ratio log-uniform in [3/4, 4/3], and scale it to the full side.
+
+    A part that does not fit into the image is drawn anew, so that the mean area is 0.692.
+    """
+    height, width = crop_sides(uniforms[:, SLOTS["area"]], uniforms[:, SLOTS["ratio"]])
     centre_y = (uniforms[:, SLOTS["top"]] * 2.0 - 1.0) * (1.0 - height)
     centre_x = (uniforms[:, SLOTS["left"]] * 2.0 - 1.0) * (1.0 - width)
     zero = torch.zeros_like(width)
@@ -61,10 +62,33 @@ def resized_crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def crop_sides(area: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Height and width of a part, as shares of the side, from two uniform numbers, all of one shape.
+
+    What is drawn anew until it fits is uniform in (area, log of the ratio) over what fits: area <= exp(-t) with
+    t = |log ratio|. So t has the density exp(-t) - 0.5, whose integral is inverted by Newton's method (its slope is
+    between 0.25 and 0.5), and the area is uniform up to exp(-t).
+    """
+
+    def integral(t: torch.Tensor) -> torch.Tensor:
+        return 1.0 - torch.exp(-t) - MIN_AREA * t
+
+    signed = 2.0 * ratio - 1.0
+    target = signed.abs() * integral(torch.tensor(MAX_RATIO, device=ratio.device).log())
+    t = target / (1.0 - MIN_AREA)
+    for _ in range(NEWTON_STEPS):
+        t = t - (integral(t) - target) / (torch.exp(-t) - MIN_AREA)
+    most = torch.exp(-t)
+    root = (MIN_AREA + area * (most - MIN_AREA)).sqrt()
+    half = torch.exp(0.5 * signed.sign() * t)
+    return (root / half).clamp(max=1.0), (root * half).clamp(max=1.0)  # rounding
+
+
 def color_jitter(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image, cut to [0, 1].
+    """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image.
 
     Each scales the distance of the pixels from a base: black, the mean grey of the image, or the pixel's own grey.
+    Values are not cut to [0, 1].
     """
     factors = torch.cat([_slot(uniforms, name) for name in ("brightness", "contrast", "saturation")], dim=1)
     factors = 1.0 + JITTER * (2.0 * factors - 1.0)
@@ -74,7 +98,7 @@ def color_jitter(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         kind = orders[:, turn].view(-1, 1, 1, 1)
         grey = _grey(images)
         base = torch.where(kind == 2, grey, grey.mean(dim=(2, 3), keepdim=True) * (kind == 1))
-        images = ((images - base) * factors.gather(1, kind) + base).clamp(0.0, 1.0)
+        images = (images - base) * factors.gather(1, kind) + base
     return images
 
 

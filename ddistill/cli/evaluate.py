@@ -20,7 +20,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME[,OPTION=VALUE...]",
-            help="Networks to train: convnet, resnet10, resnet18,norm=batch, densenet,width=0.5, vgg11, vit, ... or "
+            help="Networks to train: convnet, resnet10, resnet18,norm=batch, densenet,width=0.375, vgg11, vit, ... or "
             "all. Repeatable.",
         ),
     ] = None,
@@ -68,11 +68,12 @@ def evaluate(
                 screen.accuracy(called, judged.mean, judged.std, len(judged.runs))
         soft = any(result.soft for _, result in results)
         columns = ["soft labels %", "std"] if soft else []
-        table = Table("network", "accuracy %", "std", *columns, "networks", "epochs")
+        table = Table("network", "parameters", "accuracy %", "std", *columns, "networks", "epochs")
         for name, result in results:
             counts = (len(result.runs), result.protocol["epochs"])
             figures = [value for one in (result, result.soft) if one for value in (one.mean, one.std)]
-            table.add_row(escape(name), *(f"{value:.1f}" for value in figures), *map(str, counts))
+            size = f"{result.protocol['parameters'] / 1e6:.2f} M"
+            table.add_row(escape(name), size, *(f"{value:.1f}" for value in figures), *map(str, counts))
         print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
         if failed:

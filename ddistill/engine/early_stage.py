@@ -19,7 +19,13 @@ def networks_for(
     return train_networks(
         factory,
         _data_identity(recipe, data),
-        Wanted(settings.pool_size, settings.pool_epochs, settings.pool_seed, kinds.get(settings.networks, "pool")),
+        Wanted(
+            settings.pool_size,
+            settings.pool_epochs,
+            settings.pool_seed,
+            kinds.get(settings.networks, "pool"),
+            settings.pool_rate == "constant",
+        ),
         on_member=lambda done, total: observer.progress("pool", done, total),
         safety=safety,
     )

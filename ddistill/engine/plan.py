@@ -201,6 +201,7 @@ def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
 
     def load(step: int) -> None:
         load_into(network, source.draw(step).weights)
+        trainer.restart()
         if session.reference is not None:  # any other network: the work is the same
             load_into(session.reference, source.draw(step + 1).weights)
 

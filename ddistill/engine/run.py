@@ -243,7 +243,7 @@ class Session:
         if method.chunking is not None:
             chunking = method.chunking
             self.log.event("classes per launch", most=chunking.classes, images_at_once=chunking.images)
-        state, spent = self._distill(method, source, network, synthetic)
+        state, spent = self._distill(method, source, trainer, synthetic)
         return self._finish(synthetic, state, spent)
 
     def network(self) -> nn.Module:
@@ -325,7 +325,7 @@ class Session:
         return PoolSource(pool.members, settings.selection, seed)
 
     def _distill(
-        self, method: Method, source: NetworkSource, network: nn.Module, synthetic: SyntheticSet
+        self, method: Method, source: NetworkSource, trainer: Trainer, synthetic: SyntheticSet
     ) -> tuple[Checkpoint, Spent]:
         """The state at the end, and its costs."""
         recipe, total = self.recipe, self.recipe.budget.steps
@@ -343,7 +343,7 @@ class Session:
                     figures = {"loss": loss[-1]} if loss else {}
                     self.observer.progress("distill", (step - 1) * of + done, total * of, step=step, **figures)
 
-                loss = self._outer_step(method, source, network, synthetic, state, on_inner)
+                loss = self._outer_step(method, source, trainer, synthetic, state, on_inner)
                 step = state.step + 1
                 self._check_sound(step, loss, synthetic)
                 seconds, before = self.ranks.from_first(time.perf_counter() - began), spent
@@ -396,7 +396,7 @@ class Session:
         self,
         method: Method,
         source: NetworkSource,
-        network: nn.Module,
+        trainer: Trainer,
         synthetic: SyntheticSet,
         state: Checkpoint,
         on_inner: OnInner,
@@ -405,7 +405,8 @@ class Session:
         step = state.step + 1
         while True:
             drawn = source.draw(step)
-            load_into(network, drawn.weights)
+            load_into(trainer.module, drawn.weights)
+            trainer.restart(drawn.momenta)
             if self.reference is not None and drawn.reference is not None:
                 load_into(self.reference, drawn.reference)
             try:

@@ -123,6 +123,7 @@ def evaluate_set(
             progress.unfinished.finish()
     protocol = {
         "network": network.model_dump(mode="json"),
+        "parameters": sum(parameter.numel() for parameter in judge.module.parameters()),
         "epochs": epochs,
         "repeats": settings.repeats,
         "training": settings.training.model_dump(mode="json"),

@@ -31,7 +31,7 @@ class Trajectory:
     """Which part of an expert's training a method looks at.
 
     Attributes:
-        max_start_epoch: the last epoch that a start may be drawn from.
+        max_start_epoch: a start is drawn from the epochs below it.
         ahead: epochs from the start to the reference.
     """
 

@@ -169,10 +169,6 @@ class GradientMatching(ClassMatching):
         coasts = settings.image_step == "class"
         return ImageSGD(context.synthetic, lr, settings.image_momentum, space, coasts=coasts)
 
-    def begin(self, step: int) -> None:
-        """Forget the momentum of the network's training."""
-        self.context.trainer.restart()
-
     def before(self, step: int, inner: int) -> None:
         """Move the statistics of batch norms by one batch of 16 real images per class, then hold them still (DC)."""
         context, network = self.context, self.context.network

@@ -49,8 +49,8 @@ class TrajectoryMatchingSettings(Settings):
     """Student steps on the synthetic set (n_syn)."""
     expert_epochs: int = Field(default=2, ge=1)
     """Epochs from the expert's start to its target (m)."""
-    max_start_epoch: int = Field(default=20, ge=0)
-    """The last epoch of an expert that a student may start from."""
+    max_start_epoch: int = Field(default=20, ge=1)
+    """A student starts from an expert after fewer epochs than these."""
     image_lr: float = Field(default=1e3, gt=0)
     """Learning rate of the images, for images normalised by mean and std."""
     student_lr: float = Field(default=0.01, gt=0)

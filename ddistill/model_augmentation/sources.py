@@ -7,7 +7,7 @@ A source is a pure function of the outer step: asked again, it gives the same we
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from ddistill.model_augmentation.perturb import Weights, perturbed, random_direction, signed_coefficients
 from ddistill.model_augmentation.store import NetworkStore
-from ddistill.model_augmentation.training import NetworkFactory
+from ddistill.model_augmentation.training import NetworkFactory, copy_of
 from ddistill.randomness import generator
 from ddistill.settings import Settings
 
@@ -28,11 +28,15 @@ class ModelAugmentationSettings(Settings):
     of its epochs, and for reference the same up to some epochs later; line: between the first and the last weights of
     one, and for reference the last; trajectories: a pool that keeps every epoch, for trajectory matching."""
     fresh_epochs: int = Field(default=0, ge=0)
-    """Epochs on real data that a fresh network is trained for before it is used (IDC on ImageNet: 10)."""
+    """Epochs on real data that a fresh network is trained for before it is used, at a constant rate (IDC on
+    ImageNet-10: 10)."""
     pool_size: int = Field(default=5, ge=1)
     """Networks in the pool (N in the paper)."""
     pool_epochs: int = Field(default=2, ge=0)
     """Epochs on real data that each network of the pool is trained for (P)."""
+    pool_rate: Literal["falling", "constant"] = "falling"
+    """Of the training of a pool: falling: to a fifth at 2/3 and 5/6 of one epoch more than it is trained for, as the
+    program of model augmentation has it; constant: as IDC's has it (ImageNet-100)."""
     pool_seed: int = 0
     """Seed of the pool; apart from the run's seed, so that runs share a pool."""
     ahead: int = Field(default=7, ge=1)
@@ -61,10 +65,12 @@ class NetworkDraw:
     Attributes:
         weights: of the network that is matched.
         reference: of a second network, where the source has one: what a trajectory leads to, or an older network.
+        momenta: of the optimiser that trained the first one, where it goes on within the outer step.
     """
 
     weights: Weights
     reference: Weights | None = None
+    momenta: Weights | None = None
 
 
 class NetworkSource(Protocol):
@@ -76,7 +82,10 @@ class NetworkSource(Protocol):
 
 
 class FreshSource:
-    """A newly drawn network at each outer step, trained for some epochs first where asked for."""
+    """A newly drawn network at each outer step, trained for some epochs first where asked for, at a constant rate.
+
+    The same optimiser goes on within the outer step, as in the program of IDC (its ``early``).
+    """
 
     def __init__(self, factory: NetworkFactory, epochs: int, seed: int) -> None:
         self.factory = factory
@@ -84,8 +93,10 @@ class FreshSource:
         self.seed = seed
 
     def draw(self, step: int) -> NetworkDraw:
-        """Weights that depend on (seed, step)."""
-        return NetworkDraw(self.factory.early_stage(self.epochs, self.seed, "fresh", step, together=True))
+        """Weights, and momenta if they were trained, that depend on (seed, step)."""
+        weights = self.factory.early_stage(self.epochs, self.seed, "fresh", step, together=True)
+        momenta = copy_of(self.factory.trainer(together=True).momenta) if self.epochs else None
+        return NetworkDraw(weights, momenta=momenta)
 
 
 class PoolSource:
@@ -106,7 +117,7 @@ class TrajectorySource:
 
     Args:
         experts: keep all epochs.
-        max_start_epoch: the last epoch that a start may be drawn from.
+        max_start_epoch: a start is drawn from the epochs below it.
         ahead: epochs from start to reference.
         seed: of the run.
     """
@@ -121,7 +132,7 @@ class TrajectorySource:
         """The expert's weights at the start epoch, and those ``ahead`` epochs later."""
         draws = generator(self.seed, "trajectory", step)
         expert = int(torch.randint(self.experts.size, (), generator=draws))
-        start = int(torch.randint(self.max_start_epoch + 1, (), generator=draws))
+        start = int(torch.randint(self.max_start_epoch, (), generator=draws))
         return NetworkDraw(*(self.experts.weights(expert, epoch) for epoch in (start, start + self.ahead)))
 
 
@@ -192,7 +203,7 @@ class PerturbedSource:
             coefficients = signed_coefficients(2, *self.settings.perturb_range, draws)
         trained = {name: weights[name] for name in weights if weights[name].is_floating_point()}
         directions = [random_direction(trained, draws) for _ in coefficients]
-        return NetworkDraw(perturbed(weights, directions, coefficients), drawn.reference)
+        return replace(drawn, weights=perturbed(weights, directions, coefficients))
 
 
 def average(members: list[Weights]) -> Weights:

@@ -43,12 +43,14 @@ class Wanted:
         seed: of all.
         kind: pool: of each the last weights; snapshots: the weights after every epoch; trajectories: the same, trained
             at a constant rate.
+        constant: the rate of a pool, too, is constant.
     """
 
     size: int
     epochs: int
     seed: int
     kind: Kind = "pool"
+    constant: bool = False
 
     @property
     def all_epochs(self) -> bool:
@@ -58,7 +60,8 @@ class Wanted:
     @property
     def falls_over(self) -> int | None:
         """Epochs at 2/3 and 5/6 of which the rate falls, as the published programs count them; None: it is constant."""
-        return {"pool": self.epochs + 1, "snapshots": self.epochs, "trajectories": None}[self.kind]
+        falling = {"pool": self.epochs + 1, "snapshots": self.epochs, "trajectories": None}
+        return None if self.constant else falling[self.kind]
 
     @property
     def folder(self) -> str:
@@ -88,6 +91,7 @@ class Wanted:
             "seed": self.seed,
             **({"precision": factory.precision} if factory.precision != "fp32" else {}),
             **({"kind": self.kind} if self.all_epochs else {"falls_over": self.falls_over}),
+            **({"constant": True} if self.constant and self.kind == "snapshots" else {}),
         }
 
 

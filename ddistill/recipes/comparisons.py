@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ddistill.augment import DSA_AUGMENTATION
 from ddistill.config import Recipe
 from ddistill.recipes import idc
 
-CONDENSATION_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 50: (50, 10)}
+CONDENSATION_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Image updates and network epochs of DC and DSA, by ipc."""
 EXPECTED = {
     ("dc", "cifar10"): "published: ipc 1 28.3, ipc 10 44.9 (DC); 26.0 (Table 5)",
@@ -38,6 +39,8 @@ EXPECTED = {
     ("tm", "cifar100"): "published: ipc 1 24.3, ipc 10 40.1, ipc 50 47.7 (Table 3b)",
     ("dm-ma", "cifar10"): "published: ipc 10 49.5 (Table 5, speed-up 5)",
 }
+NOT_MIRRORED = {"mnist", "svhn"}
+"""Data of digits, on which DSA does not flip."""
 CORESET_EPOCHS = 10
 """On real images, of the network whose embeddings herding and k-center compare."""
 
@@ -51,6 +54,9 @@ def condensation(name: str, data: str, ipc: int) -> dict[str, Any]:
         "method.network_epochs": epochs,
         "budget.outer_steps": 1000,
     }
+    if name == "dsa" and data in NOT_MIRRORED:
+        unmirrored = tuple(operation for operation in DSA_AUGMENTATION.operations if operation != "flip")
+        settings |= {f"method.{part}augment.operations": unmirrored for part in ("", "synthetic_training.")}
     if data in SMALL:
         settings |= {"method.real_batch": 64, "budget.outer_steps": SMALL_STEPS[name]}
         if ipc >= 10:
@@ -84,7 +90,7 @@ TRAJECTORY_SETTINGS: dict[tuple[str, int], tuple[int, int, int, float, float, fl
     ("cifar100", 50): (80, 2, 40, 1e3, 1e-5, 0.01, 125),
     ("digits", 1): (8, 2, 5, 10.0, 1e-4, 0.05, None),
 }
-"""Student steps, expert epochs, last start epoch, image lr, lr of lr, student lr at the start, synthetic batch."""
+"""Student steps, expert epochs, start epochs, image lr, lr of lr, student lr at the start, synthetic batch."""
 
 
 EXPERT_TRAINING: dict[str, Any] = {
@@ -105,12 +111,12 @@ def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
     """TM: 5000 outer steps; settings of the nearest published ipc that is not above, of CIFAR-10 for other data."""
     like = data if data in ("cifar100", *SMALL) else "cifar10"
     nearest = max(known for source, known in TRAJECTORY_SETTINGS if source == like and known <= ipc)
-    steps, epochs, last, image_lr, lr_lr, student_lr, batch = TRAJECTORY_SETTINGS[like, nearest]
+    steps, epochs, starts, image_lr, lr_lr, student_lr, batch = TRAJECTORY_SETTINGS[like, nearest]
     settings: dict[str, Any] = {
         "method.name": name,
         "method.student_steps": steps,
         "method.expert_epochs": epochs,
-        "method.max_start_epoch": last,
+        "method.max_start_epoch": starts,
         "method.image_lr": image_lr,
         "method.lr_lr": lr_lr,
         "method.student_lr": student_lr,

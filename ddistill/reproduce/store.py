@@ -22,6 +22,14 @@ VERSION = 2
 """Of the keys: 2 leaves the execution out."""
 CHANGES: dict[str, Callable[[Recipe], bool]] = {
     "the rate of a pool falls an epoch later": lambda recipe: recipe.model_augmentation.networks == "pool",
+    "a network is trained at a constant rate before it is used": lambda recipe: (
+        recipe.model_augmentation.networks == "fresh" and recipe.model_augmentation.fresh_epochs > 0
+    ),
+    "students start below max_start_epoch": lambda recipe: recipe.model_augmentation.networks == "trajectories",
+    "another factor for some images within the bound": lambda recipe: recipe.synthetic.decode == "bound",
+    "ImageNet's crops are drawn anew and its colours not cut": lambda recipe: (
+        "imagenet" in (recipe.training.augment.rule, recipe.evaluation.training.augment.rule)
+    ),
     "whitening is of pixels": lambda recipe: recipe.data.whitening is not None,
     "CAFE sums over real images": lambda recipe: recipe.method.name == "cafe",
 }
@@ -55,6 +63,8 @@ def result_key(
         del values["model_augmentation"]["ahead"]
     if values["data"]["constants"] == "measured":
         del values["data"]["constants"]
+    if values["model_augmentation"]["pool_rate"] == "falling":
+        del values["model_augmentation"]["pool_rate"]
     decides: dict[str, Any] = {"version": VERSION, "recipe": values, "data": data_fingerprint}
     since = [what for what, concerns in changes.items() if concerns(recipe) and not ages]
     decides |= ({"ages": list(ages)} if ages else {}) | ({"since": since} if since else {})

@@ -61,12 +61,13 @@ def decode_bound(stored: torch.Tensor, factor: int, bound: int = BOUND) -> torch
 def bound_counts(images: int, factor: int, bound: int = BOUND) -> list[tuple[int, int]]:
     """How many images each factor decodes: (factor, images), from F downwards, nothing left out.
 
-    Each factor takes as many as leave room for one decoded image of every image after it. More images than
-    ``bound`` are all decoded with factor 1.
+    Each factor takes as many as fit, at F*F decoded images each, into what ``bound`` leaves beside one decoded image
+    for every image that is not decoded yet; so the bound is kept and, as in the published program, not always reached.
+    More images than ``bound`` are all decoded with factor 1.
     """
     counts, left, room = [], images, bound
     for f in range(factor, 1, -1):
-        taken = min(left, max(0, room - left) // (f * f - 1))
+        taken = min(left, max(0, room - left) // (f * f))
         if taken:
             counts.append((f, taken))
         left, room = left - taken, room - taken * f * f

@@ -121,10 +121,13 @@ class Trainer:
         if replay and wants_replay(source.device) and not couples and self.ranks.count == self.shards == 1:
             self._whole_step = Replayed(self._step_in_place, [*self.parameters.values(), *self.momenta.values()])
 
-    def restart(self) -> None:
-        """Forget the momentum, as a new optimiser would; in place, where compiled and captured code knows it."""
-        for momentum in self.momenta.values():
+    def restart(self, momenta: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Forget the momentum, as a new optimiser would, or take that of another training of the same network over; in
+        place, where compiled and captured code knows it."""
+        for name, momentum in self.momenta.items():
             momentum.zero_()
+            if momenta is not None:
+                momentum.copy_(momenta[name])
 
     def state(self) -> dict[str, torch.Tensor]:
         """Weights and momentum: all that decides how the training goes on."""

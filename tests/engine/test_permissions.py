@@ -25,7 +25,7 @@ small = {"budget.outer_steps": 1, "method.network_samples": 16, "network.width":
          "model_augmentation.pool_epochs": 1}
 run = ddistill.distill("digits", out="run", changes=small)
 tm = {name: value for name, value in small.items() if not name.startswith("method.")}
-api.pretrain("digits", "tm-digits", changes={**tm, "method.max_start_epoch": 0, "method.expert_epochs": 1})
+api.pretrain("digits", "tm-digits", changes={**tm, "method.max_start_epoch": 1, "method.expert_epochs": 1})
 torch.save((run.synthetic.images, run.synthetic.labels), "set.pt")
 api.import_set("set.pt", "digits", "imported")
 for part in ("train", "test"):

@@ -102,8 +102,8 @@ def bound_counts(images: int, factor: int, bound: int = MOST_DECODED) -> list[tu
         if f == 1:
             taken = remaining
         else:
-            # one more at factor f is allowed while each image left over could still have one decoded image
-            while taken < remaining and (taken + 1) * f * f + (remaining - taken - 1) <= room:
+            # f * f each, in what is left beside one decoded image for each image that had none when f began
+            while taken < remaining and (taken + 1) * f * f <= room - remaining:
                 taken += 1
         counts.append((f, taken))
         remaining -= taken
@@ -115,9 +115,10 @@ def decode_bound(stored: Tensor, factor: int, bound: int = MOST_DECODED) -> Tens
     """Section 3, `bound`: [n, c, H, W] -> [at most `bound`, c, H, W].
 
     The section says "uses factor F for as many images as fit in a bound of 128 decoded images, then smaller factors".
-    The reading here: go through f = F, F - 1, ..., 1; give factor f to as many of the remaining images as possible
-    such that the decoded total still leaves room for one decoded image for each image that then remains. The images
-    are consumed in stored order; the output is the concatenation of `single` of each part, from factor F downward.
+    The reading here, that of the published program: go through f = F, F - 1, ..., 1; give factor f to as many of the
+    remaining images as fit, at f * f each, into the bound less what is decoded and less one for each remaining image.
+    The images are consumed in stored order; the output is the concatenation of `single` of each part, from factor F
+    downward.
     If n alone exceeds the bound, every image is decoded with factor 1 and the bound is not kept (n come out).
     """
     parts = []

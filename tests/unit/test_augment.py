@@ -274,7 +274,7 @@ def test_cutmix_draws_are_a_function_of_the_generator():
 def identity_row() -> torch.Tensor:
     """Uniforms that stand for: the whole image, no flip, factors 1, no lighting."""
     row = torch.full((1, siamese.NUM_UNIFORMS), 0.5)
-    row[:, imagenet.SLOTS["area"]] = 1.0
+    row[:, imagenet.SLOTS["area"]] = 1.0  # with a ratio of 1, the only one of which all of the area fits
     return row
 
 
@@ -304,16 +304,6 @@ def test_imagenet_augmentation_of_many_images_is_that_of_few_at_a_time(monkeypat
     whole = imagenet.imagenet_augment(images, uniforms)
     monkeypatch.setattr(imagenet, "CACHED_BYTES", 2 * images[0].nbytes)
     torch.testing.assert_close(imagenet.imagenet_augment(images, uniforms), whole, rtol=0, atol=1e-6)
-
-
-def test_imagenet_augmentation_stays_in_range_but_for_the_lighting():
-    images = unit_images(200, 3, 8)
-    got = imagenet.imagenet_augment(images, uniforms_of(200, 9))
-    assert bool(got.isfinite().all())
-    # Lighting of 0.1 moves a channel by 0.1 * N(0, 1) * 0.2175 * 0.58 and less: 0.07 is over five deviations.
-    assert float(got.min()) > -0.07
-    assert float(got.max()) < 1.07
-    assert float(got.max()) > 1.0
 
 
 def test_the_resized_crop_cuts_0_5_to_1_of_the_area_inside_the_image_with_ratio_3_4_to_4_3():

@@ -270,9 +270,9 @@ def test_a_recipe_has_the_published_settings(data, family):
     assert (recipe.method.max_decoded, recipe.method.network_samples) == (128, samples)
     assert recipe.budget.outer_steps == steps
     assert (recipe.training.lr, recipe.training.weight_decay) == (net_lr, decay)
-    assert (recipe.training.momentum, recipe.training.batch) == (0.9, 64)
-    assert recipe.training.cutmix == (1.0 if network == "resnet_ap" else 0.5)
-    matching = ("color", "crop") if data in ("mnist", "fashion_mnist") else ("color", "crop", "cutout")
+    assert (recipe.training.momentum, recipe.training.batch) == (0.9, 128 if data == "imagenet-100" else 64)
+    assert recipe.training.cutmix == (1.0 if network == "resnet_ap" else 0.0 if data == "mnist" else 0.5)
+    matching = ("color", "crop") if data == "mnist" else ("color", "crop", "cutout")
     assert (recipe.method.augment.rule, recipe.method.augment.operations) == ("idc", matching)
     assert recipe.training.augment == recipe.method.augment.model_copy(update={"operations": ("color", "crop")})
 
@@ -294,7 +294,8 @@ def test_model_augmentation_is_a_perturbed_pool_of_published_size_at_a_fifth_of_
     assert (pool.networks, pool.perturb, pool.selection) == ("pool", True, "random")
     assert (pool.pool_size, pool.pool_epochs) == POOLS[data]
     assert (pool.perturb_alpha, pool.perturb_range) == (None, (0.01, 0.09))
-    assert (plain.model_augmentation.networks, plain.model_augmentation.perturb) == ("fresh", False)
+    of_plain = "pool" if data == "imagenet-100" else "fresh"
+    assert (plain.model_augmentation.networks, plain.model_augmentation.perturb) == (of_plain, False)
     assert augmented.budget.steps == plain.budget.steps // 5
     assert plain.budget.steps == plain.budget.outer_steps
 

@@ -13,16 +13,42 @@ from unit.test_other_methods import CLASSES, make_context, nothing
 
 from ddistill import distill, evaluate, load_synthetic, recipes
 from ddistill.api import import_set, resolve
+from ddistill.augment import imagenet
 from ddistill.data import DataSettings, load_data
 from ddistill.engine import Observer, networks_for
 from ddistill.errors import UserError
 from ddistill.methods import CAFE, CAFESettings, cafe
 from ddistill.methods.cafe import discriminate
-from ddistill.model_augmentation import NetworkFactory, Wanted, train_networks
+from ddistill.model_augmentation import (
+    FreshSource,
+    NetworkFactory,
+    TrajectorySource,
+    Wanted,
+    load_into,
+    train_networks,
+)
+from ddistill.model_augmentation.training import copy_of
+from ddistill.networks import build_network, network_of
+from ddistill.randomness import generator
+from ddistill.synthetic import initial_set
+from ddistill.synthetic.decode import bound_counts, decoded_count
 from ddistill.training import ImageSet, Safety, Trainer
 from ddistill.whitening import zca
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The rates of all epochs that are trained."""
+    rates, run_epoch = [], Trainer.run_epoch
+
+    def noted(self, draws, lr, **how):
+        rates.append(lr)
+        run_epoch(self, draws, lr, **how)
+
+    monkeypatch.setattr(Trainer, "run_epoch", noted)
+    return rates
 
 
 # ------------------------------------------------------------------------------------------- 1: rates of a pool
@@ -36,14 +62,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
         (10, 0.01, [0.01] * 7 + [0.002, 0.002, 0.0004]),
     ],
 )
-def test_a_pool_is_trained_at_the_published_rates(epochs, lr, rates, tmp_path, monkeypatch):
-    used, run_epoch = [], Trainer.run_epoch
-
-    def noted(self, draws, lr, **how):
-        used.append(lr)
-        run_epoch(self, draws, lr, **how)
-
-    monkeypatch.setattr(Trainer, "run_epoch", noted)
+def test_a_pool_is_trained_at_the_published_rates(epochs, lr, rates, tmp_path, used):
     factory = toy_factory()
     factory.training = factory.training.model_copy(update={"lr": lr})
     train_networks(factory, "data", Wanted(1, epochs, 0), folder=tmp_path)
@@ -284,3 +303,248 @@ def test_the_weight_of_discrimination_in_an_image_step_of_cafe_is_that_of_a_sum(
     method.image_step(0, method.draw(1))
     pulls = torch.stack([pull for _, pull in method.targets])
     torch.testing.assert_close(pulls, 0.01 * 8 * CLASSES * of_the_mean, atol=1e-5, rtol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------ 4: clamping
+
+
+def test_images_are_judged_in_range_which_the_program_of_idc_does_not_see_to():
+    context = make_context()
+    context.synthetic.images[0] = 1.5
+    assert float(context.synthetic.decoded()[0].max()) == 1.0
+
+
+# -------------------------------------------------------------------------------------------- 5: published settings
+
+
+def test_model_augmentation_keeps_the_settings_of_the_paper():
+    """Not those that its evaluation script loads: image rate 0.02, 2000 steps, the best on the test set."""
+    recipe = recipes.find("idc-ma", 10, "cifar10")
+    assert (recipe.method.image_lr, recipe.budget.steps, recipe.evaluation.select) == (0.01, 400, "last")
+
+
+# ------------------------------------------------------------------------------------- 10: networks trained beforehand
+
+
+def test_a_fresh_network_is_trained_at_a_constant_rate_and_its_optimiser_goes_on(used):
+    assert recipes.find("idc", 10, "imagenet-10").model_augmentation.fresh_epochs == 10
+    factory = toy_factory()
+    drawn = FreshSource(factory, 10, 0).draw(1)
+    assert used == [0.01] * 10
+    assert float(max(momentum.abs().max() for momentum in drawn.momenta.values())) > 0
+
+    # one more epoch from what was drawn is the eleventh of one training
+    def more(momenta):
+        module = factory.build("another")
+        trainer = Trainer(module, factory.source, factory.training)
+        load_into(module, drawn.weights)
+        trainer.restart(momenta)
+        trainer.run_epoch(generator(0, "fresh epoch", 1, 10), 0.01, filled=True)
+        return copy_of(module.state_dict())
+
+    whole = FreshSource(factory, 11, 0).draw(1).weights
+    assert all(torch.equal(whole[name], tensor) for name, tensor in more(drawn.momenta).items())
+    assert not all(torch.equal(whole[name], tensor) for name, tensor in more(None).items())
+    assert FreshSource(factory, 0, 0).draw(1).momenta is None
+
+
+def test_the_momentum_of_a_fresh_network_reaches_the_outer_step(monkeypatch):
+    taken, restart = [], Trainer.restart
+
+    def noted(self, momenta=None):
+        taken.append(None if momenta is None else float(sum(m.abs().sum() for m in momenta.values())))
+        restart(self, momenta)
+
+    monkeypatch.setattr(Trainer, "restart", noted)
+    few = {**TINY, "budget.outer_steps": 2, "evaluation.baselines": ()}
+    distill("digits", "idc", changes={**few, "model_augmentation.fresh_epochs": 1})
+    assert len([amount for amount in taken if amount]) == 2
+
+
+# ------------------------------------------------------------------------------------------------ 11: ImageNet-100
+
+
+def test_idc_on_imagenet_100_trains_in_batches_of_128_and_draws_networks_that_were_stored_at_a_constant_rate():
+    plain, augmented = (recipes.find(name, 10, "imagenet-100") for name in ("idc", "idc-ma"))
+    assert (plain.training.batch, augmented.training.batch) == (128, 128)
+    settings = plain.model_augmentation
+    assert (settings.networks, settings.pool_epochs, settings.pool_size) == ("pool", 5, 10)
+    assert (settings.fresh_epochs, settings.perturb, plain.budget.steps) == (0, False, 500)
+    assert (settings.pool_rate, augmented.model_augmentation.pool_rate) == ("constant", "falling")
+    assert Wanted(10, 5, 0, constant=True).falls_over is None
+
+
+def test_a_pool_at_a_constant_rate_is_another_one(used):
+    real, recipe = resolve("digits", "idc-ma", changes={**TINY, "model_augmentation.pool_epochs": 3})
+    pools = []
+    for rate in ("falling", "constant"):
+        changed = recipe.changed({"model_augmentation.pool_rate": rate})
+        pools.append(networks_for(changed, real, factory_of(real, changed), Observer(), Safety()))
+    assert used == pytest.approx([0.01, 0.01, 0.002, 0.01, 0.01, 0.01])
+    assert pools[0].folder != pools[1].folder
+
+
+# ---------------------------------------------------------------------------------------------------- 12: bound
+
+
+@pytest.mark.parametrize(
+    ("images", "factor", "counts", "decoded"),
+    [
+        (20, 3, [(3, 12), (2, 3), (1, 5)], 125),
+        (50, 3, [(3, 8), (2, 3), (1, 39)], 123),
+        (50, 2, [(2, 19), (1, 31)], 107),
+        (10, 3, [(3, 10)], 90),
+        (200, 3, [(1, 200)], 200),
+    ],
+)
+def test_bound_takes_as_many_images_of_each_factor_as_the_program(images, factor, counts, decoded):
+    assert bound_counts(images, factor) == counts
+    assert decoded_count(images, factor, "bound") == decoded
+
+
+# ---------------------------------------------------------------------------------------- 13: training on ImageNet
+
+
+def test_imagenet_crops_are_drawn_anew_until_they_fit():
+    """Against rejection, as torchvision's RandomResizedCrop does it: mean area 0.692 to 0.693, not 0.738."""
+    uniforms = torch.rand(2, 200_000, generator=torch.Generator().manual_seed(0))
+    height, width = imagenet.crop_sides(*uniforms)
+    area, ratio = height * width, (width / height).log()
+    assert float(area.mean()) == pytest.approx(0.6925, abs=0.002)
+    draws = np.random.default_rng(0)
+    areas, ratios = draws.uniform(0.5, 1, 400_000), draws.uniform(-np.log(4 / 3), np.log(4 / 3), 400_000)
+    fits = areas * np.exp(np.abs(ratios)) <= 1
+    assert float(areas[fits].mean()) == pytest.approx(float(area.mean()), abs=0.002)
+    for ours, theirs in (
+        (area, areas[fits]),
+        (ratio, ratios[fits]),
+        (ratio.abs() * area, (np.abs(ratios) * areas)[fits]),
+    ):
+        shares = np.linspace(0.05, 0.95, 10)
+        assert np.quantile(ours.numpy(), shares) == pytest.approx(np.quantile(theirs, shares), abs=0.005)
+    assert float(height.max()) <= 1.0
+    assert float(width.max()) <= 1.0
+
+
+def test_imagenet_colours_are_not_cut():
+    row = torch.full((1, 12), 0.5)
+    row[:, imagenet.SLOTS["brightness"]] = 1.0
+    got = imagenet.color_jitter(torch.full((1, 3, 2, 2), 0.9), row)
+    assert float(got.max()) == pytest.approx(0.9 * 1.4, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ 14, 15, 16: digits
+
+
+def test_idc_on_mnist_uses_no_cutmix_and_no_cutout():
+    for family in ("idc", "idc-ma"):
+        recipe = recipes.find(family, 10, "mnist")
+        assert (recipe.synthetic.factor, recipe.training.cutmix, recipe.evaluation.training.cutmix) == (2, 0.0, 0.0)
+        assert recipe.method.augment.operations == ("color", "crop")
+        assert recipe.evaluation.training.augment.operations == ("color", "crop", "scale", "rotate")
+        assert recipe.method.scaled_image_lr(10, 28) == pytest.approx(1e-4)
+
+
+def test_idc_on_fashion_mnist_cuts_out_and_scales_its_rate_from_32_pixels():
+    recipe = recipes.find("idc", 10, "fashion_mnist")
+    assert recipe.method.scaled_image_lr(10, 28) == pytest.approx(1e-4 * (28 / 32) ** 2)
+    assert recipe.method.augment.operations == ("color", "crop", "cutout")
+    assert (recipe.training.cutmix, recipe.evaluation.training.cutmix) == (0.5, 0.5)
+    assert set(recipe.evaluation.training.augment.operations) == {"color", "crop", "flip", "scale", "rotate"}
+    assert (recipe.method.distance, recipe.method.network_samples) == ("l1", 500)
+
+
+@pytest.mark.parametrize(
+    ("data", "flips"),
+    [("mnist", False), ("svhn", False), ("fashion_mnist", True), ("cifar10", True), ("cifar100", True)],
+)
+@pytest.mark.parametrize("family", ["dsa", "dsa-ma"])
+def test_dsa_does_not_flip_digits(family, data, flips):
+    method = recipes.find(family, 10, data).method
+    for augment in (method.augment, method.synthetic_training.augment):
+        operations = ("color", "crop", "cutout", *(("flip",) if flips else ()), "scale", "rotate")
+        assert (augment.rule, augment.operations) == ("dsa", operations)
+
+
+# ------------------------------------------------------------------------------------------------ 17: students of TM
+
+
+def test_students_start_from_epochs_below_max_start_epoch():
+    class Asked:
+        size = 1
+
+        def __init__(self):
+            self.epochs = []
+
+        def weights(self, member, epoch):
+            self.epochs.append(epoch)
+            return {}
+
+    asked = Asked()
+    source = TrajectorySource(asked, 3, 2, 0)
+    for step in range(60):
+        source.draw(step)
+    starts, targets = asked.epochs[::2], asked.epochs[1::2]
+    assert set(starts) == {0, 1, 2}
+    assert targets == [start + 2 for start in starts]
+
+
+def test_an_expert_is_trained_no_longer_than_a_student_can_ask_for():
+    short = {"model_augmentation.pool_epochs": 3, "method.max_start_epoch": 2, "method.expert_epochs": 2}
+    recipes.find("tm", 1, "digits").changed(short)  # epochs 0 and 1, and two more
+    with pytest.raises(UserError, match="epoch 4"):
+        recipes.find("tm", 1, "digits").changed({**short, "method.max_start_epoch": 3})
+
+
+# -------------------------------------------------------------------------------------------- 18: loops of DC and DSA
+
+
+@pytest.mark.parametrize(
+    ("ipc", "loops"),
+    [(1, (1, 1)), (10, (10, 50)), (20, (20, 25)), (30, (30, 20)), (35, (30, 20)), (40, (40, 15)), (50, (50, 10))],
+)
+@pytest.mark.parametrize("family", ["dc", "dsa"])
+def test_dc_and_dsa_loop_as_published(family, ipc, loops):
+    method = recipes.find(family, ipc, "cifar10").method
+    assert (method.inner_steps, method.network_epochs) == loops
+
+
+# ---------------------------------------------------------------------------------------------------- 19: the start
+
+
+@pytest.mark.parametrize("family", ["dc", "cafe"])
+def test_dc_and_cafe_start_from_real_images_and_from_noise_where_asked_for(family):
+    real, recipe = resolve("digits", family)
+    assert recipe.synthetic.initialisation == "random"
+    start = initial_set(recipe.synthetic, real, 0).images
+    assert all(bool((real.train.images == (image * 255).round()).flatten(1).all(1).any()) for image in start)
+    noise = initial_set(recipe.changed({"synthetic.init": "noise"}).synthetic, real, 0).images
+    assert float(noise.mean()) == pytest.approx(0.5, abs=0.05)
+    assert float(noise.std()) == pytest.approx(0.25, abs=0.03)
+
+
+# ------------------------------------------------------------------------------------------ 20: other architectures
+
+
+@pytest.mark.parametrize(
+    ("network", "millions"),
+    [
+        ("resnet10,width=0.5,norm=batch", 1.23),
+        ("resnet18,width=0.5,norm=batch", 2.80),
+        ("densenet,width=0.375,norm=batch", 1.00),
+        ("resnet10", 4.90),
+        ("resnet18", 11.17),
+        ("densenet", 6.96),
+    ],
+)
+def test_a_width_gives_the_thin_networks_of_idcs_table(network, millions):
+    module = build_network(network_of(network), 10, 3, 32, 0)
+    assert round(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 2) == millions
+
+
+def test_an_evaluation_says_how_many_parameters_its_network_has():
+    real, recipe = resolve("digits", "random")
+    wanted = recipe.evaluation.model_copy(update={"epochs": 1, "repeats": 1})
+    judged = evaluate(initial_set(recipe.synthetic, real, 0), real, wanted, network="resnet10,width=0.125")
+    expected = build_network(network_of("resnet10,width=0.125"), 10, 1, 8, 0)
+    assert judged.protocol["parameters"] == sum(parameter.numel() for parameter in expected.parameters())

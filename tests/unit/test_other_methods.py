@@ -389,7 +389,7 @@ def test_an_unknown_method_is_refused_with_the_nearest(tmp_path):
         ),
         (
             {"method.name": "tm", "model_augmentation.networks": "trajectories"},
-            r"epoch 22 \(max_start_epoch \+ expert_epochs\).*pool_epochs is 2",
+            r"epoch 21 \(max_start_epoch - 1 \+ expert_epochs\).*pool_epochs is 2",
         ),
         ({"method.name": "dc", "method.network_samples": 64}, "set one of them to 0"),
     ],

@@ -46,6 +46,8 @@ def test_every_cell_of_every_scale_is_a_complete_recipe(target, scale):
             continue
         assert cell.recipe.synthetic.ipc == cell.labels["ipc"]
         assert cell.recipe.budget.speedup == cell.labels["speedup"]
+        if cell.labels["data"] == "imagenet-100" and cell.labels["method"] == "idc":
+            continue  # plain IDC draws stored networks there, too
         pool = cell.recipe.model_augmentation.networks == "pool"
         assert pool == (cell.labels["networks"] == AUGMENTED and cell.labels["method"] != "tm")
 
@@ -82,8 +84,13 @@ def test_the_key_follows_from_what_decides_a_result():
 
 AS_BEFORE = {"data.constants": "measured", "data.whitening": None}
 """How the recipes of CIFAR-10 normalised until 2026-11-26; their results stay in the file, under these settings."""
-MENDED = {"cafe", "idc-ma", "dc-ma", "dsa-ma", "dm-ma", "cafe-ma"}
-"""Families whose published results are those of no recipe any more: see `reproduce.store.CHANGES`."""
+MENDED = {
+    *("idc-ma", "dc-ma", "dsa-ma", "dm-ma", "cafe-ma"),  # the rates of the pool
+    *("cafe", "cafe-ma"),  # the sum over real images, and what its schedule watches
+    "tm",  # the epochs that students start from
+    *("herding", "k-center"),  # the rate of the network whose embeddings they compare
+}
+"""Families whose published results are those of no recipe any more: `reproduce.store.CHANGES` says why."""
 
 
 def test_published_results_are_found_again_where_what_they_measure_is_what_is_computed_now():
@@ -97,11 +104,11 @@ def test_published_results_are_found_again_where_what_they_measure_is_what_is_co
     families = {True: set(), False: set()}
     for row in rows:
         families[row.key in before].add(row.about["recipe"]["name"].removesuffix("-cifar10"))
-    assert families == {True: {"random", "herding", "k-center", "idc", "dc", "dsa", "dm", "tm"}, False: MENDED}
+    assert families == {True: {"random", "idc", "dc", "dsa", "dm"}, False: MENDED}
     # the keys themselves: a field that changes them orphans what users have computed
     assert (
         fingerprint(sorted(row.key for row in rows if row.key in before))
-        == "2cee9d34e345d0d2a391241dae8b9a7af600841e59f7c6dff889268dbe55cc74"
+        == "24db88e0bad58f03dd64b6489da83fe3e78e4d92f79b8ba2007c5c00d75c3389"
     )
 
 
