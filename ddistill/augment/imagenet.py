@@ -1,7 +1,7 @@
 """The training augmentation of ImageNet evaluation, for images in [0, 1] before normalisation.
 
-Random resized crop (scale 0.5 to 1), flip, colour jitter 0.4 (brightness, contrast, saturation in random order),
-PCA lighting 0.1. Each image has its own parameters; every function is batched.
+Random resized crop (scale 0.5 to 1), flip, colour jitter 0.4 (brightness, contrast, saturation), PCA lighting
+0.1. Each image has its own parameters; every function is batched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ SLOTS = {
     "brightness": 5,
     "contrast": 6,
     "saturation": 7,
-    "order": 8,
     "pca0": 9,
     "pca1": 10,
     "pca2": 11,
@@ -33,7 +32,6 @@ LIGHTING = 0.1
 LUMA = (0.299, 0.587, 0.114)
 PCA_VALUES = (0.2175, 0.0188, 0.0045)
 PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
 def imagenet_augment(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
@@ -85,21 +83,17 @@ def crop_sides(area: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def color_jitter(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast and saturation factors uniform in 1 +- 0.4, in an order drawn per image.
+    """Brightness, contrast and saturation by factors uniform in 1 +- 0.4; values are not cut to [0, 1].
 
-    Each scales the distance of the pixels from a base: black, the mean grey of the image, or the pixel's own grey.
-    Values are not cut to [0, 1].
+    Each scales the distance of the pixels from a base: black, the mean grey of the image, or the pixel's own grey. The
+    program takes them in a random order, which makes no difference: they commute, since saturation leaves the grey as
+    it is and brightness scales it, too.
     """
-    factors = torch.cat([_slot(uniforms, name) for name in ("brightness", "contrast", "saturation")], dim=1)
-    factors = 1.0 + JITTER * (2.0 * factors - 1.0)
-    order = (uniforms[:, SLOTS["order"]] * len(ORDERS)).long()
-    orders = torch.tensor(ORDERS, device=images.device)[order]
-    for turn in range(3):
-        kind = orders[:, turn].view(-1, 1, 1, 1)
-        grey = _grey(images)
-        base = torch.where(kind == 2, grey, grey.mean(dim=(2, 3), keepdim=True) * (kind == 1))
-        images = (images - base) * factors.gather(1, kind) + base
-    return images
+    named = ("brightness", "contrast", "saturation")
+    brightness, contrast, saturation = (1.0 + JITTER * (2.0 * _slot(uniforms, name) - 1.0) for name in named)
+    grey = _grey(images)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    return brightness * (contrast * (saturation * (images - grey) + grey - mean) + mean)
 
 
 def lighting(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Settings and conventions of the published programs, as numbers: of Acc-DD (model augmentation), IDC,
 DatasetCondensation (DC, DSA, DM), CAFE and MTT (TM)."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ddistill.augment import imagenet
 from ddistill.data import DataSettings, load_data
 from ddistill.engine import Observer, networks_for
 from ddistill.errors import UserError
-from ddistill.methods import CAFE, CAFESettings, cafe
+from ddistill.methods import CAFE, CAFESettings, IDCSettings, build_method, cafe
 from ddistill.methods.cafe import discriminate
 from ddistill.model_augmentation import (
     FreshSource,
@@ -77,6 +78,25 @@ def test_a_pool_of_the_rates_before_is_not_taken_for_one_of_these(tmp_path):
     identity = Wanted(1, 2, 0).identity(toy_factory(), "data")
     assert identity["falls_over"] == 3
     assert "falls_over" not in Wanted(1, 2, 0, "trajectories").identity(toy_factory(), "data")
+
+
+# ------------------------------------------------------------------------------------------------- 2: precision
+
+
+def test_an_image_gradient_in_bfloat16_is_near_that_of_float32_in_which_the_programs_compute():
+    """Of a step of gradient matching: 8 to 10 % at full size, cosine 0.995."""
+    found = {}
+    for precision in ("fp32", "bf16"):
+        context = make_context()
+        context = replace(context, hot_path=replace(context.hot_path, precision=precision))
+        method = build_method(IDCSettings(real_batch=16, network_samples=0), context)
+        before = context.synthetic.images.clone()
+        method.image_step(0, method.draw(1))
+        found[precision] = (context.synthetic.images - before).flatten()
+    exact, rounded = found["fp32"], found["bf16"]
+    assert not torch.equal(exact, rounded)
+    assert float((rounded - exact).norm() / exact.norm()) < 0.15
+    assert float(F.cosine_similarity(exact, rounded, dim=0)) > 0.99
 
 
 # ------------------------------------------------------------------------- 3: constants that images are normalised by
