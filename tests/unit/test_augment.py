@@ -346,7 +346,7 @@ def test_contrast_and_saturation_shrink_towards_the_grey_level(name):
     torch.testing.assert_close(imagenet.color_jitter(images, row.expand(2, -1)), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("order", itertools.permutations(("brightness", "contrast", "saturation")))
+@pytest.mark.parametrize("order", list(itertools.permutations(("brightness", "contrast", "saturation"))))
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_colour_jitter_is_that_of_its_parts_in_any_order(order, channels):
     images, uniforms = unit_images(4, channels, 8), uniforms_of(4, 2)
