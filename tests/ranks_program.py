@@ -30,6 +30,8 @@ RUNS: dict[str, tuple[str, dict[str, object]]] = {
     "idc in shards": ("idc", {"run.shards": 2, "model_augmentation.fresh_epochs": 1}),
     "dc": ("dc", {}),
     "dm": ("dm", POOL),
+    "dm in groups": ("dm in groups", {**POOL, "method.classes_per_step": 4}),
+    "idc in groups": ("idc in groups", {"method.network_samples": 0, "synthetic.ipc_by_class": {"3": 1}}),
     "cafe": ("cafe", {}),
     "tm": ("tm", EXPERTS),
     "random": ("random", {}),

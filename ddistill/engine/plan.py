@@ -14,6 +14,7 @@ from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.run import Session
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.methods import GradientMatching, GradientMatchingSettings, Method
+from ddistill.methods.turns import updates_per_round
 from ddistill.model_augmentation import FreshSource, load_into
 from ddistill.networks import build_network
 from ddistill.observer import Observer
@@ -105,7 +106,8 @@ def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
     inner = plan.inner
     assert inner is not None
     growth = classes / plan.classes
-    matching = -(-classes // devices) * inner.class_seconds
+    groups = updates_per_round(classes, getattr(recipe.method, "classes_per_step", None))
+    matching = -(-classes // groups // devices) * inner.class_seconds
     training = inner.batches * inner.batch_seconds / min(devices, recipe.training.batch)
     networks, repeats = recipe.model_augmentation.pool_size, recipe.evaluation.repeats
     fresh = plan.fresh_seconds * growth / devices
@@ -214,11 +216,11 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
     method, load = _method(session)
     assert isinstance(method, GradientMatching)
     load(1)
-    matched = method.only(range(min(classes, max(method.chunking.classes, MEASURED_CLASSES))))
-    drawn = method.draw(1)
+    few = range(min(classes, max(method.chunking.classes, MEASURED_CLASSES)))
+    drawn = method.draw(1, [few])
     trainer, synthetic = method.context.trainer, method.context.synthetic
     batches = drawn.network.shape[1]
-    one_class = _seconds(lambda _: matched.image_step(0, drawn), TRIALS, device) / len(matched.own) / gain
+    one_class = _seconds(lambda _: method.image_step(0, drawn), TRIALS, device) / len(few) / gain
     one_batch = _training_seconds(trainer, device) / gain if batches else 0.0
     parts = InnerStep(
         session.recipe.method.inner_steps,
@@ -228,7 +230,7 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
         sum(parameter.nbytes for parameter in trainer.parameters.values()),
         synthetic.images.nbytes // classes,
     )
-    seconds = parts.steps * (classes * one_class + batches * one_batch)
+    seconds = parts.steps * (classes / method.updates_per_round * one_class + batches * one_batch)
     return seconds, method.flops_per_outer_step(), parts
 
 

@@ -41,6 +41,7 @@ from ddistill.methods import (
     OnInner,
     build_method,
 )
+from ddistill.methods.turns import updates_per_round
 from ddistill.model_augmentation import (
     FreshSource,
     LineSource,
@@ -217,7 +218,7 @@ class Session:
                 f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
                 "of a pool and of the evaluation are shared out"
             )
-        for line in data.account.lines:
+        for line in [*data.account.lines, *groups_in_words(recipe, data.num_classes)]:
             self.observer.note(line)
         self.log.event("account", lines=data.account.lines)
         network = self.network()
@@ -613,6 +614,21 @@ class Session:
     def _baseline(self, real: list[SyntheticSet], what: str) -> dict[str, Any]:
         """The accuracy on random real images, a set of them per repeat."""
         return {**self._judge(real, what, 0).as_dict(), "images": len(real[0].images)}
+
+
+def groups_in_words(recipe: Recipe, classes: int) -> list[str]:
+    """How often a class has its turn, where not all have one in each image update; in one line, or in none."""
+    most = getattr(recipe.method, "classes_per_step", None)
+    groups = updates_per_round(classes, most)
+    if groups == 1:
+        return []
+    inner = getattr(recipe.method, "inner_steps", 1)
+    rounds, rest = divmod(recipe.budget.steps * inner, groups)
+    turns = f"{rounds}" if not rest else f"{rounds} or {rounds + 1}"
+    return [
+        f"classes in groups of at most {most} (method.classes_per_step): one of the {classes} has its turn in one of "
+        f"{groups} image updates, {turns} of them in the {recipe.budget.steps} outer steps of the run"
+    ]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

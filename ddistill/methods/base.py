@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from ddistill.augment import NO_AUGMENTATION
 from ddistill.data import class_batches
+from ddistill.methods.turns import Turn, appearances
 from ddistill.randomness import generator
 from ddistill.ranks import Ranks
 from ddistill.runtime.execution import Execution
@@ -163,17 +164,29 @@ class Method:
         return None
 
 
-def draw_real(context: Context, purpose: str, step: int, batch: int, steps: int) -> torch.Tensor:
+def draw_real(
+    context: Context, purpose: str, step: int, batch: int, steps: int, turns: Sequence[Turn] | None = None
+) -> torch.Tensor:
     """Positions of real images for every class and inner step of an outer step, int64 (C, steps, batch).
 
     Shuffled passes over each class; a class smaller than the batch is repeated within it.
+
+    Args:
+        context: of the method.
+        purpose: of the draw.
+        step: outer step.
+        batch: real images of a class.
+        steps: inner steps.
+        turns: the classes of each inner step, where it does not look at all; the first axis is then the place in the
+            largest turn, and zeros fill the shorter ones.
     """
-    rows = []
-    for label in range(context.synthetic.num_classes):
+    turns = turns or [range(context.synthetic.num_classes)] * steps
+    positions = torch.zeros(max(map(len, turns)), steps, batch, dtype=torch.int64)
+    for label, (places, numbers) in appearances(turns).items():
         first, end = context.class_offsets[label : label + 2]
         draws = generator(context.seed, purpose, step, label)
-        rows.append(class_batches(end - first, batch, steps, draws) + first)
-    return torch.stack(rows).to(context.real.images.device)
+        positions[places, numbers] = class_batches(end - first, batch, len(numbers), draws) + first
+    return positions.to(context.real.images.device)
 
 
 def synthetic_trainer(context: Context, settings: TrainingSettings) -> Trainer:

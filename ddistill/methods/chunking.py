@@ -10,6 +10,7 @@ import torch
 from ddistill.errors import UserError
 from ddistill.memory import free_memory_bytes
 from ddistill.methods.base import Context
+from ddistill.methods.turns import Turn
 from ddistill.networks import couples_batch
 
 CLASSES_AT_ONCE = 10
@@ -94,15 +95,14 @@ def classes_that_fit(bytes_per_class: int, free_bytes: int) -> int:
     return max(1, min(CLASSES_AT_ONCE, int(free_bytes * MEMORY_SHARE / max(1, bytes_per_class))))
 
 
-def class_runs(counts: list[int], most: int, labels: range) -> list[range]:
-    """Runs of consecutive classes with equally many stored images, at most ``most`` in each."""
-    runs: list[range] = []
-    for label in labels:
-        last = runs[-1] if runs else range(0)
-        if len(last) in range(1, most) and counts[last.start] == counts[label]:
-            runs[-1] = range(last.start, label + 1)
-        else:
-            runs.append(range(label, label + 1))
+def class_runs(counts: list[int], most: int, labels: Turn) -> list[Turn]:
+    """Runs of neighbours among some classes with equally many stored images, at most ``most`` in each."""
+    runs: list[Turn] = []
+    start = 0
+    for end in range(1, len(labels) + 1):
+        if end == len(labels) or end - start == most or counts[labels[end]] != counts[labels[start]]:
+            runs.append(labels[start:end])
+            start = end
     return runs
 
 

@@ -7,7 +7,9 @@ steps.
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -18,6 +20,7 @@ from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, dr
 from ddistill.methods.base import Context, Method, Needs, OnInner, draw_real
 from ddistill.methods.chunking import Chunking, bytes_of_one_more, choose, class_runs
 from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
+from ddistill.methods.turns import Turn, appearances, class_turn, updates_per_round
 from ddistill.networks import couples_batch
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE
@@ -38,6 +41,8 @@ class ClassMatchingSettings(Settings):
     """SGD momentum of the images."""
     inner_steps: int = Field(default=1, ge=1)
     """Image updates per outer step, that is, per network."""
+    classes_per_step: int | None = Field(default=None, ge=1)
+    """Classes of an image update at most, drawn such that each has its turn before any has its second; not set: all."""
     real_batch: int = Field(default=256, ge=1)
     """Real images per class and step (B)."""
     augment: AugmentSettings = DSA_AUGMENTATION
@@ -60,15 +65,25 @@ class Networks(NamedTuple):
 class StepDraws:
     """Every random number of one outer step.
 
+    A class is found by its place in the turn of an inner step: its label, where all classes have a turn in each. G is
+    the number of places in the largest turn.
+
     Attributes:
-        real: positions in the real images, int64 (C, M, B).
-        subset: for classes with too many decoded images, the ones to use, int64 (M, max_decoded).
-        augment: one call per (inner step, class).
+        turns: the classes of each inner step.
+        real: positions in the real images, int64 (G, M, B).
+        subset: by label and inner step, for classes with too many decoded images: the ones to use, int64
+            (max_decoded,).
+        augment: one call per (inner step, place).
     """
 
+    turns: list[Turn]
     real: torch.Tensor
-    subset: dict[int, torch.Tensor]
+    subset: dict[int, dict[int, torch.Tensor]]
     augment: AugmentDraws
+
+    def place(self, label: int, inner: int) -> int:
+        """Of a class in the turn of an inner step."""
+        return bisect_left(self.turns[inner], label)
 
 
 class Through:
@@ -92,13 +107,15 @@ class _Calls(nn.Module):
 
 
 class ClassMatching(Method):
-    """One outer step: M image updates, each along the gradients of all classes' losses under one network.
+    """One outer step: M image updates, each along the gradients of its classes' losses under one network.
 
     A method defines `loss`. It may also replace `image_optimiser`, `before` and `between` (what happens to the network
     around an image update), `settled` (an outer step that ends early) and `real_side` (what the loss gets of the real
     images). Everything random is drawn at the start of an outer step, so that nothing is read on the host within it.
 
     Attributes:
+        own: classes that this rank may match.
+        in_groups: an image update looks at some classes, not at all.
         mapped: `loss` can be mapped over classes, so that several go into one launch.
         divided: the method has `class_gradient_in_parts`.
     """
@@ -110,9 +127,9 @@ class ClassMatching(Method):
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings, self.context = settings, context
         synthetic, network = context.synthetic, context.network
-        spread = settings.needs.spread
-        self.own = context.own_classes if spread else range(synthetic.num_classes)
-        self.ranks = context.ranks if spread else ALONE
+        self.ranks = context.ranks if settings.needs.spread else ALONE
+        self.in_groups = self.updates_per_round > 1
+        self.own = range(synthetic.num_classes) if self.in_groups else self.ranks.share(synthetic.num_classes)
         self.labels = torch.arange(synthetic.num_classes, device=synthetic.images.device)
         self.pipeline = context.real.pipeline(settings.augment)
         self.optimiser = self.image_optimiser()
@@ -132,9 +149,9 @@ class ClassMatching(Method):
 
     def _prepare(self) -> None:
         """Choose the code for the chunks as they are."""
-        chunking = self.chunking
-        self.chunks = class_runs(self.context.synthetic.counts, chunking.classes, self.own)
-        chunking.classes = max(map(len, self.chunks), default=1)
+        chunking, counts = self.chunking, self.context.synthetic.counts
+        largest = -(-len(self.own) // self.updates_per_round)
+        chunking.classes = max(map(len, class_runs(counts, min(chunking.classes, largest), self.own)), default=1)
         self.grad_and_value = grad_and_value_for(not chunking.images and (self.compiled or chunking.classes > 1))
         self._one = maybe_compile(self.class_gradient, self.compiled)
         self._several = maybe_compile(self.classes_gradient, self.compiled)
@@ -204,13 +221,13 @@ class ClassMatching(Method):
         context.synthetic.keep_in_range()
         self.begin(step)
         draws = self.draw(step)
-        total = torch.zeros((), device=self.labels.device)
-        own = slice(self.own.start, self.own.stop)
-        context.real.expect(draws.real[own, 0])
+        total, matched = torch.zeros((), device=self.labels.device), 0
+        self._expect(draws, 0)
         for inner in range(steps):
-            context.real.expect(draws.real[own, inner + 1 : inner + 2])  # read ahead, while this update is computed
+            self._expect(draws, inner + 1)  # read ahead, while this update is computed
             self.before(step, inner)
             total += self.image_step(inner, draws)
+            matched += len(draws.turns[inner])
             ended = self.settled()
             if not ended:
                 self.between(step, inner, draws)
@@ -218,29 +235,41 @@ class ClassMatching(Method):
             if ended:
                 break
         if self.optimiser.coasts:
-            self.join_classes()
+            if not self.in_groups:
+                self.join_classes()
             self.ranks.add_([total.view(1)])
-        return total / ((inner + 1) * context.synthetic.num_classes)
+        return total / matched
 
     def image_step(self, inner: int, draws: StepDraws) -> torch.Tensor:
-        """One update of all images under the network as it is; the sum of the classes' losses, a 0-d tensor."""
-        synthetic = self.context.synthetic
+        """One update under the network as it is of the classes whose turn it is; the sum of their losses, 0-d."""
+        counts, turn, optimiser = self.context.synthetic.counts, draws.turns[inner], self.optimiser
+        share = self.ranks.share(len(turn))
         total = torch.zeros((), device=self.labels.device)
-        self.optimiser.begin()
-        for labels in self.chunks:
-            rows = synthetic.rows(labels)
-            loss, gradient = self.image_gradient(labels, synthetic.images[rows], inner, draws)
-            self.optimiser.take(rows, gradient)
+        optimiser.begin(turn)
+        first = sum(counts[label] for label in turn[: share.start])
+        for labels in class_runs(counts, self.chunking.classes, turn[share.start : share.stop]):
+            rows = slice(first, first + len(labels) * counts[labels[0]])
+            loss, gradient = self.image_gradient(labels, optimiser.moving[rows], inner, draws)
+            optimiser.take(rows, gradient)
             total += loss
-        if not self.optimiser.coasts:  # one step on the sum of all classes' losses: ranks bring theirs together
-            self.ranks.add_([self.optimiser.gradient, total.view(1)])
-        self.optimiser.finish()
+            first = rows.stop
+        if not optimiser.coasts:  # one step on the sum of all classes' losses: ranks bring theirs together
+            self.ranks.add_([optimiser.gradient, total.view(1)])
+        optimiser.finish()
+        if optimiser.coasts and self.in_groups:  # at its next turn a class may be another rank's
+            self.join_classes(turn)
         return total
 
+    def _expect(self, draws: StepDraws, inner: int) -> None:
+        """Have the real images of an inner step read ahead."""
+        if inner < len(draws.turns):
+            share = self.ranks.share(len(draws.turns[inner]))
+            self.context.real.expect(draws.real[share.start : share.stop, inner])
+
     def image_gradient(
-        self, labels: range, stored: torch.Tensor, inner: int, draws: StepDraws
+        self, labels: Turn, stored: torch.Tensor, inner: int, draws: StepDraws
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum of the losses of consecutive classes and its gradient with respect to their stored images.
+        """The sum of the losses of some classes and its gradient with respect to their stored images.
 
         Args:
             labels: classes with equally many stored images.
@@ -257,7 +286,7 @@ class ClassMatching(Method):
             loss, gradient = self._one(self.networks, real[0], synthetic[0].detach(), self.labels[labels[0]])
             return loss, torch.autograd.grad(synthetic[0], stored, gradient)[0]
         stacked = torch.stack(synthetic)
-        chosen = self.labels[labels.start : labels.stop]
+        chosen = torch.stack([self.labels[label] for label in labels])
         losses, gradient = self._several(self.networks, torch.stack(real), stacked.detach(), chosen)
         return losses.sum(), torch.autograd.grad(stacked, stored, gradient)[0]
 
@@ -280,7 +309,8 @@ class ClassMatching(Method):
 
     def real_images(self, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
         """A class's real images of an inner step, (B, channels, H, H), normalised and augmented."""
-        return self._augmented(self.context.real.fetch(draws.real[label, inner]), label, inner, draws)
+        index = draws.real[draws.place(label, inner), inner]
+        return self._augmented(self.context.real.fetch(index), label, inner, draws)
 
     def synthetic_images(self, label: int, stored: torch.Tensor, inner: int, draws: StepDraws) -> torch.Tensor:
         """A class's decoded images, (S, channels, H, H), normalised and augmented by the draw of its real images."""
@@ -290,27 +320,47 @@ class ClassMatching(Method):
         return self._augmented(decoded, label, inner, draws)
 
     def _augmented(self, images: torch.Tensor, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
-        call = inner * self.context.synthetic.num_classes + label
+        call = inner * len(draws.real) + draws.place(label, inner)
         return self.pipeline(images, draws.augment.uniforms[call], draws.augment.choices[call])
 
-    def draw(self, step: int, inner_steps: int | None = None) -> StepDraws:
-        """Every random number of outer step ``step``."""
-        context, steps, seed = self.context, inner_steps or self.inner_steps, self.context.seed
-        classes, device, most = context.synthetic.num_classes, self.labels.device, self.max_decoded
+    @property
+    def updates_per_round(self) -> int:
+        """Image updates in which each class has one turn; 1 where all classes have a turn in each."""
+        return updates_per_round(self.context.synthetic.num_classes, getattr(self.settings, "classes_per_step", None))
+
+    def turns(self, step: int) -> list[Turn]:
+        """The classes of each inner step of an outer step; groups go on from one outer step to the next."""
+        classes, most = self.context.synthetic.num_classes, getattr(self.settings, "classes_per_step", None)
+        first = (step - 1) * self.inner_steps
+        return [class_turn(self.context.seed, first + inner, classes, most) for inner in range(self.inner_steps)]
+
+    def draw(self, step: int, turns: list[Turn] | None = None) -> StepDraws:
+        """Every random number of outer step ``step``, with its own turns or with others."""
+        context, seed = self.context, self.context.seed
+        turns, device, most = turns or self.turns(step), self.labels.device, self.max_decoded
         subset = {}
-        for label in range(classes):
+        for label, (_, numbers) in appearances(turns).items():
             decoded = context.synthetic.decoded_per_class(label)
             if most is not None and decoded > most:
-                keys = torch.rand(steps, decoded, generator=generator(seed, "decoded subset", step, label))
-                subset[label] = keys.argsort(dim=1)[:, :most].to(device)
-        real = draw_real(context, "real batch", step, self.settings.real_batch, steps)
-        augment = draw_augment(self.settings.augment, steps * classes, 1, generator(seed, "siamese", step))
-        return StepDraws(real, subset, augment.to(device))
+                keys = torch.rand(len(numbers), decoded, generator=generator(seed, "decoded subset", step, label))
+                subset[label] = dict(zip(numbers, keys.argsort(dim=1)[:, :most].to(device), strict=True))
+        real = draw_real(context, "real batch", step, self.settings.real_batch, len(turns), turns)
+        augment = draw_augment(self.settings.augment, len(turns) * len(real), 1, generator(seed, "siamese", step))
+        return StepDraws(turns, real, subset, augment.to(device))
 
-    def join_classes(self) -> None:
-        """Bring together the images of all classes that ranks have moved on their own."""
-        moved = [self.context.synthetic.images, *self.optimiser.state().values()]
-        self.ranks.join_rows_(moved, self.context.synthetic.rows(self.own))
+    def join_classes(self, turn: Turn | None = None) -> None:
+        """Bring together the images of the classes of a turn (of all if None) that ranks have moved on their own."""
+        if self.ranks.count == 1:
+            return
+        synthetic = self.context.synthetic
+        turn = range(synthetic.num_classes) if turn is None else turn
+        rows, share = synthetic.rows(turn), self.ranks.share(len(turn))
+        first, end = (sum(synthetic.counts[label] for label in turn[:place]) for place in (share.start, share.stop))
+        moved = [synthetic.images, *self.optimiser.state().values()]
+        parts = [tensor[rows] for tensor in moved]
+        self.ranks.join_rows_(parts, slice(first, end))
+        for tensor, part in zip(moved, parts, strict=True):
+            tensor[rows] = part
 
     def state(self) -> Tensors:
         """What the image optimiser keeps."""
@@ -323,13 +373,14 @@ class ClassMatching(Method):
     # ------------------------------------------------------------------------------------------------ cost and memory
 
     def flops_per_outer_step(self) -> float:
-        """Of the image updates: `class_work` counted on one class for each number of stored images."""
-        counted, draws = self._eager(), self.draw(0, 1)
-        by_count: dict[int, float] = {}
-        for label, count in enumerate(self.context.synthetic.counts):
-            if count not in by_count:
-                by_count[count] = flops_of(lambda label=label: counted.class_work(label, draws))  # type: ignore[misc]
-        return self.inner_steps * sum(by_count[count] for count in self.context.synthetic.counts)
+        """Of the image updates: `class_work` counted on one class for each number of stored images; groups of classes
+        in the mean."""
+        counts = self.context.synthetic.counts
+        first = {count: counts.index(count) for count in counts}
+        draws = self.draw(0, [sorted(first.values()) if self.in_groups else range(len(counts))])
+        counted = self._eager()
+        by_count = {count: flops_of(partial(counted.class_work, label, draws)) for count, label in first.items()}
+        return self.inner_steps * sum(by_count[count] for count in counts) / self.updates_per_round
 
     def class_work(self, label: int, draws: StepDraws) -> None:
         """What an image update computes for one class."""
@@ -366,9 +417,3 @@ class ClassMatching(Method):
         eager.grad_and_value = eager_grad_and_value
         eager._one = eager.class_gradient
         return eager
-
-    def only(self, classes: range) -> Self:
-        """The same method, at work on some classes alone."""
-        some = copy.copy(self)
-        some.own, some.chunks = classes, class_runs(self.context.synthetic.counts, self.chunking.classes, classes)
-        return some

@@ -22,6 +22,7 @@ from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings
 from ddistill.methods.distances import DistanceName
 from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
 from ddistill.methods.match import gradient_distance, match_in_parts
+from ddistill.methods.turns import Turn
 from ddistill.randomness import generator
 from ddistill.training import TrainingDraws, TrainingSettings
 
@@ -56,7 +57,7 @@ class GradientMatchingSettings(ClassMatchingSettings):
     """class: one SGD step on the images after each class, as IDC's program does; sum: one step on the sum of all
     classes' distances (DC, DSA)."""
     freeze_batch_norm: bool = False
-    """Move the statistics of batch norms by 16 real images per class before each matching, and hold them (DC, DSA)."""
+    """Move the statistics of batch norms by 16 real images per class of an image update, and hold them (DC, DSA)."""
 
     @model_validator(mode="after")
     def _check(self) -> GradientMatchingSettings:
@@ -176,7 +177,8 @@ class GradientMatching(ClassMatching):
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         if not norms or not self.settings.freeze_batch_norm:
             return
-        chosen = draw_real(context, f"batch norm {inner}", step, BATCH_NORM_IMAGES, 1).flatten()
+        turn = self.turns(step)[inner]
+        chosen = draw_real(context, f"batch norm {inner}", step, BATCH_NORM_IMAGES, 1, [turn]).flatten()
         with torch.no_grad():
             network(self.pipeline.normalise(context.real.fetch(chosen)))
         for norm in norms:
@@ -196,16 +198,17 @@ class GradientMatching(ClassMatching):
             for _ in range(settings.network_epochs):
                 trainer.run_epoch(random)
 
-    def draw(self, step: int, inner_steps: int | None = None) -> GradientDraws:
-        """Every random number of outer step ``step``."""
-        context, samples, steps = self.context, self.settings.network_samples, inner_steps or self.inner_steps
-        total = len(context.real.labels)
+    def draw(self, step: int, turns: list[Turn] | None = None) -> GradientDraws:
+        """Every random number of outer step ``step``, with its own turns or with others."""
+        context, samples = self.context, self.settings.network_samples
+        matching = super().draw(step, turns)
+        steps, total = len(matching.turns), len(context.real.labels)
         batch = min(context.trainer.settings.batch, total)
         batches = -(-samples // batch)
         order = epoch_batches(total, batch, steps * batches, generator(context.seed, "network batch", step))
         training = context.trainer.draw(steps * batches, batch, generator(context.seed, "network augmentation", step))
         order = order.view(steps, batches, batch).to(context.real.images.device)
-        return GradientDraws(**vars(super().draw(step, inner_steps)), network=order, training=training)
+        return GradientDraws(**vars(matching), network=order, training=training)
 
     def flops_per_outer_step(self) -> float:
         """Of the image updates and of the network's training between them."""

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 
 from ddistill.augment import Normalisation
+from ddistill.methods.turns import Turn
 from ddistill.synthetic import SyntheticSet
+from ddistill.synthetic.synthetic_set import labels_of
 
 Tensors = dict[str, torch.Tensor]
 
 
 class ImageOptimiser:
-    """Gathers the gradients of all classes, then makes one step.
+    """Gathers the gradients of the classes of a pass, then makes one step.
+
+    Images of the classes that have no turn in a pass wait for theirs: neither they nor their momentum change, and a
+    pass without a class is none for its images. So each class moves by the same optimiser, whatever the group.
 
     Args:
         synthetic: the set; its image tensor is changed in place.
@@ -21,31 +26,48 @@ class ImageOptimiser:
 
     Attributes:
         coasts: steps class by class instead, within the pass; see `ImageSGD`.
-        gradient: with respect to all stored images, between `begin` and `finish`.
+        turn: the classes of the pass.
+        moving: their stored images as they are within the pass, (n, channels, H, H).
+        gradient: with respect to them, between `begin` and `finish`.
     """
 
     coasts = False
 
     def __init__(self, synthetic: SyntheticSet, lr: float) -> None:
-        self.images = synthetic.images
+        self.synthetic, self.images = synthetic, synthetic.images
         self.lr = lr
+        self.all = range(synthetic.num_classes)
+        self.look_at(self.all)
         self.gradient = torch.zeros_like(self.images[:0])
 
-    def begin(self) -> None:
-        """Start a pass over the classes."""
-        self.gradient = torch.zeros_like(self.images)
+    def look_at(self, turn: Turn) -> None:
+        """Take the images of some classes for those of the pass."""
+        self.turn, self.rows = turn, self.synthetic.rows(turn)
+        self.moving = self.images[self.rows]
+
+    def begin(self, turn: Turn | None = None) -> None:
+        """Start a pass over some classes, ascending, or over all."""
+        self.look_at(self.all if turn is None else turn)
+        if not self.coasts:
+            self.gradient = torch.zeros_like(self.moving)
 
     def take(self, rows: slice, gradient: torch.Tensor) -> None:
-        """The gradient with respect to the stored images at ``rows``, those of one class or a few."""
+        """The gradient with respect to the images of the pass at ``rows``, those of one class or a few."""
         self.gradient[rows] = gradient
 
     def finish(self) -> None:
-        """End the pass: the images have made their step."""
+        """End the pass: its images have made their step."""
         self.step(self.gradient)
+        self.look_at(self.all)
 
     def step(self, gradient: torch.Tensor) -> None:
-        """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
+        """One step along the gradient with respect to the images of the pass; of all outside of one."""
         raise NotImplementedError
+
+    @property
+    def counts(self) -> list[int]:
+        """Stored images of each class of the pass."""
+        return [self.synthetic.counts[label] for label in self.turn]
 
     def state(self) -> Tensors:
         """What must be kept, besides the images, to go on."""
@@ -66,7 +88,7 @@ class ImageSGD(ImageOptimiser):
         momentum: of the velocity.
         space: normalisation of the images that ``lr`` is meant for, as DC, DSA, DM and TM publish it; None: pixels.
         coasts: step class by class, as the published program of IDC does with one tensor of all classes: during the
-            step of a class the images of the others go on by momentum.
+            step of a class the images of the others of the pass go on by momentum.
     """
 
     def __init__(
@@ -83,32 +105,39 @@ class ImageSGD(ImageOptimiser):
         self.momentum = momentum
         self.space = space
         self.coasts = coasts
-        self.before, self.after = synthetic.labels, synthetic.num_classes - 1 - synthetic.labels
+        self.before = synthetic.labels
+        self.speed = self.velocity
 
-    def begin(self) -> None:
-        """Start a pass; images of class c coast through the c steps of the classes before it."""
+    def begin(self, turn: Turn | None = None) -> None:
+        """Start a pass; images of its class number c coast through the c steps of the classes before it."""
+        super().begin(turn)
+        self.speed = self.velocity[self.rows]
         if self.coasts:
-            coast(self.images, self.velocity, self.lr, self.momentum, self.before)
-        else:
-            super().begin()
+            whole = self.turn == self.all
+            self.before = self.synthetic.labels if whole else labels_of(self.counts).to(self.images.device)
+            coast(self.moving, self.speed, self.lr, self.momentum, self.before)
 
     def take(self, rows: slice, gradient: torch.Tensor) -> None:
-        """The gradient with respect to the stored images at ``rows``."""
+        """The gradient with respect to the images of the pass at ``rows``."""
         if self.coasts:
-            self._step(self.images[rows], self.velocity[rows], gradient)
+            self._step(self.moving[rows], self.speed[rows], gradient)
         else:
             super().take(rows, gradient)
 
     def finish(self) -> None:
-        """End a pass; images of class c coast through the steps of the classes after it."""
+        """End a pass; images of its class number c coast through the steps of the classes after it."""
         if self.coasts:
-            coast(self.images, self.velocity, self.lr, self.momentum, self.after)
+            coast(self.moving, self.speed, self.lr, self.momentum, len(self.turn) - 1 - self.before)
         else:
-            super().finish()
+            self.step(self.gradient)
+        if not isinstance(self.rows, slice):
+            self.images[self.rows], self.velocity[self.rows] = self.moving, self.speed
+        self.look_at(self.all)
+        self.speed = self.velocity
 
     def step(self, gradient: torch.Tensor) -> None:
-        """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
-        self._step(self.images, self.velocity, gradient)
+        """One step along the gradient with respect to the images of the pass; of all outside of one."""
+        self._step(self.moving, self.speed, gradient)
 
     def _step(self, images: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor) -> None:
         velocity.mul_(self.momentum).add_(self.space.pull_back(gradient) if self.space else gradient)
@@ -120,7 +149,7 @@ class ImageSGD(ImageOptimiser):
 
 
 class ImageAdam(ImageOptimiser):
-    """Adam on the stored pixels; AdamW where ``weight_decay`` is not 0.
+    """Adam on the stored pixels; AdamW where ``weight_decay`` is not 0. Each class counts its own steps.
 
     Args:
         synthetic: the set; its image tensor is changed in place.
@@ -131,21 +160,27 @@ class ImageAdam(ImageOptimiser):
 
     def __init__(self, synthetic: SyntheticSet, lr: float, weight_decay: float = 0.0, **options: Any) -> None:
         super().__init__(synthetic, lr)
-        self.optimiser = torch.optim.AdamW([self.images], lr=lr, weight_decay=weight_decay, **options)
-        moments = {name: torch.zeros_like(self.images) for name in ("exp_avg", "exp_avg_sq")}
-        self.optimiser.state[self.images] = {"step": torch.zeros(()), **moments}
+        counts = synthetic.counts
+        self.classes = self.images.split(counts)  # views: torch passes over those that have no gradient
+        self.optimiser = torch.optim.AdamW(self.classes, lr=lr, weight_decay=weight_decay, **options)
+        self.steps = torch.zeros(len(counts))
+        self.moments = {name: torch.zeros_like(self.images) for name in ("exp_avg", "exp_avg_sq")}
+        parts = {name: moment.split(counts) for name, moment in self.moments.items()}
+        for label, images in enumerate(self.classes):
+            own = {name: moments[label] for name, moments in parts.items()}
+            self.optimiser.state[images] = {"step": self.steps[label], **own}
 
     def step(self, gradient: torch.Tensor) -> None:
-        """One step along the gradient with respect to all stored images, (n, channels, H, H)."""
+        """One step along the gradient with respect to the images of the pass; of all outside of one."""
         self.optimiser.param_groups[0]["lr"] = self.lr
-        self.images.grad = gradient
+        for label, own in zip(self.turn, gradient.split(self.counts), strict=True):
+            self.classes[label].grad = own
         self.optimiser.step()
-        self.images.grad = None
+        self.optimiser.zero_grad()
 
     def state(self) -> Tensors:
-        """Both moments, and the number of steps."""
-        state: Tensors = self.optimiser.state[self.images]
-        return state
+        """Both moments, and the number of steps of each class."""
+        return {"step": self.steps, **self.moments}
 
 
 def coast(images: torch.Tensor, velocity: torch.Tensor, lr: float, momentum: float, steps: torch.Tensor) -> None:

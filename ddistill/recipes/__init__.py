@@ -8,6 +8,7 @@ from typing import Any
 from ddistill.config import Recipe
 from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData, is_copy
 from ddistill.errors import UserError, unknown_name
+from ddistill.methods.turns import updates_per_round
 from ddistill.recipes import along_training, comparisons, idc
 
 __all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names", "suited"]
@@ -78,6 +79,30 @@ def _make(family: str, data: str, ipc: int) -> Recipe:
     return own.recipe(family, data, ipc)
 
 
+MOST_AT_ONCE = 100
+"""Classes of an image update, at most, in recipes for images that no paper reports on."""
+
+
+def in_groups(recipe: Recipe, classes: int) -> Recipe:
+    """The recipe for data of many classes: in groups, and with so many more outer steps that each class has as many
+    image updates as with all classes at once.
+
+    An update of more classes teaches none of them more: each has its own loss, and the network that it is matched under
+    is drawn for the update. It only takes longer between two states that can be kept, and more memory. So up to
+    `MOST_AT_ONCE` classes go together, which every published set has at most; smaller groups would only load more
+    networks. All classes go together where a network is trained for each update on the whole synthetic set (DC, DSA),
+    or for each outer step on the real images, which groups would make dearer by their number.
+    """
+    method, source = recipe.method, recipe.model_augmentation
+    trained = getattr(method, "network_epochs", 0) or (source.networks == "fresh" and source.fresh_epochs)
+    if classes <= MOST_AT_ONCE or trained or "classes_per_step" not in type(method).model_fields:
+        return recipe
+    updates = updates_per_round(classes, MOST_AT_ONCE)
+    return recipe.changed(
+        {"method.classes_per_step": MOST_AT_ONCE, "budget.outer_steps": recipe.budget.outer_steps * updates}
+    )
+
+
 def names() -> list[str]:
     """Every name that `find` takes."""
     return [*FAMILIES, *_KNOWN]
@@ -125,9 +150,9 @@ def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     """Settings of a family for data that no paper reports on, by the size of the images.
 
     Up to 12 px as digits, up to 64 px as CIFAR-10 (28 grey pixels as MNIST; one more block at 48 px and above),
-    larger as Imagenette. They are normalised by what was measured of them, and not whitened. A set of one's own that is
-    called like a known one takes that one's settings if its images have that one's size and channels, but the constants
-    that it is published with only if it is a copy of that one.
+    larger as Imagenette; many classes in groups (`in_groups`). They are normalised by what was measured of them, and not
+    whitened. A set of one's own that is called like a known one takes that one's settings if its images have that one's
+    size and channels, but the constants that it is published with only if it is a copy of that one.
 
     Raises:
         UserError: unknown family.
@@ -149,4 +174,4 @@ def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     recipe = _make(family, like, ipc)
     if like in ("cifar10", "imagenette") and getattr(recipe.method, "base_side", None):
         changes["method.base_side"] = data.size
-    return recipe.changed(changes)
+    return in_groups(recipe.changed(changes), data.num_classes)

@@ -128,9 +128,12 @@ class SyntheticSet:
         """Positions of the stored images of a class."""
         return slice(self.offsets[label], self.offsets[label + 1])
 
-    def rows(self, labels: range) -> slice:
-        """Positions of the stored images of consecutive classes."""
-        return slice(self.offsets[labels.start], self.offsets[labels.stop])
+    def rows(self, labels: Sequence[int]) -> slice | torch.Tensor:
+        """Positions of the stored images of some classes: a slice for a range of classes, else int64 (n,)."""
+        if isinstance(labels, range):
+            return slice(self.offsets[labels.start], self.offsets[labels.stop])
+        rows = [torch.arange(self.offsets[label], self.offsets[label + 1]) for label in labels]
+        return torch.cat(rows).to(self.images.device)
 
     def decode_class(self, stored: torch.Tensor) -> torch.Tensor:
         """Decode stored images of one class as matching sees them; gradients flow through."""

@@ -86,6 +86,27 @@ METHODS |= {
         "method.image_optimiser": "sgd",
         "method.real_batch": 8,
     },
+    "dm in groups": {
+        "method.name": "dm",
+        "synthetic.factor": 1,
+        "method.real_batch": 8,
+        "method.classes_per_step": 7,  # of 10: two groups of 5
+    },
+    "idc in groups": {
+        "method.image_lr": 0.05,
+        "method.base_side": 8,
+        "method.inner_steps": 2,
+        "method.real_batch": 8,
+        "method.network_samples": 16,
+        "method.classes_per_step": 3,  # four groups, of 2 or 3
+    },
+    "along training in groups": {
+        "method.name": "along-training",
+        "method.image_optimiser": "adamw",
+        "method.image_lr": 0.01,
+        "method.real_batch": 8,
+        "method.classes_per_step": 5,
+    },
     "random": {"method.name": "random", **ONE_STEP},
     "herding": {"method.name": "herding", **ONE_STEP},
     "k-center": {"method.name": "k-center", **ONE_STEP},
@@ -135,6 +156,9 @@ SOME_SOURCES = {
     "tm": ["trajectories", "trajectories + perturb"],
     "along training": ["snapshots + perturb", "line"],
     "along training, sweeps": ["line"],
+    "dm in groups": ["pool + perturb"],
+    "idc in groups": ["fresh"],
+    "along training in groups": ["snapshots + perturb"],
     "dc": ["fresh", "pool", "pool + perturb"],
     "random": ["fresh"],
     "el2n": ["pool + perturb"],

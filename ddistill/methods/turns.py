@@ -1,0 +1,53 @@
+"""Classes in groups: whose turn it is at an image update, a pure function of (seed, update).
+
+A round gives every class one turn; it is divided into as few groups as the bound allows, which differ by one class at
+most. Each round is shuffled anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ddistill.randomness import generator
+
+Turn = Sequence[int]
+"""Labels of the classes of an image update, ascending."""
+
+
+def updates_per_round(classes: int, most: int | None) -> int:
+    """Image updates until each class has had its turn; ``most`` classes in one at most, None: all.
+
+    >>> updates_per_round(100, None), updates_per_round(100, 200), updates_per_round(100, 30)
+    (1, 1, 4)
+    """
+    return -(-classes // min(most or classes, classes))
+
+
+def class_turn(seed: int, update: int, classes: int, most: int | None) -> Turn:
+    """The classes of an image update: all, or a group in which no class comes twice.
+
+    Args:
+        seed: of the run.
+        update: image update of the run, from 0.
+        classes: C.
+        most: classes in a group at most, at least 1; None: all.
+    """
+    groups = updates_per_round(classes, most)
+    if groups == 1:
+        return range(classes)
+    done, group = divmod(update, groups)
+    order = torch.randperm(classes, generator=generator(seed, "class turns", done))
+    return sorted(order[classes * group // groups : classes * (group + 1) // groups].tolist())
+
+
+def appearances(turns: Sequence[Turn]) -> dict[int, tuple[list[int], list[int]]]:
+    """For each class that has a turn, ascending: its positions in its turns, and which turns they are."""
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for number, turn in enumerate(turns):
+        for place, label in enumerate(turn):
+            places, numbers = found.setdefault(label, ([], []))
+            places.append(place)
+            numbers.append(number)
+    return dict(sorted(found.items()))
