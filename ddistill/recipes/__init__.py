@@ -150,9 +150,9 @@ def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     """Settings of a family for data that no paper reports on, by the size of the images.
 
     Up to 12 px as digits, up to 64 px as CIFAR-10 (28 grey pixels as MNIST; one more block at 48 px and above),
-    larger as Imagenette; many classes in groups (`in_groups`). They are normalised by what was measured of them, and not
-    whitened. A set of one's own that is called like a known one takes that one's settings if its images have that one's
-    size and channels, but the constants that it is published with only if it is a copy of that one.
+    larger as Imagenette; many classes in groups (`in_groups`). They are normalised by what was measured of them, and
+    not whitened. A set of one's own that is called like a known one takes that one's settings if its images have that
+    one's size and channels, but the constants that it is published with only if it is a copy of that one.
 
     Raises:
         UserError: unknown family.
