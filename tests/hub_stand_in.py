@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import huggingface_hub
+from huggingface_hub import constants
+
 LFS = ("*.safetensors", "*.parquet")
 
 
@@ -65,6 +68,21 @@ def hub():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def asked_by_this_process(monkeypatch, folder):
+    """A stand-in that the client in this process takes for the hub, with a token that may write and an empty cache."""
+    with hub() as server:
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its store speaks another protocol
+        monkeypatch.setenv("HF_TOKEN", "hf_writes")
+        yield server
+        huggingface_hub.close_session()
 
 
 class Handler(BaseHTTPRequestHandler):
