@@ -103,6 +103,7 @@ class Screen(Observer):
             transient=True,
         )
         self.tasks: dict[Phase, Any] = {}
+        self.began: dict[Phase, tuple[float, int, int]] = {}
         self.spoken = time.monotonic()
 
     def __enter__(self) -> Screen:
@@ -131,13 +132,24 @@ class Screen(Observer):
         if not err.is_terminal:
             if time.monotonic() - self.spoken > self.plain_seconds:
                 self.spoken = time.monotonic()
-                err.print(f"{self.titles[phase]}: {done}/{total} {text}")
+                err.print(f"{self.titles[phase]}: {done}/{total} {self._left(phase, done, total)}{text}")
+            else:
+                self._left(phase, done, total)
             return
         if phase not in self.tasks:
             self.tasks[phase] = self.bars.add_task(self.titles[phase], total=total, figures="")
         self.bars.update(self.tasks[phase], completed=done, total=total, figures=text)
         if done >= total:
             self.bars.remove_task(self.tasks.pop(phase))
+
+    def _left(self, phase: Phase, done: int, total: int) -> str:
+        """In words, how long a phase takes from here on; nothing where it has only begun."""
+        now = time.monotonic()
+        began, first, of = self.began.get(phase, (now, done, total))
+        if of != total or done < first:  # another piece of work of this kind
+            began, first = now, done
+        self.began[phase] = (began, first, total)
+        return f"about {in_units((now - began) / (done - first) * (total - done))} left  " if done > first else ""
 
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         """A line."""

@@ -119,6 +119,16 @@ def _show_run(run: Run, folder: Path) -> None:
         f"evaluation {seconds['evaluate']:.0f} s; seed {summary['seed']}, last epoch, "
         f"{networks_in_words(len(distilled['runs']))}"
     )
+    on_the_way = summary["epochs"]["on_the_way"]
+    if on_the_way is not None:
+        out.print(
+            f"accuracies on the way are after {on_the_way} epochs, at the end after {summary['epochs']['judged']}"
+        )
+    if seconds["evaluate"] > seconds["pool"] + seconds["distill"]:
+        out.print(
+            "judging took longer than distilling: evaluation.epochs_on_the_way and evaluation.repeats make it shorter, "
+            "and evaluation.baselines=[] leaves the real images out"
+        )
     out.print(f"pictures   {escape(str(folder / 'pictures'))}")
     out.print(f"page       {escape(str(folder / 'report.html'))}")
     out.print(f"artifact   {escape(str(folder / 'distilled'))}")

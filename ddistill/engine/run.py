@@ -379,7 +379,8 @@ class Session:
         began = time.perf_counter()
         self._picture(synthetic, state.step)
         choosing = self.recipe.evaluation.select == "best"
-        accuracy = self._judge(synthetic.snapshot(), "validation" if choosing else "distilled", state.step, spent).mean
+        what = "validation" if choosing else "distilled"
+        accuracy = self._judge(synthetic.snapshot(), what, state.step, spent, on_the_way=True).mean
         if choosing and (state.best is None or accuracy > state.best[1]):
             state.best = (state.step, accuracy)
             state.tensors[BEST] = synthetic.images.detach().to("cpu", copy=True)
@@ -494,39 +495,50 @@ class Session:
             save_snapshot(synthetic, self.folder, step)
 
     def _judge(
-        self, synthetic: SyntheticSet | list[SyntheticSet], what: str, step: int, spent: Spent | None = None
+        self,
+        synthetic: SyntheticSet | list[SyntheticSet],
+        what: str,
+        step: int,
+        spent: Spent | None = None,
+        *,
+        on_the_way: bool = False,
     ) -> Evaluation:
         """Train networks on a set and test them: on the validation part if that is ``what``, else on the test part."""
+        settings, key = self.recipe.evaluation, what
+        if on_the_way and settings.epochs_on_the_way is not None:  # no figure of the protocol: known by another name
+            settings = settings.model_copy(update={"epochs": settings.epochs_on_the_way})
+            key = f"{what}, {settings.epochs} epochs"
         phase: Phase = "evaluate" if what in ("distilled", "distilled soft", "validation") else "baseline"
         started = time.perf_counter()
 
         def on_run(repeat: int, tested: Outcome) -> None:
             nonlocal started
             now = time.perf_counter()
-            self.accuracies.add((what, step, repeat), tested, now - started)
+            self.accuracies.add((key, step, repeat), tested, now - started)
             started = now
 
         evaluation = evaluate_set(
             synthetic,
             self.data,
-            self.recipe.evaluation,
+            settings,
             self.recipe.network,
             execution=self.execution,
             seed=self.recipe.run.seed,
             part="validation" if what == "validation" else "test",
             progress=Progress(
-                finished=self.ranks.from_first(self.accuracies.of(what, step)),
+                finished=self.ranks.from_first(self.accuracies.of(key, step)),
                 on_run=on_run,
                 on_epoch=lambda done, total: self.observer.progress(phase, done, total),
                 unfinished=self.unfinished,
-                name=f"{what} {step}",
+                name=f"{key} {step}",
             ),
         )
         if evaluation.fallback and not self.hot_path.fallback:
             self.observer.note(f"evaluation: {evaluation.protocol['precision_reason']}")
-        self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
+        self.observer.accuracy(key, evaluation.mean, evaluation.std, len(evaluation.runs))
         costs = {"seconds": spent.seconds, "flops": spent.flops} if spent else {}
-        self.log.event("accuracy", what=what, step=step, **evaluation.as_dict(), **costs)
+        epochs = evaluation.protocol["epochs"]
+        self.log.event("accuracy", what=what, step=step, epochs=epochs, **evaluation.as_dict(), **costs)
         return evaluation
 
     def _finish(self, synthetic: SyntheticSet, state: Checkpoint, spent: Spent) -> Run:
@@ -572,6 +584,7 @@ class Session:
             **self._by_class(evaluation),
             **soft,
             **selected,
+            "epochs": {"judged": evaluation.protocol["epochs"], "on_the_way": recipe.evaluation.epochs_on_the_way},
             "outer_steps": steps,
             "ended_by": self._ended_by(spent),
             "seconds": {phase: round(seconds, 2) for phase, seconds in self.costs.seconds.items()},

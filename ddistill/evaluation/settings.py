@@ -23,6 +23,9 @@ class EvaluationSettings(Settings):
     """Optimiser, augmentation and CutMix; the rate falls x0.2 at 2/3 and 5/6 of the epochs."""
     epochs: int | None = Field(default=1000, ge=1)
     """Passes over the decoded set; not set: the published table for ImageNet, by decoded images per class."""
+    epochs_on_the_way: int | None = Field(default=None, ge=1)
+    """Passes of the evaluations during a run, whose accuracies are watched and may choose; not set: as many as at the
+    end. Figures of fewer passes are lower, and are no protocol's."""
     repeats: int = Field(default=3, ge=1)
     """Networks trained; mean and standard deviation are over them."""
     every: int = Field(default=0, ge=0)

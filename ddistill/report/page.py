@@ -148,11 +148,15 @@ def _charts(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Curves of all runs on the same axes; a chart needs two points of some run."""
     made = []
     titles = {"steps": "outer steps", "seconds": "seconds, pool included", "FLOPs": "FLOPs, pool included"}
+    epochs = [run["summary"].get("epochs", {}) for run in runs]
+    watched = sorted(
+        {f"{one['on_the_way']} epochs, at the end {one['judged']}" for one in epochs if one.get("on_the_way")}
+    )
     for axis, label in titles.items():
         curves = [Curve(run["title"], run["color"], run["curves"][axis]) for run in runs]
         if any(len(curve.points) > 1 for curve in curves):
             levels = [(run["baseline"]["mean"], run["color"]) for run in runs if run["baseline"]]
-            name = f"Test accuracy over {label}"
+            name = "; ".join([f"Test accuracy over {label}", *(f"on the way after {one}" for one in watched)])
             svg = chart(name, curves, label, "accuracy %", levels)
             made.append({"name": name, "svg": svg, "baseline": bool(levels)})
     curves = [Curve(run["title"], run["color"], run["curves"]["loss"]) for run in runs]
