@@ -52,6 +52,15 @@ class Whitening:
         return Whitening(self.mean.to(device), self.matrix.to(device))
 
 
+def check_values(size: int) -> None:
+    """Refuse images of more values than a map is made for."""
+    if size > MOST_VALUES:
+        raise UserError(
+            f"data.whitening=zca is for images of at most {MOST_VALUES} values (40 px in colour), got {size}; use a "
+            "smaller data.size, or leave it out"
+        )
+
+
 def zca(images: torch.Tensor) -> Whitening:
     """The whitening of a training set, of its pixels in [0, 1].
 
@@ -62,11 +71,7 @@ def zca(images: torch.Tensor) -> Whitening:
         UserError: images of more than 4800 values (40 px in colour).
     """
     size = images[0].numel()
-    if size > MOST_VALUES:
-        raise UserError(
-            f"data.whitening=zca is for images of at most {MOST_VALUES} values (40 px in colour), got {size}; use a "
-            "smaller data.size, or leave it out"
-        )
+    check_values(size)
     total, products = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
     for chunk in images.split(CHUNK):
         rows = (chunk.float() / 255.0).flatten(1)

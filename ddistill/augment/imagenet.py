@@ -18,7 +18,7 @@ SLOTS = {
     "brightness": 5,
     "contrast": 6,
     "saturation": 7,
-    "pca0": 9,
+    "pca0": 9,  # 8 was the order of the colour jitter
     "pca1": 10,
     "pca2": 11,
 }

@@ -16,7 +16,7 @@ from ddistill.data.facts import PUBLISHED_CONSTANTS, Statistics
 from ddistill.data.rows import blocks
 from ddistill.data.settings import DataSettings
 from ddistill.errors import UserError
-from ddistill.whitening import Whitening, zca
+from ddistill.whitening import Whitening, check_values, zca
 
 USUAL = DataSettings()
 
@@ -68,8 +68,21 @@ class RealData:
         }
         parts = tuple(part_account(role, origins[role], self.class_names, some) for role, some in counts.items())
         assumed = tuple(note for note in self.notes if not note.startswith(LEFT_OUT))
-        about = (self.taken.labels, self.size, self.channels, self.taken.left_out, assumed)
+        about = (self.taken.labels, self.size, self.channels, self.taken.left_out, (*assumed, *self._not_by_their_own))
         return Account(self.source or f"{self.name} (an object in Python)", parts, self.class_names, *about)
+
+    @property
+    def _not_by_their_own(self) -> tuple[str, ...]:
+        """A remark where images are not normalised by what was measured of them."""
+        if self.settings.whitening:
+            return (f"pixels are whitened before every network (data.whitening={self.settings.whitening})",)
+        if self.settings.constants == "measured":
+            return ()
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in self.constants)
+        return (
+            f"images are normalised by mean {mean} and std {std}, as the published programs do for "
+            f"{self.settings.constants}, not by their own (data.constants=measured)",
+        )
 
     @cached_property
     def whitening(self) -> Whitening | None:
@@ -93,8 +106,10 @@ class RealData:
         """The same images, normalised as ``settings`` say.
 
         Raises:
-            UserError: the constants are of images with another number of channels.
+            UserError: the constants are of images with another number of channels; images too large to be whitened.
         """
+        if settings.whitening:
+            check_values(self.train.images[0].numel())
         channels = len(PUBLISHED_CONSTANTS.get(settings.constants, (self.mean,))[0])
         if channels != self.channels:
             raise UserError(

@@ -80,7 +80,7 @@ SCALES: dict[str, Scale] = {
             "dc": _SMALL_CONDENSATION,
             "dsa": _SMALL_CONDENSATION,
             "dm": {"budget.outer_steps": 1000},
-            "cafe": {
+            "cafe": {  # a bound below the window: it ends each training of the network
                 "method.real_batch": 64,
                 "method.max_inner_steps": 20,
                 "method.max_network_epochs": 5,

@@ -175,6 +175,7 @@ def test_images_of_ones_own_stay_with_what_was_measured_whatever_their_folder_is
     assert complete.data.constants == "measured"
     assert complete.data.whitening is None
     assert (real.normalisation.mean, real.normalisation.std) == (real.mean, real.std)
+    assert not any("normalised" in line or "whitened" in line for line in real.account.lines)
 
 
 @pytest.mark.parametrize("recipe", ["idc-ma", "dm-cifar10", "tm"])
@@ -183,6 +184,8 @@ def test_a_copy_of_a_known_set_is_normalised_as_published(recipe, tmp_path):
     assert complete.data.constants == "cifar10"
     assert complete.data.whitening == ("zca" if recipe == "tm" else None)
     assert real.constants == (CIFAR_MEAN, CIFAR_STD)
+    said = "pixels are whitened" if recipe == "tm" else "mean 0.4914, 0.4822, 0.4465 and std 0.2023, 0.1994, 0.201"
+    assert any(said in line for line in real.account.lines)
 
 
 def test_the_choice_is_the_users_and_constants_of_other_channels_are_refused(tmp_path):

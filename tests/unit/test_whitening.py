@@ -130,6 +130,13 @@ def test_large_images_are_refused():
         zca(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
 
 
+def test_large_images_are_refused_before_anything_is_written(tmp_path):
+    part = [(np.full((64, 64, 3), 20 * index, dtype=np.uint8), index % 2) for index in range(8)]
+    with pytest.raises(UserError, match="at most 4800 values"):
+        distill((part, part), "random", out=tmp_path / "run", changes={"data.whitening": "zca"})
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("family", ["idc", "dsa", "dm", "cafe"])
 def test_every_kind_of_method_takes_whitened_images(whitened, family):
     few = {"method.inner_steps": 1, "method.network_samples": 16} if family == "idc" else {}
