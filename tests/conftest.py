@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
 from ddistill.training.hot_path import AUTO_PRECISION
 
+CHROMIUM = Path("/usr/bin/chromium")
 IN_BOTH_PRECISIONS = ("contract", "smoke")
 """Folders whose tests run once with float32 and once with ``auto`` taken as bfloat16, on any processor."""
 
@@ -59,3 +62,18 @@ def pytest_collection_modifyitems(items):
 def pytest_generate_tests(metafunc):
     if metafunc.definition.path.parent.name in IN_BOTH_PRECISIONS:
         metafunc.parametrize("auto_precision", ["fp32", "bf16"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for tests of pages, where there is one."""
+    if importlib.util.find_spec("playwright") is None or not CHROMIUM.exists():
+        pytest.skip("needs playwright and Debian's chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()

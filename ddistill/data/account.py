@@ -21,12 +21,14 @@ class Taken:
         train, test: in words, where the parts came from.
         labels: in words, what the labels were taken from.
         left_out: in words, what is not used and why, a line each.
+        groups: the name of the group that each class belongs to, where the user named a column of groups.
     """
 
     train: str = ""
     test: str = ""
     labels: str = ""
     left_out: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 UNKNOWN = Taken()

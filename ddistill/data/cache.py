@@ -161,7 +161,7 @@ def read_decoded(folder: Path) -> DecodedSet | None:
     try:
         facts = read_checked_json(folder / FACTS)
         files, about = facts.pop("files"), facts.pop("taken")
-        taken = Taken(**{**about, "left_out": tuple(about["left_out"])})
+        taken = Taken(**{**about, "left_out": tuple(about["left_out"]), "groups": tuple(about.get("groups", ()))})
         with safe_open(folder / LABELS, framework="pt") as file:
             labels = {part: file.get_tensor(part) for part in ("train", "test")}
             if (file.metadata() or {}).get("labels") != _labels_digest(labels):

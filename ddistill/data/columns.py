@@ -241,6 +241,23 @@ def label_column(
     return column, tuple(others)
 
 
+def group_column(where: str, table: Table, named: str | None, labels: str) -> str | None:
+    """The column of groups that the user named; None where none was.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be one, or is that of the labels.
+    """
+    if named is not None:
+        field = table.rows.schema.field(named) if named in table.features else None
+        _check_named(where, table, "group", named, field is not None and _label_rank(table, field) is not None)
+    if named == labels:
+        raise UserError(
+            f"data.group_column={named} is the column of labels of {where}: name one of coarser labels, or the finer "
+            f"ones with data.label_column=NAME"
+        )
+    return named
+
+
 def _label_rank(table: Table, field: Any) -> int | None:
     """0 for declared classes, 1 for other columns whose values can be labels, None for the rest."""
     import pyarrow.types as types

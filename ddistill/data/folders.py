@@ -21,6 +21,7 @@ from ddistill.data.labels import listed, one_name, text_labels, wanted_classes
 from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import (
+    COLUMNS,
     Part,
     Parts,
     choose_parts,
@@ -84,7 +85,7 @@ def open_folders(root: Path, found: Found, settings: DataSettings) -> Parts:
         UserError: no class folders, an empty class folder, a part that is not there, folders that can be parts as well
             as classes.
     """
-    refuse_options("image folders", settings, "image_column", "label_column", "split_column")
+    refuse_options("image folders", settings, *COLUMNS)
     layout = _Layout(repr(str(root)), root, found, settings)
     tree = layout.unwrapped(Tree.of("", found.images))
     trees = layout.parts_of(tree) if tree.inside else {}

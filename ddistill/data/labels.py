@@ -176,6 +176,30 @@ def agree(
     return Agreed(names, codes, _matched(where, names, test, notes) if test is not None else None, tuple(notes), ())
 
 
+def groups_of(where: str, agreed: Agreed, groups: Labels) -> tuple[str, ...]:
+    """The name of the group that each class belongs to, from the groups of the training images.
+
+    Raises:
+        UserError: images without a group, or a class in several.
+    """
+    used = agreed.train >= 0
+    codes, values = agreed.train[used], groups.values[used]
+    empty = values == EMPTY if groups.names is None else (values < 0) | (values >= len(groups.names))
+    if empty.any():
+        raise UserError(
+            f"{where} has {int(empty.sum())} training images without a group (data.group_column); give each image one"
+        )
+    found: dict[int, str] = {}
+    for code, value in np.unique(np.stack([codes, values], axis=1), axis=0).tolist():
+        name = groups.names[value] if groups.names is not None else str(value)
+        if found.setdefault(code, name) != name:
+            raise UserError(
+                f"{where} puts images of the class {agreed.names[code]!r} into several groups, {found[code]!r} and "
+                f"{name!r} (data.group_column); a class belongs to one: mend the column or leave the option out"
+            )
+    return tuple(found[code] for code in range(len(agreed.names)))
+
+
 def check_labels(where: str, part: str, labels: Labels) -> None:
     """Refuse an empty part, images without a label, labels below 0 and, with names [C], labels from C on."""
     values = labels.values

@@ -14,7 +14,7 @@ import torch
 from ddistill.data.account import LEFT_OUT, Taken
 from ddistill.data.cache import DecodedSet, Place, folder_of, read_decoded, write_decoded
 from ddistill.data.images import REASONS_SHOWN, DecodedPart, Progress, decode_part, survey
-from ddistill.data.labels import agree, check_classes, held_out, listed, size_remarks
+from ddistill.data.labels import agree, check_classes, groups_of, held_out, listed, size_remarks
 from ddistill.data.pixels import WHITE, Kind, Tone
 from ddistill.data.real_data import RealData, Split, channel_statistics, content_fingerprint, flat_remarks
 from ddistill.data.rows import chosen_rows, is_mapped, open_rows
@@ -77,6 +77,8 @@ def load_data(
         return _real_data(found, _decode(found, Place(None), on_progress), None, seed)
     chosen = {name: getattr(found.settings, name) for name in _DECODING}
     classes = found.settings.classes
+    if found.settings.group_column is not None:  # sets without one keep the places that they had before there was one
+        chosen["group_column"] = found.settings.group_column
     chosen["classes"] = list(classes.items()) if isinstance(classes, dict) else classes  # their order counts
     folder = folder_of({**found.contents, "settings": chosen})
     try:
@@ -121,12 +123,13 @@ def _decode(source: Source, place: Place, on_progress: Progress | None) -> Decod
     agreed = agree(where, parts.train.labels, parts.test.labels if parts.test else None, settings.classes)
     names = agreed.names
     check_classes(where, names, agreed.train[agreed.train >= 0], _kept(agreed.test))
+    groups = groups_of(where, agreed, parts.train.groups) if parts.train.groups is not None else ()
 
     decoder = _Decoder(settings, place, on_progress, parts.train, agreed.train)
     train = decoder.decode(parts.train, agreed.train, "train", None)
     notes = [*parts.notes, *agreed.notes, *train.notes]
     left_out = [*parts.left_out, *train.left_out]
-    taken = Taken(parts.train.origin, parts.test.origin if parts.test else "", parts.labels_from)
+    taken = Taken(parts.train.origin, parts.test.origin if parts.test else "", parts.labels_from, groups=groups)
     if parts.test is not None and agreed.test is not None:
         test = decoder.decode(parts.test, agreed.test, "test", train.images.shape[-1])
         notes += test.notes

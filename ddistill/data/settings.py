@@ -25,6 +25,9 @@ class DataSettings(Settings):
     label_column: str | None = None
     """Name of the column of labels in a table; by default one called label, labels, class, target, category, y or
     fine_label, else the only column that can be it."""
+    group_column: str | None = None
+    """Name of a second column of labels in a table, coarser ones: every class belongs to one group. The page of a run
+    puts the classes of a group together; nothing else depends on it."""
     split_column: str | None = None
     """Name of the column that tells the part of each row of a table; by default one called split whose values are words
     such as train and test."""

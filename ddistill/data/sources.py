@@ -14,7 +14,7 @@ from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.files import TABLE_SUFFIXES, Found, Tally, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Part, Parts, choose_parts, is_part_word, refuse_options, unused
+from ddistill.data.splits import COLUMNS, Part, Parts, choose_parts, is_part_word, refuse_options, unused
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.errors import UserError
 
@@ -58,7 +58,7 @@ def _found(place: Any, settings: DataSettings) -> Source:
 
 
 def _digits(settings: DataSettings) -> Source:
-    refuse_options("digits", settings, "image_column", "label_column", "split_column", "train_split", "test_split")
+    refuse_options("digits", settings, *COLUMNS, "train_split", "test_split")
 
     def read() -> Parts:
         from sklearn.datasets import load_digits
@@ -192,6 +192,5 @@ def _object(source: Any, settings: DataSettings) -> Source:
                 f"cannot read data from {type(part).__name__!r}: give a name, a path, "
                 f"a map-style data set of (image, label), or a tuple (train, test) of two"
             )
-    options = ("image_column", "label_column", "split_column", "train_split", "test_split")
-    refuse_options("a data set object", settings, *options)
+    refuse_options("a data set object", settings, *COLUMNS, "train_split", "test_split")
     return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test), left_out)

@@ -32,12 +32,13 @@ SPLIT_COLUMNS = {*SURE_SPLITS, "part", "partition", "subset", "set", "phase"}
 class Part:
     """Labels of one part, and a way to read images of some rows, int64 [m] ascending, each with a name.
 
-    ``origin`` says in words where the part came from.
+    ``origin`` says in words where the part came from. ``groups`` are coarser labels of the same images.
     """
 
     labels: Labels
     read: Callable[[np.ndarray], Iterator[tuple[str, Encoded]]]
     origin: str
+    groups: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,10 @@ def unused(available: Iterable[str], train: str, test: str | None, *, of: str = 
     if not names:
         return ()
     return (f"the {of}{'s' if len(names) > 1 else ''} {listed(names, 6)}: neither the training nor the test part",)
+
+
+COLUMNS = ("image_column", "label_column", "group_column", "split_column")
+"""Options that have a meaning for tables only."""
 
 
 def refuse_options(kind: str, settings: DataSettings, *names: str) -> None:

@@ -18,6 +18,7 @@ from ddistill.data.columns import (
     base_of,
     described,
     folder_names,
+    group_column,
     image_column,
     label_column,
     label_values,
@@ -327,7 +328,10 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
         images = image_column(where, table, settings.image_column)
         parting = {name for name in table.features if name.casefold() in ("split", "splits")}
         taken = {images, table.split, settings.split_column, *parting}
+        if settings.label_column is None:
+            taken.add(settings.group_column)
         column, others = label_column(where, table, settings.label_column, taken)
+        grouping = group_column(where, table, settings.group_column, column)
     mode = getattr(table.features[images], "mode", None)
     if mode and settings.channels is None:
         raise UserError(
@@ -335,6 +339,8 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
             f"with data.channels=1 (grey) or data.channels=3 (RGB)"
         )
     made = [_part(where, train_name, table, images, column)]
+    if grouping is not None:
+        made = [replace(made[0], groups=label_values(train_name, table, grouping))]
     if test_name:
         other = tables[test_name]
         for needed in (images, column):
@@ -348,6 +354,8 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
     labels_from = f"column {column!r}"
     if others:
         labels_from += f" (data.label_column chooses another: {', '.join(others[:5])})"
+    if grouping is not None:
+        labels_from += f", their groups from column {grouping!r}"
     left_out = unused(available, train_name, test_name)
     notes = _named_twice(made)
     return Parts(made[0], made[1] if test_name else None, available, labels_from, left_out, notes)

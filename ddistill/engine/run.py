@@ -613,16 +613,18 @@ class Session:
         return Run(recipe, synthetic, summary, self.folder)
 
     def _by_class(self, evaluation: Evaluation) -> dict[str, Any]:
-        """For the summary: accuracy of each class, and the pairs most confused; nothing where it is not known."""
-        if evaluation.confusion is None:
-            return {}
-        names = self.data.class_names
-        percent = [None if one is None else round(one, 2) for one in evaluation.confusion.accuracies()]
-        confused = [
-            {"class": names[true], "taken_for": names[other], "percent": round(share, 2)}
-            for true, other, share in evaluation.confusion.most_confused(CONFUSED_KEPT)
-        ]
-        return {"classes": {"accuracy": dict(zip(names, percent, strict=True)), "confused": confused}}
+        """For the summary: accuracy and group of each class, and the pairs most confused; what is not known is not."""
+        names, classes = self.data.class_names, dict[str, Any]()
+        if evaluation.confusion is not None:
+            percent = [None if one is None else round(one, 2) for one in evaluation.confusion.accuracies()]
+            classes["accuracy"] = dict(zip(names, percent, strict=True))
+            classes["confused"] = [
+                {"class": names[true], "taken_for": names[other], "percent": round(share, 2)}
+                for true, other, share in evaluation.confusion.most_confused(CONFUSED_KEPT)
+            ]
+        if self.data.taken.groups:
+            classes["group"] = dict(zip(names, self.data.taken.groups, strict=True))
+        return {"classes": classes} if classes else {}
 
     def _baseline(self, real: list[SyntheticSet], what: str) -> dict[str, Any]:
         """The accuracy on random real images, a set of them per repeat."""

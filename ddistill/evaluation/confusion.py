@@ -51,6 +51,10 @@ class Confusion:
         """Images of each class, int64 (C,)."""
         return torch.zeros(self.num_classes, dtype=torch.int64).index_add_(0, self.true, self.images)
 
+    def right(self) -> int:
+        """Images that were taken for what they are."""
+        return int(self.images[self.true == self.predicted].sum())
+
     def accuracies(self) -> list[float | None]:
         """Top-1 in percent of each class; None for one without a test image."""
         right = self.true == self.predicted

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shlex
 from collections.abc import Sequence
@@ -11,22 +9,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
 
 from ddistill.config import Recipe
 from ddistill.errors import UserError, in_words
+from ddistill.evaluation import Confusion
+from ddistill.report.classes import Classes
 from ddistill.report.curves import Curve, chart
-from ddistill.report.pictures import class_sheet
 from ddistill.report.snapshots import load_snapshots
+from ddistill.report.sprites import MOST_BYTES, make_sprites
 from ddistill.storage import read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
 from ddistill.synthetic.decode import in_bytes
 
 PAGE = "report.html"
-MOST_SPRITE_BYTES = 6 * 1024 * 1024
-"""Of all pictures of a run together; with more, snapshots between the first and the last are left out."""
+TILE, SMALL_TILE, COLUMNS_AT_EASE = 48, 32, 20
+"""About the side of an image on the page in pixels, the smaller one where there are more columns than that."""
 COLORS = ("#3b6fd4", "#d4703b", "#2f9e64", "#a04bc7", "#c7a11b", "#3aa6b9")
 
 
@@ -45,7 +43,7 @@ def write_page(runs: Sequence[Path], out: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("ddistill.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    shown = [_run(folder, index) for index, folder in enumerate(runs)]
+    shown = [_run(folder, index, MOST_BYTES // len(runs)) for index, folder in enumerate(runs)]
     page = environment.get_template("page.html").render(
         runs=shown, charts=_charts(shown), title=" and ".join(dict.fromkeys(run["title"] for run in shown))
     )
@@ -53,13 +51,17 @@ def write_page(runs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _run(folder: Path, index: int) -> dict[str, Any]:
+def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
     summary = _summary(folder)
     description = read_description(artifact_folder(folder))
     synthetic = load_synthetic(folder)
     events = _events(folder)
     snapshots = load_snapshots(folder) or {summary["outer_steps"]: in_bytes(synthetic.images)}
-    sprites = _sprites(snapshots, synthetic.counts)
+    confusion = Confusion.load(folder, synthetic.num_classes)
+    classes = Classes.of(synthetic.class_names, confusion, summary.get("classes", {}))
+    order = classes.order()
+    sprites = make_sprites(snapshots, synthetic.counts, order, most_bytes)
+    side = synthetic.images.shape[-1]
     baseline = summary["baselines"].get("random")
     plugins = [word for name in summary.get("execution", {}).get("plugins", []) for word in ("--plugin", str(name))]
     return {
@@ -78,13 +80,23 @@ def _run(folder: Path, index: int) -> dict[str, Any]:
         "artifact": str(folder / "distilled"),
         "whitened": synthetic.normalisation.whitening is not None,
         "curves": _curves(events, summary),
+        "classes": classes,
+        "matrix": classes.matrix(),
+        "within": classes.within_groups(),
+        "most": max(synthetic.counts),
+        "sprites": sprites,
         "view": {
-            "side": synthetic.images.shape[-1],
+            "side": side,
+            "zoom": max(1, round((SMALL_TILE if sprites.columns > COLUMNS_AT_EASE else TILE) / side)),
             "factor": synthetic.factor,
-            "columns": max(synthetic.counts),
-            "counts": synthetic.counts,
-            "names": list(synthetic.class_names),
-            "snapshots": sprites,
+            "columns": sprites.columns,
+            "counts": [min(count, sprites.columns) for count in synthetic.counts],
+            "names": synthetic.class_names,
+            "accuracies": classes.accuracies,
+            "groups": classes.groups,
+            "blocks": sprites.blocks,
+            "steps": sprites.steps,
+            "many": classes.many,
         },
     }
 
@@ -164,22 +176,3 @@ def _charts(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         name = "Matching loss over outer steps"
         made.append({"name": name, "svg": chart(name, curves, "outer steps", "loss", []), "baseline": False})
     return made
-
-
-def _sprites(snapshots: dict[int, torch.Tensor], counts: list[int]) -> list[dict[str, Any]]:
-    """One picture per snapshot: a row per class, an image per column; as many as the page has room for."""
-    steps = sorted(snapshots)
-    encoded = {steps[-1]: _sprite(snapshots[steps[-1]], counts)}
-    room = max(2, MOST_SPRITE_BYTES // max(1, len(encoded[steps[-1]])))
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(room, len(steps))).round().astype(int)).tolist()
-    return [
-        {"step": steps[i], "picture": encoded.get(steps[i]) or _sprite(snapshots[steps[i]], counts)} for i in chosen
-    ]
-
-
-def _sprite(images: torch.Tensor, counts: list[int]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(class_sheet(images, counts)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -16,7 +16,7 @@ from ddistill.synthetic.decode import in_bytes
 
 SHOWN_PER_CLASS = 20
 CLASSES_SHOWN = 100
-"""Rows of a contact sheet at most."""
+"""Rows of a contact sheet at most, and of a grid of enlarged images."""
 SMALLEST_SIDE = 64
 GAP = 2
 NAME_LETTERS = 40
@@ -90,13 +90,14 @@ def save_contact_sheet(data: RealData, path: Path, per_class: int) -> int:
 def save_grid(synthetic: SyntheticSet, path: Path) -> None:
     """Write a PNG with one row per class and its first ``SHOWN_PER_CLASS`` stored images in it.
 
-    Small images are enlarged by a whole factor without smoothing, so that every stored pixel can be seen.
+    Small images of up to ``CLASSES_SHOWN`` classes are enlarged by a whole factor without smoothing, so that every
+    stored pixel can be seen.
     """
     from PIL import Image
 
     images = in_bytes(synthetic.images).cpu()
     side, columns = images.shape[-1], min(SHOWN_PER_CLASS, max(synthetic.counts))
-    zoom = max(1, -(-SMALLEST_SIDE // side))
+    zoom = max(1, -(-SMALLEST_SIDE // side)) if synthetic.num_classes <= CLASSES_SHOWN else 1
     step = side * zoom + GAP
     size = (GAP + columns * step, GAP + synthetic.num_classes * step)
     grid = Image.new("RGB", size, (255, 255, 255))

@@ -43,7 +43,7 @@ def result_key(
     ages: Sequence[int] = (),
     changes: Mapping[str, Callable[[Recipe], bool]] = CHANGES,
 ) -> str:
-    """Hex key of everything that decides a result, so not of the names of the recipe and of its data.
+    """Hex key of everything that decides a result, so not of the names of the recipe, its data and groups of classes.
 
     Fields that are not set do not count, so that results outlive new optional fields. A new field with another usual
     value must be left out here where it has that value: a test holds the keys of what was published.
@@ -56,7 +56,7 @@ def result_key(
     """
     values = recipe.identity(exclude_none=True)
     del values["name"]
-    for name in ("source", "fingerprint"):
+    for name in ("source", "fingerprint", "group_column"):
         values["data"].pop(name, None)
     # newer than the first results, and without effect on them
     if values["model_augmentation"]["networks"] != "snapshots":

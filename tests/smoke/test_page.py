@@ -1,6 +1,5 @@
 """The page of a run: what it holds, and that a browser shows it."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from ddistill.errors import UserError
 from ddistill.report import write_page
 from ddistill.report.curves import Curve, chart, short, ticks
 
-CHROMIUM = Path("/usr/bin/chromium")
 TINY = {
     "network.depth": 2,
     "network.width": 8,
@@ -102,20 +100,6 @@ def test_charts_escape_names_and_label_axes_with_round_numbers():
     assert [short(v) for v in (0, 250.0, 1234.0, 4.5e16)] == ["0", "250", "1.2k", "45P"]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if importlib.util.find_spec("playwright") is None or not CHROMIUM.exists():
-        pytest.skip("needs playwright and Debian's chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(browser, runs):
     """A page of the first run, with what went wrong in it and what it asked for."""
@@ -160,6 +144,16 @@ def test_the_keyboard_moves_between_images(opened):
     assert page.locator(".which").text_content() == "1, image 2"
     assert page.locator(".tile[aria-pressed=true]").count() == 1
     assert page.locator(".cells canvas").count() == 4
+
+
+def test_few_classes_are_not_searched_and_what_is_confused_is_folded_away(opened):
+    page, _ = opened
+    assert page.locator(".search, .order").count() == 0
+    assert page.locator(".row > .percent").count() == 0
+    assert not page.locator(".confused").is_visible()
+    page.locator("details summary", has_text="taken for what").click()
+    assert page.locator(".confused tbody tr").count() > 0
+    assert page.locator(".matrix text", has_text="<script>").count() == 1
 
 
 def test_a_phone_shows_it_without_sideways_scrolling(browser, runs):
