@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+import typer
 from hub_stand_in import asked_by_this_process
 from typer.testing import CliRunner
 
@@ -17,7 +18,8 @@ from ddistill.augment import Normalisation
 from ddistill.cli import app
 from ddistill.synthetic import SyntheticSet, load_synthetic, save_synthetic
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 FEW = ["--set", "budget.outer_steps=1", "--set", "budget.speedup=1", "--device", "cpu"]
 FEW += ["--set", "evaluation.epochs=1", "--set", "evaluation.repeats=1", "--set", "evaluation.baselines=[]"]
 SHORT = [*FEW, "--set", "method.inner_steps=1", "--set", "method.network_samples=16"]
@@ -32,6 +34,13 @@ def page(name: str) -> str:
 def commands(text: str) -> list[list[str]]:
     """Those of ddistill in a page, without their comments."""
     return [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("ddistill ")]
+
+
+def told(text: str) -> list[list[str]]:
+    """Every command of ddistill that a page shows, whatever stands before it."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [re.match(r"(?:\$ |torchrun .*? -m )?ddistill (.*)", line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
 
 
 def as_a_user(words: list[str]) -> str:
@@ -100,3 +109,32 @@ def test_many_machines_names_what_there_is():
     assert commands(text)[0][:2] == ["reproduce", "table5"]
     help_ = CliRunner().invoke(app, ["reproduce", "--help"], env={"COLUMNS": "200"}).output
     assert "ray[://ADDRESS]" in help_
+
+
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("methods/*.md")])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.name for path in PAGES])
+def test_every_command_of_every_page_is_one_that_the_command_takes(path):
+    group = typer.main.get_command(app)
+    for verb, *words in told(path.read_text(encoding="utf-8")):
+        group.commands[verb].make_context(verb, words)  # an option or argument that is not there is an error
+
+
+def test_the_readme_shows_commands_and_every_link_of_the_pages_leads_somewhere():
+    assert len(told((ROOT / "README.md").read_text(encoding="utf-8"))) >= 5
+    for path in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (path.parent / target).exists(), (path.name, target)
+
+
+def test_the_commands_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = [words for words in commands((ROOT / "README.md").read_text(encoding="utf-8")) if "runs/digits" in words]
+    assert [words[0] for words in asked] == ["distill", "evaluate", "push"]
+    for words in asked:
+        # every network there is takes minutes
+        words = [{"all": "mlp", "hub:OWNER/NAME": "hub:someone/digits"}.get(word, word) for word in words]
+        short = {"distill": [*SHORT, *NARROW], "evaluate": ["--device", "cpu"], "push": []}[words[0]]
+        as_a_user([*words, *short])
+    assert Path("look/README.md").is_file()

@@ -61,19 +61,6 @@ def test_the_network_and_the_augmentations_of_the_walk_through_work(walk_through
     assert "- fade\n    - noise\n" in recipe
 
 
-def test_the_network_of_the_readme_works(tmp_path):
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    call, words = re.search(r"Your own network: `(.*?)` in a file `mine.py`, then `(.*?)`", text).groups()
-    layers = "nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * (size - 2)**2, classes)"
-    made = f"lambda classes, channels, size: nn.Sequential({layers})"
-    code = f"import ddistill\nfrom torch import nn\n\nconstructor = {made}\n{call}\n"
-    (tmp_path / "mine.py").write_text(code)
-    short = [*SHORT[2:], "--set", "method.inner_steps=2", "--set", "method.network_samples=32"]
-    short += ["--set", "model_augmentation.pool_epochs=1"]
-    as_a_user(["distill", "digits", *shlex.split(words), "--out", "run", *short], tmp_path)
-    assert "name: mine" in (tmp_path / "run" / "recipe.yaml").read_text()
-
-
 def test_every_family_of_recipes_has_a_card():
     cards = " ".join(path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md"))
     for family in FAMILIES:

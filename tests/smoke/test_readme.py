@@ -1,4 +1,4 @@
-"""The README's code, run as it stands there (with a recipe cut down to seconds)."""
+"""The code of the README and of the page about a run, as it stands there (with a recipe cut down to seconds)."""
 
 import re
 import subprocess
@@ -9,8 +9,9 @@ import pytest
 
 import ddistill
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parents[2]
+TEXT = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/a_run.md"))
+SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 TINY = {
     "network.width": 8,
     "budget.outer_steps": 1,
@@ -42,7 +43,7 @@ def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_readme_has_the_snippets_that_are_run_here():
+def test_there_are_the_snippets_that_are_run_here():
     assert len(SNIPPETS) == 3
 
 
@@ -99,8 +100,8 @@ assert loss().item() < before / 2
 
 
 def test_every_path_of_the_folder_tree_exists():
-    root = Path(__file__).parents[2]
-    tree = README[README.index("## Folders") :]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = text[text.index("## Folders") :]
     rooms = re.findall(r"^  (\w+/|\w+\.py)", tree, flags=re.MULTILINE)
     assert len(rooms) >= 12
-    assert not [room for room in rooms if not (root / "ddistill" / room).exists()]
+    assert not [room for room in rooms if not (ROOT / "ddistill" / room).exists()]
