@@ -107,7 +107,10 @@ def _in_words(name: str, error: BaseException) -> str | None:
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"the hub has no data set {name!r} that is open to you; check the name, and if it is private, {LOG_IN}"
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return f"the hub could not be reached for {name!r}, and there is no copy of it in the cache (HF_HUB_OFFLINE keeps from asking it); try again later"
+        return (
+            f"the hub could not be reached for {name!r} (or HF_HUB_OFFLINE keeps from asking it), and there is no copy of it "
+            "in the cache; try again later"
+        )
     if isinstance(error, errors.HfHubHTTPError):
         return _status_in_words(name, error)
     if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in CLIENTS:
