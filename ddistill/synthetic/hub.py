@@ -108,8 +108,8 @@ def _in_words(name: str, error: BaseException) -> str | None:
         return f"the hub has no data set {name!r} that is open to you; check the name, and if it is private, {LOG_IN}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return (
-            f"the hub could not be reached for {name!r} (or HF_HUB_OFFLINE keeps from asking it), and there is no copy of it "
-            "in the cache; try again later"
+            f"the hub could not be reached for {name!r} (or HF_HUB_OFFLINE keeps from asking it), and there is no copy "
+            "of it in the cache; try again later"
         )
     if isinstance(error, errors.HfHubHTTPError):
         return _status_in_words(name, error)
