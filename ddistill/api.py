@@ -30,7 +30,7 @@ from ddistill.engine import (
     source_beside,
 )
 from ddistill.errors import UserError
-from ddistill.evaluation import Evaluation, EvaluationSettings, Progress, evaluate_set
+from ddistill.evaluation import IDC, Evaluation, EvaluationSettings, Progress, evaluate_set, protocol
 from ddistill.model_augmentation import NetworkStore
 from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.ranks import current
@@ -147,7 +147,7 @@ def distill(
 def evaluate(
     synthetic: SyntheticSet | str | os.PathLike[str],
     data: DataLike | None = None,
-    settings: EvaluationSettings | None = None,
+    settings: EvaluationSettings | str | None = None,
     *,
     network: NetworkSettings | str | None = None,
     repeats: int | None = None,
@@ -163,7 +163,8 @@ def evaluate(
         synthetic: a set, a run folder, an artifact folder or ``"hub:OWNER/NAME"``; all but a set
             bring their own protocol, network and data.
         data: gives the test images; needed for a set, or where the folder's own source is not at hand.
-        settings: the protocol; that of the folder, else the published one of CIFAR.
+        settings: the protocol, as settings or by its name ("dsa", see `evaluation.protocols`); that of the folder, else
+            IDC's with its values for CIFAR.
         network: architecture, as settings, or as text such as "resnet18,norm=batch"; that of the protocol or the
             recipe, else ConvNet-3.
         repeats: networks to train; overrides the protocol.
@@ -172,19 +173,22 @@ def evaluate(
         observer: hears of progress.
 
     Raises:
-        UserError: set and data do not fit together, or no data were named.
+        UserError: set and data do not fit together, no data were named, or no such protocol.
     """
     observer = observer or Observer()
     recipe = Recipe()
     if not isinstance(synthetic, SyntheticSet):
         folder = artifact_folder(synthetic)
         recipe, synthetic = recipe_of(folder), load_synthetic(folder)
-    settings = settings or recipe.evaluation
+    if isinstance(settings, str):
+        check_protocol(settings, synthetic)
+    else:
+        recipe = recipe.model_copy(update={"evaluation": settings or recipe.evaluation})
+    chosen = network_for(network, recipe)
+    real = load_for(data, recipe, observer)
+    settings = under_protocol(settings, recipe, real) if isinstance(settings, str) else recipe.evaluation
     if repeats is not None:
         settings = build(EvaluationSettings, {**settings.model_dump(), "repeats": repeats})
-    usual = recipe.model_copy(update={"evaluation": settings})
-    chosen = network_for(network, usual)
-    real = load_for(data, recipe, observer)
     if real.class_names != synthetic.class_names:
         raise UserError(
             f"the set has the classes {_shortened(synthetic.class_names)}, data {real.name!r} has "
@@ -209,6 +213,34 @@ def evaluate(
         )
 
     return replace(judged(synthetic.hard()), soft=None if synthetic.targets is None else judged(synthetic))
+
+
+def check_protocol(name: str, synthetic: SyntheticSet) -> None:
+    """Refuse a protocol that there is not, or that needs a learned rate which the set does not have.
+
+    Raises:
+        UserError: naming those that there are.
+    """
+    if protocol(name).learned_rate and synthetic.learned_rate is None:
+        raise UserError(
+            f"protocol {name} trains at the rate that was learned with the images, and this set has none; dsa is the "
+            "same protocol at a rate of 0.01"
+        )
+
+
+def under_protocol(name: str, recipe: Recipe, real: RealData) -> EvaluationSettings:
+    """The settings of a named protocol for the set of a recipe; those of the recipe, where it is the recipe's own.
+
+    Args:
+        name: of `evaluation.protocols`.
+        recipe: of the set.
+        real: the images that it was distilled from, from which IDC's protocol takes its values.
+    """
+    usual = recipe.evaluation
+    if usual.protocol not in (IDC, name):
+        of_data = recipes.for_images(IDC, recipe.synthetic.ipc, real).evaluation
+        usual = of_data.model_copy(update={"network": usual.network, "repeats": usual.repeats})
+    return usual.under(name)
 
 
 def pretrain(

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ddistill.data import DataSettings, RealData
 from ddistill.data.which import travels
 from ddistill.errors import UserError, unknown_name
-from ddistill.evaluation import EvaluationSettings
+from ddistill.evaluation import EvaluationSettings, protocol
 from ddistill.methods import IDCSettings, method_settings, settings_class
 from ddistill.methods.distances import matched_names
 from ddistill.model_augmentation import ModelAugmentationSettings
@@ -111,6 +111,11 @@ class Recipe(Settings):
             check_known_network(self.evaluation.network)
         if self.data.size is not None:
             self._check_size(self.data.size)
+        if protocol(self.evaluation.protocol).learned_rate and not self.method.needs.learns_rate:
+            raise ValueError(
+                f"evaluation.protocol={self.evaluation.protocol} trains at the rate that is learned with the images, "
+                f"and method {self.method.name} learns none; dsa is the same protocol at a rate of 0.01"
+            )
         if self.evaluation.select == "best" and not self.data.validation_fraction:
             raise ValueError(
                 "evaluation.select=best chooses on images held out of the training set: set data.validation_fraction, "
@@ -214,7 +219,8 @@ class Recipe(Settings):
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with other values for some fields, named by dotted paths: ``{"synthetic.ipc": 10}``.
 
-        Another ``method.name`` or ``network.name`` takes its own defaults for the fields that are not named with it.
+        Another ``method.name`` or ``network.name`` takes its own defaults for the fields that are not named with it,
+        another ``evaluation.protocol`` its own values.
 
         Raises:
             UserError: an unknown field (with the nearest legal ones) or an illegal value.
@@ -224,6 +230,8 @@ class Recipe(Settings):
         fields = settings_class(method)
         if method != self.method.name:
             values["method"] = fields().model_dump()
+        judged_by = str(changes.get("evaluation.protocol", self.evaluation.protocol))
+        values["evaluation"] = self.evaluation.under(judged_by).model_dump()
         for room, network in ((values, self.network), (values["evaluation"], self.evaluation.network)):
             path = "network.name" if room is values else "evaluation.network.name"
             if network and changes.get(path, network.name) != network.name:

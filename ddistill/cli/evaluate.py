@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated
 
 import typer
@@ -24,6 +25,14 @@ def evaluate(
             "all. Repeatable.",
         ),
     ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="How they are trained: idc, dc, dsa (DM, too), cafe, tm, ddranking, tgdd, ncfm, or all. Repeatable. "
+            "(default: as in the recipe)",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the set. (default: as in the recipe)")] = None,
     repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
     seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
@@ -34,46 +43,60 @@ def evaluate(
     """Train fresh networks on a distilled set and test them on the real test images."""
     with reported(debug, plugin):
         from ddistill import api
+        from ddistill.evaluation import PROTOCOLS
         from ddistill.networks import NETWORKS, check_trainable
-        from ddistill.synthetic import artifact_folder
+        from ddistill.synthetic import artifact_folder, load_synthetic
 
         device = usable_device(device)
         path = artifact_folder(run)  # of the hub once, not for each network
-        recipe = api.recipe_of(path)
+        recipe, synthetic = api.recipe_of(path), load_synthetic(path)
+        protocols = protocol or [recipe.evaluation.protocol]
+        if protocols == ["all"]:
+            protocols = [name for name, one in PROTOCOLS.items() if synthetic.learned_rate or not one.learned_rate]
+        for name in protocols:
+            api.check_protocol(name, synthetic)
         asked: list[str | None] = [*network] if network else [None]
-        settings = recipe.evaluation.model_copy(update={"epochs": epochs}) if epochs else recipe.evaluation
         results, failed = [], {}
         with together(device), Screen() as screen:
             real = api.load_for(data, recipe, screen)
             if asked == ["all"]:
                 asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
-            for name in asked:  # before the first is trained
-                check_trainable(api.network_for(name, recipe), real.size)
+            for network_name in asked:  # before the first is trained
+                check_trainable(api.network_for(network_name, recipe), real.size)
             api.tell_account(real, screen)
-            for name in asked:
-                called = name or recipe.network.name
+            for by, network_name in product(protocols, asked):
+                called = (network_name or recipe.network.name) + (f" ({by})" if len(protocols) > 1 else "")
+                settings = api.under_protocol(by, recipe, real)
+                settings = settings.model_copy(update={"epochs": epochs}) if epochs else settings
                 try:
                     judged = api.evaluate(
-                        path, real, settings, network=name, repeats=repeats, seed=seed, device=device, observer=screen
+                        path,
+                        real,
+                        settings,
+                        network=network_name,
+                        repeats=repeats,
+                        seed=seed,
+                        device=device,
+                        observer=screen,
                     )
                 except (TypeError, ValueError, RuntimeError) as error:
-                    if len(asked) == 1:
+                    if len(asked) * len(protocols) == 1:
                         raise
                     failed[called] = f"{type(error).__name__}: {error}"  # what the others gave is not lost
                     screen.note(f"network {called} failed: {failed[called]}")
                     continue
-                results.append((called, judged))
+                results.append((network_name or recipe.network.name, by, judged))
                 if judged.fallback:
                     screen.note(f"network {called}: {judged.protocol['precision_reason']}")
                 screen.accuracy(called, judged.mean, judged.std, len(judged.runs))
-        soft = any(result.soft for _, result in results)
+        soft = any(result.soft for *_, result in results)
         columns = ["soft labels %", "std"] if soft else []
-        table = Table("network", "parameters", "accuracy %", "std", *columns, "networks", "epochs")
-        for name, result in results:
+        table = Table("network", "parameters", "protocol", "accuracy %", "std", *columns, "networks", "epochs")
+        for name, by, result in results:
             counts = (len(result.runs), result.protocol["epochs"])
             figures = [value for one in (result, result.soft) if one for value in (one.mean, one.std)]
             size = f"{result.protocol['parameters'] / 1e6:.2f} M"
-            table.add_row(escape(name), size, *(f"{value:.1f}" for value in figures), *map(str, counts))
+            table.add_row(escape(name), size, by, *(f"{value:.1f}" for value in figures), *map(str, counts))
         print_table(table)
         out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
         if failed:

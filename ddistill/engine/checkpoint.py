@@ -12,6 +12,7 @@ from ddistill.storage import file_checksum, write_tensors, write_text
 
 KEPT = 2
 BEST = "best images"
+BEST_RATE = "best learned rate"
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Checkpoint:
         seconds: wall time spent in distillation so far.
         loss: mean matching loss of each outer step; states share the list, which may have those of later ones.
         due: an evaluation belongs to this step; it may not have been made yet.
-        best: step and validation accuracy in percent of the best images so far (the tensor `BEST`).
+        best: step and validation accuracy in percent of the best images so far (the tensor `BEST`; with a learned
+            rate, `BEST_RATE`).
     """
 
     step: int

@@ -16,7 +16,7 @@ from torch import nn
 from ddistill.config import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
-from ddistill.engine.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.costs import Costs
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
@@ -245,7 +245,7 @@ class Session:
             chunking = method.chunking
             self.log.event("classes per launch", most=chunking.classes, images_at_once=chunking.images)
         state, spent = self._distill(method, source, trainer, synthetic)
-        return self._finish(synthetic, state, spent)
+        return self._finish(method, synthetic, state, spent)
 
     def network(self) -> nn.Module:
         """The module that all outer steps load their weights into."""
@@ -337,7 +337,7 @@ class Session:
         began, saved = time.perf_counter() - state.seconds, time.perf_counter()
         try:
             if state.due:
-                began += self._judge_on_the_way(state, spent, synthetic)
+                began += self._judge_on_the_way(method, state, spent, synthetic)
             while self._ended_by(spent) is None:
 
                 def on_inner(done: int, of: int, step: int = state.step + 1, loss: list[float] = state.loss) -> None:
@@ -360,7 +360,7 @@ class Session:
                     self._save(state)
                     saved = time.perf_counter()
                 if state.due:
-                    began += self._judge_on_the_way(state, spent, synthetic)
+                    began += self._judge_on_the_way(method, state, spent, synthetic)
                 if not ended and self.ranks.any(self.observer.stopping()):
                     raise KeyboardInterrupt
         except OSError as error:
@@ -374,23 +374,26 @@ class Session:
         """The bound that the run has reached."""
         return self.recipe.budget.reached(spent.step, spent.seconds, spent.flops) if spent.step else None
 
-    def _judge_on_the_way(self, state: Checkpoint, spent: Spent, synthetic: SyntheticSet) -> float:
+    def _judge_on_the_way(self, method: Method, state: Checkpoint, spent: Spent, synthetic: SyntheticSet) -> float:
         """Evaluate, and remember the images if they are the best of all that were judged; the seconds that it took."""
         began = time.perf_counter()
         self._picture(synthetic, state.step)
         choosing = self.recipe.evaluation.select == "best"
         what = "validation" if choosing else "distilled"
-        accuracy = self._judge(synthetic.snapshot(), what, state.step, spent, on_the_way=True).mean
+        taken = replace(synthetic.snapshot(), learned_rate=method.learned_rate)
+        accuracy = self._judge(taken, what, state.step, spent, on_the_way=True).mean
         if choosing and (state.best is None or accuracy > state.best[1]):
             state.best = (state.step, accuracy)
             state.tensors[BEST] = synthetic.images.detach().to("cpu", copy=True)
+            if taken.learned_rate is not None:
+                state.tensors[BEST_RATE] = torch.tensor(taken.learned_rate, dtype=torch.float64)
         return time.perf_counter() - began
 
     def _tensors(
         self, method: Method, synthetic: SyntheticSet, before: Checkpoint | None = None
     ) -> dict[str, torch.Tensor]:
         tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
-        kept = {BEST: before.tensors[BEST]} if before and BEST in before.tensors else {}
+        kept = {name: before.tensors[name] for name in (BEST, BEST_RATE) if before and name in before.tensors}
         # on the device: they travel only when they are written
         return {name: tensor.detach().clone() for name, tensor in tensors.items()} | kept
 
@@ -541,14 +544,15 @@ class Session:
         self.log.event("accuracy", what=what, step=step, epochs=epochs, **evaluation.as_dict(), **costs)
         return evaluation
 
-    def _finish(self, synthetic: SyntheticSet, state: Checkpoint, spent: Spent) -> Run:
-        recipe, steps = self.recipe, state.step
+    def _finish(self, method: Method, synthetic: SyntheticSet, state: Checkpoint, spent: Spent) -> Run:
+        recipe, steps, learned_rate = self.recipe, state.step, method.learned_rate
         self._picture(synthetic, steps)
         selected = {}
         if state.best is not None:
             synthetic.images.copy_(state.tensors[BEST])
+            learned_rate = float(state.tensors[BEST_RATE]) if BEST_RATE in state.tensors else learned_rate
             selected = {"selected": {"step": state.best[0], "validation_accuracy": round(state.best[1], 2)}}
-        synthetic = synthetic.snapshot()
+        synthetic = replace(synthetic.snapshot(), learned_rate=learned_rate)
         given = state.best[0] if state.best else steps
         evaluation = self._judge(synthetic, "distilled", given, spent)
         real = {
@@ -579,6 +583,7 @@ class Session:
             "stored_images": len(synthetic.images),
             "decoded_images": len(synthetic.decoded()[0]),
             "stored_bytes": synthetic.stored_bytes,
+            "protocol": recipe.evaluation.protocol,
             "accuracy": evaluation.as_dict(),
             "baselines": baselines,
             **self._by_class(evaluation),

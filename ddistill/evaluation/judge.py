@@ -163,6 +163,5 @@ class Judge:
         return build_network(self.network, *self.shape, self.seed, "evaluation", repeat).state_dict()
 
     def _train(self, trainer: Trainer | SideBySide, draws: Callable[[int], Any], name: str) -> Iterator[int]:
-        return train_epochs(
-            trainer, self.epochs, draws, falls_over=self.epochs, unfinished=self.progress.unfinished, name=name
-        )
+        falls, kept = self.settings.falls(self.epochs), self.progress.unfinished
+        return train_epochs(trainer, self.epochs, draws, falls=falls, unfinished=kept, name=name)

@@ -18,6 +18,7 @@ from ddistill.data import RealData, Split
 from ddistill.errors import UserError
 from ddistill.evaluation.confusion import Confusion
 from ddistill.evaluation.judge import Judge, Progress
+from ddistill.evaluation.protocols import protocol
 from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings
 from ddistill.runtime.execution import Execution
@@ -108,7 +109,10 @@ def evaluate_set(
     classes, real = sets[0].num_classes, _part(data, part)
     test = ImageSet.of(real.images, real.labels, sources[0], execution.device)
     epochs = evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
-    in_force = settings.model_copy(update={"epochs": epochs})
+    training, learned_rate = settings.training, sets[0].learned_rate
+    if protocol(settings.protocol).learned_rate and learned_rate is not None:  # real images have none
+        training = training.model_copy(update={"lr": learned_rate})
+    in_force = settings.model_copy(update={"epochs": epochs, "training": training})
     judge = Judge(network, classes, sources, test, in_force, seed, execution, progress)
     runs = dict(progress.finished)
     pending = [repeat for repeat in range(settings.repeats) if repeat not in runs]
@@ -121,13 +125,14 @@ def evaluate_set(
                 progress.on_run(repeat, tested)
         if progress.unfinished:
             progress.unfinished.finish()
-    protocol = {
+    done = {
+        "name": settings.protocol,
         "network": network.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in judge.module.parameters()),
         "epochs": epochs,
         "repeats": settings.repeats,
-        "training": settings.training.model_dump(mode="json"),
-        "lr_decay": "x0.2 at 2/3 and 5/6 of the epochs",
+        "training": training.model_dump(mode="json"),
+        "lr_decay": in_force.falls(epochs).in_words(),
         "images": "decoded with single",
         **({"labels": "soft"} if sets[0].targets is not None else {}),
         "test_images": len(test.labels),
@@ -137,7 +142,7 @@ def evaluate_set(
     }
     all_tested = [runs[repeat] for repeat in range(settings.repeats)]
     confusion = Confusion.of(test.labels.cpu(), [one.predicted for one in all_tested], classes)
-    return Evaluation(tuple(one.accuracy for one in all_tested), protocol, judge.hot_path.fallback, confusion)
+    return Evaluation(tuple(one.accuracy for one in all_tested), done, judge.hot_path.fallback, confusion)
 
 
 def _part(data: RealData, part: Part) -> Split:

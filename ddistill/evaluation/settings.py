@@ -1,15 +1,17 @@
-"""How a set is judged: the settings of the protocol."""
+"""How a set is judged: a protocol by name, and the settings that it decides."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ddistill.augment import AugmentSettings
+from ddistill.errors import UserError
+from ddistill.evaluation.protocols import IDC, protocol
 from ddistill.networks import NetworkSettings
 from ddistill.settings import Settings
-from ddistill.training import TrainingSettings
+from ddistill.training import Falls, TrainingSettings
 
 EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale", "rotate"))
 
@@ -17,10 +19,13 @@ EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale
 class EvaluationSettings(Settings):
     """How a set is judged."""
 
+    protocol: str = IDC
+    """How the rate falls, and where the other values come from: idc, dc, dsa (DM too), cafe, tm, ddranking, tgdd (DANCE
+    too), ncfm. Another one brings its own values of the training and of the epochs, which can be changed with it."""
     network: NetworkSettings | None = None
     """Network that is trained on the set; the one of the distillation if not set."""
     training: TrainingSettings = TrainingSettings(augment=EVALUATION_AUGMENT)
-    """Optimiser, augmentation and CutMix; the rate falls x0.2 at 2/3 and 5/6 of the epochs."""
+    """Optimiser, augmentation and CutMix."""
     epochs: int | None = Field(default=1000, ge=1)
     """Passes over the decoded set; not set: the published table for ImageNet, by decoded images per class."""
     epochs_on_the_way: int | None = Field(default=None, ge=1)
@@ -39,3 +44,32 @@ class EvaluationSettings(Settings):
     the training set; the test set is read once, at the end. Without a schedule ten evaluations choose."""
     baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
     """random: as many real images as are stored; random_decoded: as many as are decoded; drawn anew per repeat."""
+
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        protocol(name)
+        return name
+
+    def falls(self, epochs: int) -> Falls:
+        """How the rate falls over so many epochs."""
+        return protocol(self.protocol).falls(epochs)
+
+    def under(self, name: str) -> EvaluationSettings:
+        """The same settings with the values that a protocol decides.
+
+        IDC's protocol takes its values from the data, so that there is a way from it, but none back.
+
+        Raises:
+            UserError: no such protocol, or these are the settings of another one than IDC's.
+        """
+        chosen = protocol(name)
+        if name == self.protocol:
+            return self
+        if self.protocol != IDC:
+            raise UserError(
+                f"evaluation.protocol is {self.protocol}, whose settings do not tell those of {name} on these data; "
+                f"start from a recipe by name (`ddistill recipes`), or evaluate with --protocol {name}"
+            )
+        training = self.training.model_copy(update=chosen.training_on(self.training.augment))
+        return self.model_copy(update={"protocol": name, "training": training, **chosen.numbers})

@@ -70,6 +70,11 @@ class Needs:
         """Where a method starts from an expert's weights and aims at its later ones: which."""
         return self.reference if isinstance(self.reference, Trajectory) else None
 
+    @property
+    def learns_rate(self) -> bool:
+        """A learning rate is learned with the images (`Method.learned_rate`)."""
+        return self.trajectories is not None
+
 
 @dataclass(frozen=True)
 class Context:
@@ -150,6 +155,11 @@ class Method:
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state` gave."""
+
+    @property
+    def learned_rate(self) -> float | None:
+        """The learning rate that the set asks a network to be trained at, where the method learns one with it."""
+        return None
 
     def flops_per_outer_step(self) -> float:
         """Floating-point operations of one outer step, by torch's counter on the real functions."""

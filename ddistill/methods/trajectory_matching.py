@@ -114,9 +114,9 @@ class TrajectoryMatching(Method):
     """The loop of MTT (algorithm 1 of its paper), one student per outer step.
 
     Deviations from the authors' program: the stored images stay in [0, 1] pixels and are clamped there at each outer
-    step (but for ``data.whitening``: a step on pixels is then the step on whitened images, and they move freely);
-    evaluation trains at the protocol's rate, not at the learned one. Perturbed start weights
-    (``model_augmentation.perturb``) are an extension of this library.
+    step (but for ``data.whitening``: a step on pixels is then the step on whitened images, and they move freely). The
+    learned rate goes with the set, and evaluation trains at it under ``evaluation.protocol=tm``. Perturbed start
+    weights (``model_augmentation.perturb``) are an extension of this library.
     """
 
     def __init__(self, settings: TrajectoryMatchingSettings, context: Context) -> None:
@@ -214,6 +214,11 @@ class TrajectoryMatching(Method):
         self.optimiser.load_state(state)
         self.student_lr.copy_(state["student_lr"])
         self.lr_velocity.copy_(state["lr_velocity"])
+
+    @property
+    def learned_rate(self) -> float:
+        """Of the student, as it now is."""
+        return float(self.student_lr)
 
     def flops_per_outer_step(self) -> float:
         """Counted on one eager student step forth and back."""

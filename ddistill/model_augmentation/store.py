@@ -85,7 +85,7 @@ class Wanted:
             "data": data_fingerprint,
             "images": len(factory.source.labels),
             "network": factory.network.model_dump(mode="json"),
-            "training": factory.training.model_dump(mode="json"),
+            "training": factory.training.identity(),
             "size": self.size,
             "epochs": self.epochs,
             "seed": self.seed,

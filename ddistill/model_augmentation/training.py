@@ -15,7 +15,18 @@ from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
 from ddistill.ranks import ALONE, Ranks
 from ddistill.runtime.execution import Execution
-from ddistill.training import EAGER, HotPath, ImageSet, Resolved, Trainer, TrainingSettings, Unfinished, train_epochs
+from ddistill.training import (
+    CONSTANT,
+    EAGER,
+    HotPath,
+    ImageSet,
+    Resolved,
+    Trainer,
+    TrainingSettings,
+    Unfinished,
+    thirds_and_sixths,
+    train_epochs,
+)
 
 
 @dataclass
@@ -107,7 +118,8 @@ class NetworkFactory:
         trainer.restart()
         kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {step}"}
         random = partial(generator, seed, f"{purpose} epoch", step)
-        for done in train_epochs(trainer, epochs, random, falls_over=falls_over, filled=True, **kept):
+        falls = thirds_and_sixths(falls_over) if falls_over else CONSTANT
+        for done in train_epochs(trainer, epochs, random, falls=falls, filled=True, **kept):
             yield done, copy_of(trainer.module.state_dict())
 
 

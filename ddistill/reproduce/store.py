@@ -35,6 +35,15 @@ CHANGES: dict[str, Callable[[Recipe], bool]] = {
 }
 """What was mended so that the same recipe gives other results since, and which recipes it concerns. A result that was
 computed before is not found again then; it stays in its file."""
+NEWER: dict[str, Any] = {
+    "data.constants": "measured",
+    "evaluation.protocol": "idc",
+    "evaluation.training.optimiser": "sgd",
+    "method.synthetic_training.optimiser": "sgd",
+    "model_augmentation.pool_rate": "falling",
+    "training.optimiser": "sgd",
+}
+"""Fields that the first results did not have, and the value that they stand for there."""
 
 
 def result_key(
@@ -46,7 +55,7 @@ def result_key(
     """Hex key of everything that decides a result, so not of the names of the recipe, its data and groups of classes.
 
     Fields that are not set do not count, so that results outlive new optional fields. A new field with another usual
-    value must be left out here where it has that value: a test holds the keys of what was published.
+    value has a line in `NEWER`: a test holds the keys of what was published.
 
     Args:
         recipe: of the run.
@@ -61,10 +70,13 @@ def result_key(
     # newer than the first results, and without effect on them
     if values["model_augmentation"]["networks"] != "snapshots":
         del values["model_augmentation"]["ahead"]
-    if values["data"]["constants"] == "measured":
-        del values["data"]["constants"]
-    if values["model_augmentation"]["pool_rate"] == "falling":
-        del values["model_augmentation"]["pool_rate"]
+    for path, usual in NEWER.items():
+        *way, last = path.split(".")
+        room = values
+        for part in way:
+            room = room.get(part, {})
+        if room.get(last) == usual:
+            del room[last]
     decides: dict[str, Any] = {"version": VERSION, "recipe": values, "data": data_fingerprint}
     since = [what for what, concerns in changes.items() if concerns(recipe) and not ages]
     decides |= ({"ages": list(ages)} if ages else {}) | ({"since": since} if since else {})

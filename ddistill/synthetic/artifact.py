@@ -163,6 +163,7 @@ def description(synthetic: SyntheticSet, about: Mapping[str, Any]) -> dict[str, 
         },
         "class_names": list(synthetic.class_names),
         **({"targets": _about_targets(synthetic)} if synthetic.targets is not None else {}),
+        **({} if synthetic.learned_rate is None else {"learned_rate": synthetic.learned_rate}),
         **about,
     }
 
@@ -263,7 +264,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         tensors = load_file(path)
         images, labels, targets = tensors["images"], tensors["labels"], tensors.get("targets")
         names, factor = tuple(about["class_names"]), about["decoder"]["factor"]
-        decoder = about["decoder"]["matching"]
+        decoder, learned_rate = about["decoder"]["matching"], about.get("learned_rate")
         mean, std = (tuple(map(float, about["normalisation"][key])) for key in ("mean", "std"))
         whitening = _whitening(folder, about) if "whitening" in about["normalisation"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -282,6 +283,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
         and isinstance(factor, int)
         and 1 <= factor <= min(MAX_FACTOR, images.shape[2])
         and decoder in ("single", "multi", "bound")
+        and (learned_rate is None or (isinstance(learned_rate, float) and 0 < learned_rate < math.inf))
         and set(labels.tolist()) == set(range(len(names)))
         and bool((labels.diff() >= 0).all())
         and bool(torch.isfinite(images).all())
@@ -290,7 +292,7 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
     )
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
-    return SyntheticSet(images, labels, names, factor, decoder, Normalisation(mean, std, whitening), targets)
+    return SyntheticSet(images, labels, names, factor, decoder, Normalisation(mean, std, whitening), targets, learned_rate)
 
 
 def _are_shares(targets: torch.Tensor, shape: tuple[int, int]) -> bool:

@@ -99,6 +99,7 @@ class SyntheticSet:
         targets: soft labels of the decoded images in their order, float16 (F*F*n, classes), rows of shares that sum to
             1 up to rounding; None where the classes are all there is. A network is trained on them where they are
             there; `hard` is the set without.
+        learned_rate: learning rate of a network's SGD that was distilled with the images (TM), if any.
     """
 
     images: torch.Tensor
@@ -108,6 +109,7 @@ class SyntheticSet:
     decoder: Decoder
     normalisation: Normalisation
     targets: torch.Tensor | None = None
+    learned_rate: float | None = None
 
     @property
     def num_classes(self) -> int:

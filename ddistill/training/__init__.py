@@ -2,23 +2,26 @@
 
 from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
-from ddistill.training.epochs import train_epochs
+from ddistill.training.epochs import CONSTANT, train_epochs
 from ddistill.training.hot_path import EAGER, HotPath, Work, choose_hot_path, training_work
 from ddistill.training.image_set import ImageSet
 from ddistill.training.loop import (
+    Falls,
     Trainer,
     TrainingDraws,
     TrainingSettings,
     predict_accuracy,
     predict_labels,
-    step_decay,
+    thirds_and_sixths,
 )
 from ddistill.training.precision import Forward, Precision, Resolved, trial_fault
 from ddistill.training.unfinished import Safety, Unfinished
 
 __all__ = [
+    "CONSTANT",
     "EAGER",
     "CompileMode",
+    "Falls",
     "Forward",
     "HotPath",
     "ImageSet",
@@ -37,7 +40,7 @@ __all__ = [
     "maybe_compile",
     "predict_accuracy",
     "predict_labels",
-    "step_decay",
+    "thirds_and_sixths",
     "train_epochs",
     "training_work",
     "trial_fault",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -37,23 +38,33 @@ from ddistill.training.replay import Replayed, wants_replay
 EVALUATION_BATCH = 250
 READ_AHEAD = 8
 """Mini-batches."""
+SQUARES, STEPS = "square ", "steps"
+"""Of adamw, in what an optimiser remembers: second moments by parameter, and the number of steps."""
+SECOND_BETA, EPSILON = 0.999, 1e-8
+"""Of adamw."""
 
 
 class TrainingSettings(Settings):
-    """How a network is trained: SGD with momentum on mini-batches."""
+    """How a network is trained: SGD with momentum, or AdamW, on mini-batches."""
 
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """sgd; or adamw (https://arxiv.org/abs/1711.05101), whose second beta is 0.999 and epsilon 1e-8."""
     lr: float = Field(default=0.01, gt=0)
     """Learning rate at the start."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD momentum."""
+    """Momentum of sgd, first beta of adamw."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """L2 penalty on all parameters."""
+    """On all parameters; an L2 penalty of sgd, decoupled from the gradient in adamw."""
     batch: int = Field(default=64, ge=1)
     """Images in a mini-batch."""
     augment: AugmentSettings = AugmentSettings(operations=("color", "crop"))
     """Augmentation, drawn per image."""
     cutmix: float = Field(default=0.5, ge=0, le=1)
     """Probability that a batch is mixed by CutMix."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a training, JSON-able: without the optimiser where it is sgd, as before there was another."""
+        return self.model_dump(mode="json", exclude={"optimiser"} if self.optimiser == "sgd" else None)
 
 
 Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -116,7 +127,7 @@ class Trainer:
         self._step = maybe_compile(self._update, compiled)
         self._own_gradients = maybe_compile(self._batch_gradients, compiled)
         self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        self.momenta = no_momenta(settings, self.parameters)
         self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
         if replay and wants_replay(source.device) and not couples and self.ranks.count == self.shards == 1:
             self._whole_step = Replayed(self._step_in_place, [*self.parameters.values(), *self.momenta.values()])
@@ -330,6 +341,17 @@ def mixed_loss(
     return share * F.cross_entropy(logits, labels) + (1.0 - share) * F.cross_entropy(logits, partner_labels)
 
 
+def no_momenta(settings: TrainingSettings, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the optimiser remembers of a new training: zeros, by the name of the parameter; of adamw also second moments
+    and the number of steps."""
+    momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    if settings.optimiser == "sgd":
+        return momenta
+    squares = {f"{SQUARES}{name}": torch.zeros_like(momentum) for name, momentum in momenta.items()}
+    like = next(iter(momenta.values()))
+    return {**momenta, **squares, STEPS: torch.zeros((), dtype=like.dtype, device=like.device)}
+
+
 @torch.no_grad()
 def descend(
     settings: TrainingSettings,
@@ -338,7 +360,15 @@ def descend(
     parameters: dict[str, torch.Tensor],
     momenta: dict[str, torch.Tensor],
 ) -> None:
-    """One SGD step with momentum and weight decay, in place."""
+    """One step of the optimiser with its weight decay, in place."""
+    if settings.optimiser == "adamw":
+        first, second, steps = settings.momentum, SECOND_BETA, momenta[STEPS].add_(1)
+        for name, parameter in parameters.items():
+            momentum = momenta[name].lerp_(gradients[name], 1 - first)
+            square = momenta[SQUARES + name].mul_(second).addcmul_(gradients[name], gradients[name], value=1 - second)
+            length = (square / (1 - second**steps)).sqrt_().add_(EPSILON)
+            parameter.mul_(1 - lr * settings.weight_decay).sub_(lr * (momentum / (1 - first**steps)) / length)
+        return
     for name, parameter in parameters.items():
         decayed = gradients[name] + settings.weight_decay * parameter
         momentum = momenta[name].mul_(settings.momentum).add_(decayed)
@@ -352,14 +382,39 @@ def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:
     return torch.tensor(rates, device=device)
 
 
-def step_decay(lr: float, epochs: int, epoch: int) -> float:
-    """The rate in ``epoch`` (from 0): a fifth from 2/3 of ``epochs`` on, and again from 5/6, rounded down.
+@dataclass(frozen=True)
+class Falls:
+    """How the learning rate falls in the course of a training.
+
+    Attributes:
+        at: epochs done at which it falls, ascending.
+        factor: that it is multiplied by at each.
+        restart: a new optimiser goes on at each, without the momentum of the one before.
+    """
+
+    at: tuple[int, ...] = ()
+    factor: float = 1.0
+    restart: bool = False
+
+    def rate(self, lr: float, epoch: int) -> float:
+        """The rate in ``epoch`` (from 0)."""
+        return lr * self.factor ** sum(epoch >= one for one in self.at)
+
+    def in_words(self) -> str:
+        """For the record."""
+        if not self.at:
+            return "constant"
+        epochs = ", ".join(map(str, self.at))
+        return f"x{self.factor:g} after epoch {epochs}" + (", with a new optimiser" if self.restart else "")
+
+
+def thirds_and_sixths(epochs: int) -> Falls:
+    """To a fifth at 2/3 of the epochs and again at 5/6, rounded down, as in IDC.
 
     The first epoch is always trained at the full rate. The published program of model augmentation counts one epoch
     more than it trains its pool for, so that both of two epochs are at the full rate there.
     """
-    passed = (epoch >= max(1, (2 * epochs) // 3)) + (epoch >= max(1, (5 * epochs) // 6))
-    return lr * 0.2**passed
+    return Falls((max(1, 2 * epochs // 3), max(1, 5 * epochs // 6)), 0.2)
 
 
 @torch.no_grad()

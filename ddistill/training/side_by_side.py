@@ -26,6 +26,7 @@ from ddistill.training.loop import (
     epoch_order,
     mixed_batch,
     mixed_loss,
+    no_momenta,
 )
 from ddistill.training.precision import Forward, Resolved
 
@@ -67,8 +68,13 @@ class SideBySide:
         stacked = {name: torch.stack([state[name].to(device) for state in states]) for name in states[0]}
         self.parameters = {name: stacked.pop(name) for name, _ in module.named_parameters()}
         self.buffers = stacked  # constant
-        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        self.momenta = no_momenta(settings, self.parameters)
         self._step = maybe_compile(self._update, compiled)
+
+    def restart(self) -> None:
+        """Forget the momentum, as new optimisers would."""
+        for momentum in self.momenta.values():
+            momentum.zero_()
 
     def state(self) -> Tensors:
         """Weights and momenta: all that decides how the training goes on."""

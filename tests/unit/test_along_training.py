@@ -25,7 +25,7 @@ from ddistill.model_augmentation import (
 from ddistill.ranks import Ranks
 from ddistill.recipes import find
 from ddistill.runtime.execution import Execution, ExecutionSettings
-from ddistill.training import Trainer, step_decay
+from ddistill.training import Trainer, thirds_and_sixths
 
 DISTANCES = ("mean", "characteristic")
 SMALL_STEP = {"image_optimiser": "sgd", "image_lr": 0.01}
@@ -245,7 +245,7 @@ def test_snapshots_are_the_weights_of_a_plain_training_run(snapshots):
             assert same(snapshots.weights(network, epoch), dict(module.state_dict()))
             if epoch < 4:
                 random = class_matching.generator(0, f"{name} epoch", network, epoch)
-                trainer.run_epoch(random, step_decay(factory.training.lr, 4, epoch), filled=True)
+                trainer.run_epoch(random, thirds_and_sixths(4).rate(factory.training.lr, epoch), filled=True)
 
 
 def test_snapshots_are_a_file_for_each_network(snapshots):

@@ -18,7 +18,7 @@ from ddistill.data import load_data
 from ddistill.evaluation import Evaluation, EvaluationSettings
 from ddistill.evaluation.protocol import evaluation_epochs
 from ddistill.networks import ConvNet, NetworkSettings, build_network
-from ddistill.training import ImageSet, Trainer, TrainingSettings, predict_accuracy, step_decay
+from ddistill.training import ImageSet, Trainer, TrainingSettings, predict_accuracy, thirds_and_sixths
 from ddistill.training.compilation import REPAYING_FLOPS, maybe_compile, repays_compilation
 
 TOLERANCE = 1e-6
@@ -238,12 +238,12 @@ def test_accuracy_is_the_percentage_of_largest_logits_on_the_label_over_all_batc
     ],
 )
 def test_the_rate_falls_to_a_fifth_at_two_thirds_and_again_at_five_sixths(epochs, epoch, factor):
-    assert step_decay(0.1, epochs, epoch) == pytest.approx(0.1 * factor, rel=1e-12)
+    assert thirds_and_sixths(epochs).rate(0.1, epoch) == pytest.approx(0.1 * factor, rel=1e-12)
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 5, 10, 17])
 def test_the_rate_starts_full_and_never_rises(epochs):
-    rates = [step_decay(0.1, epochs, epoch) for epoch in range(epochs)]
+    rates = [thirds_and_sixths(epochs).rate(0.1, epoch) for epoch in range(epochs)]
     assert rates[0] == 0.1
     assert rates == sorted(rates, reverse=True)
 
