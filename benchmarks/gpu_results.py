@@ -30,7 +30,7 @@ from ddistill.data import RealData
 from ddistill.engine import Observer
 from ddistill.errors import UserError
 from ddistill.reproduce import SCALES, Cell, Result, Sources, Store, cells_of
-from ddistill.reproduce.runs import cell_key, run_cell, run_folder
+from ddistill.reproduce.runs import cell_key, folder_of, run_cell
 from ddistill.reproduce.targets import cell as cell_of
 from ddistill.training import keep_freed_memory
 
@@ -95,7 +95,7 @@ def run(job: Job, data: RealData, out: Path, *, device: str = "cpu", observer: O
         return [run_cell(cells[0], data, out, device=device, observer=observer)]
     long = replace(cells[0], recipe=long_recipe(cells))
     whole = run_cell(long, data, out, device=device, observer=observer)
-    judged = accuracies(run_folder(out, cell_key(long, data)) / "log.jsonl")
+    judged = accuracies(folder_of(long, data, out) / "log.jsonl")
     pool = {"seconds": whole.seconds["pool"], "flops": whole.flops["pool"]}
     results = []
     for cell in cells:

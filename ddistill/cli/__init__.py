@@ -23,6 +23,7 @@ from ddistill.cli.push import push
 from ddistill.cli.recipes import recipes
 from ddistill.cli.report import report
 from ddistill.cli.reproduce import reproduce
+from ddistill.cli.verify import verify
 from ddistill.terminal import STOP, out
 
 app = typer.Typer(
@@ -62,6 +63,7 @@ app.command()(push)
 app.command()(report)
 app.command()(recipes)
 app.command()(reproduce)
+app.command()(verify)
 
 
 def main() -> None:

@@ -25,7 +25,9 @@ def reproduce(
     only: Annotated[
         str | None, typer.Option(metavar="LABEL=VALUE,...", help="Restrict the runs, e.g. ipc=10,method=idc.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per run.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Distillations of each cell. (default 2 at scale small, else 1)")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the runs and what is known of them; run nothing.")] = (
         False
     ),
@@ -53,7 +55,8 @@ def reproduce(
             for name, size in book.SCALES.items():
                 out.print(f"--scale {name}: {escape(size.about)}")
             return
-        cells = book.cells_of(target, scale, range(seeds), _pairs("--only", (only or "").split(",") if only else []))
+        chosen = _pairs("--only", (only or "").split(",") if only else [])
+        cells = book.cells_of(target, scale, range(seeds) if seeds else None, chosen)
         places = _pairs("--data", data or [], cells)
         device = usable_device(device)
         runs: list[Path] = []
@@ -71,10 +74,7 @@ def reproduce(
                     done = book.run_cells_on_ray(cells, folder, sources, address=address, **listeners)
                 known = list(done)
                 if book.shows_images(target):
-                    runs = [
-                        book.with_pictures(cell, result, folder, sources, device=device, observer=screen)
-                        for cell, result in zip(cells, done, strict=True)
-                    ]
+                    runs = [book.with_pictures(cell, folder, sources, device=device, observer=screen) for cell in cells]
         if listing:
             out.print(f"scale {scale}: {escape(book.SCALES[scale].about)}")
             _show_cells(cells, known, plans)
@@ -88,7 +88,7 @@ def reproduce(
             text = f"![{target}](figures/{picture})\n\n{text}" if into else text
         out.print(text, markup=False)
         if into:
-            book.put_into(into, f"{target} {scale}", text)
+            book.put_into(into, f"{target} {scale}", text, f"ddistill reproduce {target} --scale {scale}")
         if save:
             out.print(f"figure     {escape(str(drawn))}")
 

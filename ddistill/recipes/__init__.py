@@ -10,8 +10,9 @@ from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData, is_copy
 from ddistill.errors import UserError, unknown_name
 from ddistill.methods.turns import updates_per_round
 from ddistill.recipes import along_training, comparisons, idc
+from ddistill.recipes.measured import Measured, measured, measured_in_words
 
-__all__ = ["FAMILIES", "RECIPES", "Entry", "find", "for_images", "names", "suited"]
+__all__ = ["FAMILIES", "RECIPES", "Entry", "Measured", "find", "for_images", "measured", "names", "suited"]
 
 
 @dataclass(frozen=True)
@@ -33,32 +34,7 @@ FAMILIES = {
     **along_training.FAMILIES,
     **comparisons.families(),
 }
-MEASURED_ON_DIGITS = {
-    "idc": (89.7, 97.7),
-    "idc-ma": (91.3, 97.3),
-    "dc": (87.5, 94.4),
-    "dsa": (88.0, 94.7),
-    "dm": (87.6, 96.7),
-    "cafe": (88.5, 96.3),
-    "tm": (90.9, 94.6),
-    "random": (76.0, 92.9),
-    "herding": (83.9, 95.8),
-    "k-center": (83.9, 97.4),
-    "dc-ma": (85.9, 94.5),
-    "dsa-ma": (87.7, 95.1),
-    "dm-ma": (79.9, 95.8),
-    "cafe-ma": (88.4, 96.0),
-}
-"""Accuracy in percent at ipc 1 and 10, seed 0, mean of 3 networks (docs/results.md)."""
-_EXPECTED = {
-    **idc.EXPECTED,
-    **along_training.EXPECTED,
-    **comparisons.EXPECTED,
-    **{
-        (family, "digits"): f"measured here: ipc 1 {one}, ipc 10 {ten}"
-        for family, (one, ten) in MEASURED_ON_DIGITS.items()
-    },
-}
+_EXPECTED = {**idc.EXPECTED, **comparisons.EXPECTED, **along_training.EXPECTED, **measured_in_words()}
 _KNOWN = {f"{family}-{data}": (family, data) for family in FAMILIES for data in idc.DATA}
 RECIPES = {
     name: Entry(f"{FAMILIES[family].split(':')[0].split(';')[0]} on {idc.DATA[data].title}", _EXPECTED[family, data])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ddistill.config import Recipe
 from ddistill.engine import Plan, plan_run, training_costs
 from ddistill.reproduce.runs import Sources
-from ddistill.reproduce.store import Result, result_key
+from ddistill.reproduce.store import Result, images_key, result_key
 from ddistill.reproduce.targets import Cell
 
 OnEstimate = Callable[[int, int], None]
@@ -35,8 +35,14 @@ def estimate(
     """
     measured: dict[str, Plan] = {}
     plans: list[Plan | None] = []
+    made: set[str] = set()
     for cell, result in zip(cells, known, strict=True):
-        plans.append(None if result else _plan(cell, sources, device, measured))
+        plan = None if result else _plan(cell, sources, device, measured)
+        key = images_key(cell.recipe, sources.load(cell).fingerprint)
+        if plan and key in made and not cell.ages:  # the images of another cell, judged again
+            plan = replace(plan, seconds={"evaluate": plan.seconds["evaluate"]}, flops={})
+        made.add(key)
+        plans.append(plan)
         if on_estimate:
             on_estimate(len(plans), len(cells))
     return plans

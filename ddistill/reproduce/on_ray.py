@@ -19,7 +19,7 @@ from ddistill.errors import RunError, UserError
 from ddistill.observer import Phase
 from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.runs import OnCell, Sources, cell_key, run_cell
-from ddistill.reproduce.store import Result, Store
+from ddistill.reproduce.store import Result, Store, images_key
 from ddistill.reproduce.targets import Cell, Labels
 from ddistill.runtime.plugins import load_plugin, to_elsewhere
 
@@ -109,15 +109,20 @@ def run_cells_on_ray(
         board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         data = {str(cell.labels["data"]): ray.put(sources.load(cell)) for cell in cells}
         task = ray.remote(_task)
-        waiting = {}
+        waiting: dict[Any, int] = {}
+        latest: dict[str, Any] = {}
         for number, need in zip(missing, needs, strict=True):
             options = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory}
             # plain values: what a plugin has registered is known to a worker once it has loaded the plugin
             cell = cells[number]
             plain = (cell.labels, cell.recipe.model_dump(mode="json"), cell.ages)
             images = data[str(cell.labels["data"])]
-            words = (number, plain, images, str(out), device, threads, board, to_elsewhere())
-            waiting[task.options(**options, max_retries=-1).remote(*words)] = number
+            same = images_key(cell.recipe, sources.load(cell).fingerprint)
+            place = (str(out), device, threads)
+            # a cell that only judges the images of another one waits for it
+            words = (number, plain, images, place, board, to_elsewhere(), latest.get(same))
+            latest[same] = task.options(**options, max_retries=-1).remote(*words)
+            waiting[latest[same]] = number
         while waiting:
             ended, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
             for reference in ended:
@@ -178,20 +183,19 @@ def _task(
     number: int,
     plain: tuple[Labels, dict[str, Any], tuple[int, ...]],
     data: RealData,
-    out: str,
-    device: str,
-    threads: int,
+    place: tuple[str, str, int],
     board: Any,
     plugins: list[tuple[str, str]],
+    _after: Result | None,
 ) -> Result:
-    """In a worker: run a cell, or go on with it."""
+    """In a worker: run a cell, or go on with it; ``place`` is the output folder, the device and the threads."""
     import torch
 
     from ddistill.training import keep_freed_memory
 
     for plugin, folder in plugins:
         load_plugin(plugin, folder)
-    labels, values, ages = plain
+    (labels, values, ages), (out, device, threads) = plain, place
     cell = Cell(labels, build(Recipe, values), ages)
     torch.set_num_threads(threads)
     if device == "cpu":

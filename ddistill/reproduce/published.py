@@ -10,24 +10,48 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Published:
-    """A cell of a table of the paper; accuracy and std in percent, None where none is printed."""
+    """A cell of a table of the paper.
 
+    Attributes:
+        table: "3a", "5".
+        data, method: as the paper writes them.
+        ipc: stored images per class.
+        speedup: that divides the outer steps.
+        accuracy: percent.
+        std: in points, over networks; None where none is printed.
+        hours: that the run took, where they are printed.
+    """
+
+    table: str
+    data: str
+    ipc: int
+    method: str
+    speedup: int
     accuracy: float
     std: float | None
     hours: float | None
 
 
 @cache
-def _rows() -> tuple[dict[str, str], ...]:
+def published_rows() -> tuple[Published, ...]:
+    """All of them, in the order of the file."""
     text = (files("ddistill.reproduce") / "published_results.csv").read_text(encoding="utf-8")
-    return tuple(csv.DictReader(text.splitlines()))
+    return tuple(
+        Published(
+            row["table"],
+            row["dataset"],
+            int(row["ipc"]),
+            row["method"],
+            int(row["speedup"]),
+            float(row["accuracy_percent"]),
+            *(float(row[name]) if row[name] else None for name in ("std_percent", "hours")),
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
 
 
 def published(table: str, data: str, ipc: int, method: str, speedup: int) -> Published | None:
     """The figure of a table ("3a", "5"), or None where the paper prints none."""
-    wanted = {"table": table, "dataset": data, "ipc": str(ipc), "method": method, "speedup": str(speedup)}
-    for row in _rows():
-        if all(row[name] == value for name, value in wanted.items()):
-            std, hours = (float(row[name]) if row[name] else None for name in ("std_percent", "hours"))
-            return Published(float(row["accuracy_percent"]), std, hours)
-    return None
+    wanted = (table, data, ipc, method, speedup)
+    rows = published_rows()
+    return next((row for row in rows if (row.table, row.data, row.ipc, row.method, row.speedup) == wanted), None)

@@ -12,13 +12,18 @@ from typing import Any
 import torch
 
 from ddistill.analysis import gradients_by_age
-from ddistill.config import Recipe
+from ddistill.config import RECIPE, Recipe
 from ddistill.data import RealData, load_data
 from ddistill.data.which import NAME
-from ddistill.engine import Observer, Run, distill_data
+from ddistill.engine import Observer, Run, distill_data, recorded
+from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.environment import machine, versions
-from ddistill.reproduce.store import Judged, Result, Store, result_key
+from ddistill.evaluation import Outcome, Progress, evaluate_set
+from ddistill.ranks import current
+from ddistill.reproduce.store import Judged, Result, Store, images_key, result_key
 from ddistill.reproduce.targets import Cell
+from ddistill.runtime.execution import Execution
+from ddistill.training import Safety, Unfinished
 
 OnCell = Callable[[int, int, Cell, Result], None]
 
@@ -62,7 +67,7 @@ def run_cells(
 
     Args:
         cells: of the table.
-        out: folder of the store (``results.jsonl``) and of the runs (``runs/KEY``).
+        out: folder of the store (``results.jsonl``) and of the runs (``runs/KEY``, of the images).
         sources: of the real images.
         device: to compute on.
         observer: hears of progress.
@@ -86,12 +91,62 @@ def run_cells(
 
 
 def run_cell(cell: Cell, data: RealData, out: Path, *, device: str = "cpu", observer: Observer | None = None) -> Result:
-    """Run one cell, or go on with it; the store is not asked."""
-    key = cell_key(cell, data)
+    """Run one cell, or go on with it; the store is not asked.
+
+    Images that were made for a cell which differs only in how they are judged are judged again, not made again.
+    """
+    key, observer = cell_key(cell, data), observer or Observer()
     if cell.ages:
-        return _gradients(key, cell, data, device, observer or Observer())
-    run = distill_data(data, cell.recipe, out=run_folder(out, key), resume=True, device=device, observer=observer)
-    return _result(key, run, data)
+        return _gradients(key, cell, data, device, observer)
+    run = _made(cell, data, out, device, observer)
+    result = _result(key, run, data)
+    return (
+        result if run.recipe.evaluation == cell.recipe.evaluation else _judged_again(result, run, cell, data, observer)
+    )
+
+
+def _made(cell: Cell, data: RealData, out: Path, device: str, observer: Observer) -> Run:
+    """The run that makes a cell's images, judged as the first cell asked that they were made for."""
+    folder, recipe = folder_of(cell, data, out), cell.recipe
+    if (folder / RECIPE).is_file():
+        begun = Recipe.from_yaml(folder / RECIPE)
+        recipe = recipe.model_copy(update={"evaluation": begun.evaluation})
+    return distill_data(data, recipe, out=folder, resume=True, device=device, observer=observer)
+
+
+def _judged_again(result: Result, run: Run, cell: Cell, data: RealData, observer: Observer) -> Result:
+    """The result of a run whose images are judged as a cell asks."""
+    assert run.folder is not None  # a cell's run has one
+    kept, name, step = run.folder / "checkpoint", f"judged-{result.key[:16]}", run.summary["outer_steps"]
+    known, started = Accuracies(kept / f"{name}.jsonl"), time.perf_counter()
+
+    def on_run(repeat: int, tested: Outcome) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        known.add(("distilled", step, repeat), tested, now - started)
+        started = now
+
+    judged = evaluate_set(
+        run.synthetic,
+        data,
+        cell.recipe.evaluation,
+        cell.recipe.network,
+        execution=Execution(torch.device(run.summary["execution"]["device"]), cell.recipe.run, current()),
+        seed=cell.recipe.run.seed,
+        progress=Progress(
+            finished=known.of("distilled", step),
+            on_run=on_run,
+            on_epoch=lambda done, total: observer.progress("evaluate", done, total),
+            unfinished=Unfinished(kept / f"{name}.safetensors", Safety(stopping=observer.stopping, note=observer.note)),
+            name=name,
+        ),
+    )
+    observer.accuracy("distilled", judged.mean, judged.std, len(judged.runs))
+    costs = {name: spent for name, spent in result.seconds.items() if name != "evaluate"}
+    last = tuple(one._replace(accuracy=judged.mean) for one in result.accuracies[-1:])
+    about = {**result.about, "recipe": cell.recipe.changed(recorded(data)).travelling().identity()}
+    runs = tuple(judged.as_dict()["runs"])
+    return Result(result.key, runs, {**costs, "evaluate": known.seconds}, result.flops, last, about)
 
 
 def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result | None]:
@@ -100,24 +155,24 @@ def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result |
     return [known.get(cell_key(cell, sources.load(cell))) for cell in cells]
 
 
-def run_folder(out: Path, key: str) -> Path:
-    """Where the run of a result is, if it was made here."""
-    return out / "runs" / key[:16]
+def folder_of(cell: Cell, data: RealData, out: Path) -> Path:
+    """Where the run that makes a cell's images is, if it was made here."""
+    return out / "runs" / images_key(cell.recipe, data.fingerprint)[:16]
 
 
 def with_pictures(
-    cell: Cell, result: Result, out: Path, sources: Sources, *, device: str = "cpu", observer: Observer | None = None
+    cell: Cell, out: Path, sources: Sources, *, device: str = "cpu", observer: Observer | None = None
 ) -> Path:
     """The folder of a run with its stored images; a result that came without them is computed again, to the same bits.
 
     Args:
         cell: of the run.
-        result: its result.
         out, sources, device, observer: as in `run_cells`.
     """
-    folder = run_folder(out, result.key)
+    data = sources.load(cell)
+    folder = folder_of(cell, data, out)
     if not (folder / "summary.json").is_file():
-        distill_data(sources.load(cell), cell.recipe, out=folder, resume=True, device=device, observer=observer)
+        _made(cell, data, out, device, observer or Observer())
     return folder
 
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from ddistill.config import Recipe, build
 from ddistill.errors import UserError
+from ddistill.evaluation import EvaluationSettings
 from ddistill.storage import append_line, fingerprint, make_parent
 
 VERSION = 2
@@ -81,6 +82,17 @@ def result_key(
     since = [what for what, concerns in changes.items() if concerns(recipe) and not ages]
     decides |= ({"ages": list(ages)} if ages else {}) | ({"since": since} if since else {})
     return fingerprint(decides)
+
+
+def images_key(recipe: Recipe, data_fingerprint: str) -> str:
+    """Hex key of everything that decides the images, so not of how they are judged at the end.
+
+    Where a run is judged on the way, or its images are chosen by that, all of its evaluation counts.
+    """
+    settings = recipe.evaluation
+    if settings.select != "best" and not (settings.every or settings.every_seconds or settings.every_flops):
+        recipe = recipe.model_copy(update={"evaluation": EvaluationSettings()})
+    return result_key(recipe, data_fingerprint)
 
 
 class Judged(NamedTuple):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ddistill.evaluation import IDC
 from ddistill.reproduce.published import Published, published
 from ddistill.reproduce.store import Result
 from ddistill.reproduce.targets import AUGMENTED, CORESETS, DATA_TITLES, SCALES, TARGETS, TITLES, Cell
 from ddistill.storage import write_text
 
 NOT_RUN = "not run"
+BOTH = ("accuracy, by the method's own protocol", "by IDC's")
+EACH_CELL = "Each cell: ours / published, difference; ours under IDC's protocol, where the method has another."
 
 
 @dataclass(frozen=True)
@@ -22,22 +25,24 @@ class Row:
     Attributes:
         cell: of the first seed.
         results: one per seed that was run.
+        idc: the same images under IDC's protocol, where the cell is under another one.
     """
 
     cell: Cell
     results: tuple[Result, ...]
-
-    def accuracies(self) -> list[float]:
-        """Percent, of every trained network of every seed."""
-        return [value for result in self.results for value in result.accuracy]
+    idc: Row | None = None
 
     def mean(self) -> float:
-        """Mean over networks and seeds."""
-        return statistics.fmean(self.accuracies())
+        """Mean over the networks of all distillations."""
+        return statistics.fmean(value for result in self.results for value in result.accuracy)
 
     def shown(self) -> str:
-        """Mean and population standard deviation over networks and seeds."""
-        return f"{self.mean():.1f} ({statistics.pstdev(self.accuracies()):.1f})" if self.results else NOT_RUN
+        """Mean and spreads; see `spread`."""
+        return spread([result.accuracy for result in self.results]) if self.results else NOT_RUN
+
+    def shown_under_idc(self) -> str:
+        """The same under IDC's protocol."""
+        return (self.idc or self).shown()
 
     def seconds(self, *phases: str) -> float:
         """Mean over the seeds of the seconds of these phases."""
@@ -48,13 +53,40 @@ class Row:
         return statistics.fmean(sum(result.flops.values()) for result in self.results)
 
 
+def spread(distillations: Sequence[Sequence[float]]) -> str:
+    """Accuracies in words: mean, ± standard deviation over distillations, (standard deviation over networks).
+
+    Over distillations it is the sample's, of their means, and left out for a single one; over the networks of a
+    distillation it is the population's, as the published programs print it, averaged over the distillations.
+
+    Args:
+        distillations: of each the accuracies of its networks, in percent.
+    """
+    means = [statistics.fmean(networks) for networks in distillations]
+    over = f" ± {statistics.stdev(means):.1f}" if len(means) > 1 else ""
+    within = statistics.fmean(statistics.pstdev(networks) for networks in distillations)
+    beside = f" ({within:.1f})" if max(map(len, distillations)) > 1 else ""
+    return f"{statistics.fmean(means):.1f}{over}{beside}"
+
+
 def rows_of(cells: Sequence[Cell], results: Sequence[Result | None]) -> list[Row]:
-    """Cells that differ in the seed alone, put together, in the order of the first of each."""
-    groups: dict[tuple[tuple[str, str | int], ...], list[tuple[Cell, Result | None]]] = {}
+    """Cells that differ in the seed alone, put together, in the order of the first of each; with them those that differ
+    in the protocol alone."""
+    Marks = tuple[tuple[str, str | int], ...]
+    groups: dict[Marks, dict[str, list[tuple[Cell, Result | None]]]] = {}
     for cell, result in zip(cells, results, strict=True):
-        marks = tuple(sorted((name, value) for name, value in cell.labels.items() if name != "seed"))
-        groups.setdefault(marks, []).append((cell, result))
-    return [Row(group[0][0], tuple(result for _, result in group if result)) for group in groups.values()]
+        marks = tuple(sorted((name, value) for name, value in cell.labels.items() if name not in ("seed", "protocol")))
+        by_protocol = groups.setdefault(marks, {})
+        by_protocol.setdefault(str(cell.labels.get("protocol", IDC)), []).append((cell, result))
+    return [_row(by_protocol) for by_protocol in groups.values()]
+
+
+def _row(by_protocol: Mapping[str, Sequence[tuple[Cell, Result | None]]]) -> Row:
+    rows = {
+        name: Row(group[0][0], tuple(result for _, result in group if result)) for name, group in by_protocol.items()
+    }
+    own = next((row for name, row in rows.items() if name != IDC), None)
+    return rows[IDC] if own is None else replace(own, idc=rows.get(IDC))
 
 
 def markdown(headers: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -70,12 +102,16 @@ def render(target: str, scale: str, cells: Sequence[Cell], results: Sequence[Res
     return f"{text}\n\n{provenance(scale, rows)}"
 
 
-def put_into(path: Path, section: str, text: str) -> None:
-    """Replace a section of a Markdown file, between two comments that name it; append it where it is not there yet."""
-    start, end = (
-        f"<!-- {section}: made by `ddistill reproduce {section_command(section)}` -->",
-        f"<!-- end {section} -->",
-    )
+def put_into(path: Path, section: str, text: str, command: str) -> None:
+    """Replace a section of a Markdown file, between two comments that name it; append it where it is not there yet.
+
+    Args:
+        path: of the file.
+        section: its name.
+        text: of the section.
+        command: that makes it, with its arguments.
+    """
+    start, end = f"<!-- {section}: made by `{command}` -->", f"<!-- end {section} -->"
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     block = f"{start}\n\n{text}\n\n{end}"
     if start in old and end in old:
@@ -86,34 +122,36 @@ def put_into(path: Path, section: str, text: str) -> None:
     write_text(path, old)
 
 
-def section_command(section: str) -> str:
-    """Arguments of the command that makes a section ("table5 small")."""
-    target, scale = section.split(" ")
-    return f"{target} --scale {scale}"
-
-
 def provenance(scale: str, rows: Sequence[Row]) -> str:
     """Scale, data, networks per figure, machines, versions and dates of the results."""
-    done = [result for row in rows for result in row.results]
+    done = [result for row in rows for one in (row, row.idc) if one for result in one.results]
     if not done:
         return f"Scale {scale}: {SCALES[scale].about}. Nothing of it has been run."
-    machines = sorted({f"{r.about['machine']['processor']}, {_device(r)}" for r in done})
+    machines = sorted({machine_of(result) for result in done})
     versions = sorted({f"torch {r.about['versions']['torch']}" for r in done})
     data = sorted({f"{r.about['data']['name']} ({r.about['data']['fingerprint'][:8]})" for r in done})
     dates = sorted({r.about["date"] for r in done})
-    counts = sorted({len(row.accuracies()) for row in rows if row.results})
-    networks = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    seeds = _from_to(len(row.results) for row in rows if row.results)
+    networks = _from_to(len(result.accuracy) for result in done)
     return (
-        f"Scale {scale}: {SCALES[scale].about}. Test accuracy in percent, last epoch: mean (standard deviation) over "
-        f"{networks} trained networks; {len(done)} runs. Data: {', '.join(data)}. Measured on: {'; '.join(machines)}; "
+        f"Scale {scale}: {SCALES[scale].about}. Test accuracy in percent, last epoch: mean ± standard deviation over "
+        f"{seeds} distillations of each cell (standard deviation over the {networks} networks of one); {len(done)} "
+        f"results. Data: {', '.join(data)}. Measured on: {'; '.join(machines)}; "
         f"{', '.join(versions)}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     )
 
 
-def _device(result: Result) -> str:
+def _from_to(numbers: Iterable[int]) -> str:
+    least, *_, most = sorted({*numbers}) * 2
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def machine_of(result: Result) -> str:
+    """Where a result was measured."""
     about = result.about["machine"]
     threads = about["threads"]
-    return str(about["gpu"]) if "gpu" in about else f"{threads} thread{'s' if threads > 1 else ''}"
+    device = str(about["gpu"]) if "gpu" in about else f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{about['processor']}, {device}"
 
 
 def _methods(rows: Sequence[Row]) -> str:
@@ -128,19 +166,18 @@ def _methods(rows: Sequence[Row]) -> str:
         costs = ["", "", ""]
         if row.results:
             costs = [f"{row.seconds('pool'):.0f}", f"{row.seconds('distill'):.0f}", f"{row.flops() / 1e12:.1f}"]
-        lines.append([name, networks, steps, row.shown(), *costs])
-    return markdown(
-        ["method", "networks", "outer steps", "accuracy", "pool or experts, s", "distillation, s", "TFLOP"], lines
-    )
+        lines.append([name, networks, steps, row.shown(), row.shown_under_idc(), *costs])
+    headers = ["method", "networks", "outer steps", *BOTH, "pool or experts, s", "distillation, s", "TFLOP"]
+    return markdown(headers, lines)
 
 
 def _beside(row: Row, reference: Published | None) -> str:
     theirs = "-" if reference is None else f"{reference.accuracy:.1f}"
     if reference is not None and reference.std is not None:
         theirs += f" ({reference.std:.1f})"
-    if not row.results or reference is None:
-        return f"{row.shown()} / {theirs}"
-    return f"{row.shown()} / {theirs}, {row.mean() - reference.accuracy:+.1f}"
+    known = row.results and reference is not None
+    difference = f", {row.mean() - reference.accuracy:+.1f}" if known else ""  # type: ignore[union-attr]
+    return f"{row.shown()} / {theirs}{difference}" + (f"; {row.idc.shown()}" if row.idc else "")
 
 
 def _comparison(table: str, datasets: Mapping[str, str]) -> Callable[[Sequence[Row]], str]:
@@ -160,7 +197,7 @@ def _comparison(table: str, datasets: Mapping[str, str]) -> Callable[[Sequence[R
             reference = published(table, datasets.get(data, DATA_TITLES[data]), ipc, name, speedup)
             lines.setdefault((DATA_TITLES[data], ipc), {})[column] = _beside(row, reference)
         shown = [[data, str(ipc), *(cells.get(c, "-") for c in columns)] for (data, ipc), cells in lines.items()]
-        return "Each cell: ours / published, difference.\n\n" + markdown(["data", "ipc", *columns], shown)
+        return f"{EACH_CELL}\n\n{markdown(['data', 'ipc', *columns], shown)}"
 
     return render
 
@@ -180,19 +217,17 @@ def _table5(rows: Sequence[Row]) -> str:
             )
             reference = published("5", "CIFAR-10", 10, name, speedup)
             theirs = f"{reference.accuracy:.1f} / {reference.hours} h" if reference else "-"
-            cells = [name, row.shown(), "", "", "", "", theirs]
+            cells = [name, row.shown(), row.shown_under_idc(), "", "", "", "", theirs]
             if row.results:
-                cells[2:4] = [f"{row.seconds('pool', 'distill'):.0f}", f"{row.flops() / 1e12:.1f}"]
+                cells[3:5] = [f"{row.seconds('pool', 'distill'):.0f}", f"{row.flops() / 1e12:.1f}"]
             if plain is not None and plain.results and row.results and row is not plain:
                 faster = plain.seconds("pool", "distill") / row.seconds("pool", "distill")
                 without = plain.seconds("distill") / row.seconds("distill")
-                cells[4] = f"{faster:.2f}x ({without:.2f}x without the pool)" if ours else f"{faster:.2f}x"
-                cells[5] = f"{row.mean() / plain.mean():.2f}x"
+                cells[5] = f"{faster:.2f}x ({without:.2f}x without the pool)" if ours else f"{faster:.2f}x"
+                cells[6] = f"{row.mean() / plain.mean():.2f}x"
             lines.append(cells)
-    return markdown(
-        ["method", "accuracy", "pool and distillation, s", "TFLOP", "speed-up", "gain", "published: accuracy / time"],
-        lines,
-    )
+    costs = ["pool and distillation, s", "TFLOP", "speed-up", "gain"]
+    return markdown(["method", *BOTH, *costs, "published: accuracy / time"], lines)
 
 
 def _curves(rows: Sequence[Row]) -> str:
@@ -204,9 +239,9 @@ def _curves(rows: Sequence[Row]) -> str:
         for point in zip(*(result.accuracies for result in row.results), strict=False):
             accuracies = [one.accuracy for one in point]
             costs = [statistics.fmean(one.seconds for one in point), statistics.fmean(one.flops for one in point)]
-            shown = f"{statistics.fmean(accuracies):.1f} ({statistics.pstdev(accuracies):.1f})"
+            shown = spread([[accuracy] for accuracy in accuracies])
             lines.append([name, str(point[0].step), shown, f"{costs[0]:.0f}", f"{costs[1] / 1e12:.3g}"])
-    headers = ["method", "outer steps", "accuracy (over seeds)", "seconds, pool included", "TFLOP, pool included"]
+    headers = ["method", "outer steps", "accuracy", "seconds, pool included", "TFLOP, pool included"]
     return markdown(headers, lines)
 
 
@@ -259,9 +294,7 @@ def _table6(rows: Sequence[Row]) -> str:
         [data, str(ipc), cells.get("random selection", "-"), cells.get("weight average", "-")]
         for (data, ipc), cells in lines.items()
     ]
-    return "Each cell: ours / published, difference.\n\n" + markdown(
-        ["data", "ipc", "random selection", "weight average"], shown
-    )
+    return f"{EACH_CELL}\n\n{markdown(['data', 'ipc', 'random selection', 'weight average'], shown)}"
 
 
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {

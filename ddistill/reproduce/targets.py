@@ -14,6 +14,7 @@ from typing import Any
 from ddistill import recipes
 from ddistill.config import Recipe
 from ddistill.errors import UserError, unknown_name
+from ddistill.evaluation import IDC, OWN
 
 Labels = dict[str, str | int]
 
@@ -23,7 +24,7 @@ class Cell:
     """One run of a table or figure.
 
     Attributes:
-        labels: what tells it from the others: data, method, ipc, speedup, networks, seed.
+        labels: what tells it from the others: data, method, ipc, speedup, networks, protocol, seed.
         recipe: complete, but for the place of the data.
         ages: if any, nothing is distilled: the gradients of a network are looked at after so many epochs of training.
     """
@@ -44,6 +45,7 @@ class Scale:
         methods: further recipe fields, by method.
         curves: further recipe fields of runs that are evaluated again and again.
         ages: epochs of training at which the gradients of a network are looked at.
+        seeds: distillations of each cell of a table, where it is not said.
     """
 
     about: str
@@ -52,6 +54,7 @@ class Scale:
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
     ages: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
+    seeds: int = 1
 
 
 _SMALL_CONDENSATION = {
@@ -97,6 +100,7 @@ SCALES: dict[str, Scale] = {
         },
         {"budget.outer_steps": 10, "evaluation.epochs": 100, "evaluation.repeats": 1},
         (0, 1, 2, 4, 8),
+        seeds=2,
     ),
     "full": Scale("as published: ConvNet-3 of width 128 and ResNetAP-10, hundreds of GPU hours in all"),
 }
@@ -147,8 +151,24 @@ def cell(
     if augmented and family == method:
         recipe = recipe.changed({"model_augmentation.perturb": True})
     networks = AUGMENTED if augmented else "-" if method in CORESETS else "plain"
-    marks: Labels = {"data": data, "method": method, "ipc": ipc, "speedup": speedup, "networks": networks, "seed": seed}
-    return Cell({**marks, **labels}, recipe)
+    marks: Labels = {"data": data, "method": method, "ipc": ipc, "speedup": speedup, "networks": networks}
+    return Cell({**marks, "protocol": IDC, "seed": seed, **labels}, recipe)
+
+
+def judged(method: str, data: str, ipc: int, scale: Scale, **how: Any) -> list[Cell]:
+    """A run of a method at a scale, judged as the method's figures were published, and beside that by IDC's protocol.
+
+    The images are the same, and are made once. Arguments are those of `cell`.
+    """
+    made = cell(method, data, ipc, scale, **how)
+    return [made] if method not in OWN else [under(made, OWN[method], scale), made]
+
+
+def under(made: Cell, protocol: str, scale: Scale) -> Cell:
+    """A cell under another protocol than IDC's; with the epochs of the scale, where it has some."""
+    short = {path: value for path, value in scale.settings.items() if path == "evaluation.epochs"}
+    recipe = made.recipe.changed({"evaluation.protocol": protocol, **short})
+    return replace(made, labels={**made.labels, "protocol": protocol}, recipe=recipe)
 
 
 def methods(scale: Scale, seeds: range) -> list[Cell]:
@@ -157,9 +177,7 @@ def methods(scale: Scale, seeds: range) -> list[Cell]:
     for seed in seeds:
         cells += [cell(name, "cifar10", 10, scale, seed=seed) for name in CORESETS]
         for name in TITLES:
-            cells.append(cell(name, "cifar10", 10, scale, seed=seed))
-            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5))
-            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5, augmented=True))
+            cells += _fifth(name, scale, seed)
     return cells
 
 
@@ -168,7 +186,8 @@ def table3(data: str, scale: Scale, seeds: range) -> list[Cell]:
     cells = []
     for seed in seeds:
         for ipc in (1, 10, 50):
-            cells += [cell(name, data, ipc, scale, seed=seed) for name in ("dm", "dsa", "cafe", "tm", "idc")]
+            for name in ("dm", "dsa", "cafe", "tm", "idc"):
+                cells += judged(name, data, ipc, scale, seed=seed)
             cells += _speedups(data, ipc, scale, seed, SPEEDUPS)
     return cells
 
@@ -180,7 +199,8 @@ def table4(scale: Scale, seeds: range) -> list[Cell]:
         datasets = (("imagenet-10", (5, 10)), ("imagenet-100", (5,)))
         for data, speedups in datasets if scale.data is None else datasets[:1]:
             for ipc in (10, 20):
-                cells += [cell(name, data, ipc, scale, seed=seed) for name in ("dm", "dsa", "idc")]
+                for name in ("dm", "dsa", "idc"):
+                    cells += judged(name, data, ipc, scale, seed=seed)
                 cells += _speedups(data, ipc, scale, seed, speedups)
     return cells
 
@@ -190,9 +210,7 @@ def table5(scale: Scale, seeds: range) -> list[Cell]:
     cells = []
     for seed in seeds:
         for name in ("dc", "dm", "idc"):
-            cells.append(cell(name, "cifar10", 10, scale, seed=seed))
-            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5))
-            cells.append(cell(name, "cifar10", 10, scale, seed=seed, speedup=5, augmented=True))
+            cells += _fifth(name, scale, seed)
     return cells
 
 
@@ -242,6 +260,12 @@ def gradients(scale: Scale, seeds: range) -> list[Cell]:
     return cells
 
 
+def _fifth(method: str, scale: Scale, seed: int) -> list[Cell]:
+    """Plain, at a fifth of the outer steps, and at a fifth with model augmentation; CIFAR-10, ipc 10."""
+    kinds: tuple[dict[str, Any], ...] = ({}, {"speedup": 5}, {"speedup": 5, "augmented": True})
+    return [made for kind in kinds for made in judged(method, "cifar10", 10, scale, seed=seed, **kind)]
+
+
 def _speedups(data: str, ipc: int, scale: Scale, seed: int, speedups: tuple[int, ...]) -> list[Cell]:
     return [
         cell("idc", data, ipc, scale, seed=seed, speedup=speedup, augmented=augmented)
@@ -257,10 +281,12 @@ class Target:
     Attributes:
         about: in one line.
         cells: its runs, from the scale and the seeds.
+        once: one run shows it; else a cell is over as many seeds as the scale says.
     """
 
     about: str
     cells: Callable[[Scale, range], list[Cell]]
+    once: bool = False
 
 
 TARGETS: dict[str, Target] = {
@@ -273,16 +299,21 @@ TARGETS: dict[str, Target] = {
     "figure1": Target("Figure 1: accuracy over outer steps, IDC and IDC + model augmentation", curves),
     "figure2": Target("Figure 2: accuracy over time", curves),
     "figure3": Target("Figure 3: accuracy over FLOPs", curves),
-    "figure4": Target("Figure 4: real beside distilled images, CIFAR-10", partial(pictures, "cifar10")),
-    "figure5": Target("Figure 5: real beside distilled images, ImageNet-10", partial(pictures, "imagenet-10")),
-    "figure6": Target("Figure 6: the full distilled set, CIFAR-10, ipc 10", partial(pictures, "cifar10")),
-    "figure7": Target("Figure 7: the full distilled set, ImageNet-10, ipc 10", partial(pictures, "imagenet-10")),
+    **{
+        name: Target(f"Figure {name[-1]}: {what}, {DATA_TITLES[data]}", partial(pictures, data), once=True)
+        for name, what, data in (
+            ("figure4", "real beside distilled images", "cifar10"),
+            ("figure5", "real beside distilled images", "imagenet-10"),
+            ("figure6", "the full distilled set, ipc 10", "cifar10"),
+            ("figure7", "the full distilled set, ipc 10", "imagenet-10"),
+        )
+    },
     "section1": Target("Section 1: gradients of a network by its epochs of training", gradients),
 }
 
 
-def cells_of(target: str, scale: str, seeds: range = range(1), only: Mapping[str, str] | None = None) -> list[Cell]:
-    """The runs of a target, restricted to those whose labels are as in ``only``.
+def cells_of(target: str, scale: str, seeds: range | None = None, only: Mapping[str, str] | None = None) -> list[Cell]:
+    """The runs of a target, restricted to those whose labels are as in ``only``; seeds as the scale says if None.
 
     Raises:
         UserError: unknown target, scale or label, or nothing left.
@@ -291,7 +322,8 @@ def cells_of(target: str, scale: str, seeds: range = range(1), only: Mapping[str
         raise unknown_name("table or figure", target, TARGETS)
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
-    cells = TARGETS[target].cells(SCALES[scale], seeds)
+    usual = range(1 if TARGETS[target].once else SCALES[scale].seeds)
+    cells = TARGETS[target].cells(SCALES[scale], usual if seeds is None else seeds)
     for name, value in (only or {}).items():
         if name not in cells[0].labels:
             raise unknown_name("label", name, cells[0].labels)

@@ -292,7 +292,9 @@ def _checked(folder: Path, about: dict[str, Any]) -> SyntheticSet:
     )
     if not fits:
         raise UserError(f"{folder} is damaged: {STORED} and {DESCRIPTION} do not fit together")
-    return SyntheticSet(images, labels, names, factor, decoder, Normalisation(mean, std, whitening), targets, learned_rate)
+    return SyntheticSet(
+        images, labels, names, factor, decoder, Normalisation(mean, std, whitening), targets, learned_rate
+    )
 
 
 def _are_shares(targets: torch.Tensor, shape: tuple[int, int]) -> bool:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import Interrupt
 from typer.testing import CliRunner
 
 from ddistill import reproduce
@@ -135,7 +136,7 @@ def test_the_store_passes_over_lines_that_were_cut_off_or_changed(tmp_path):
 
 
 def test_cells_are_restricted_and_mistakes_name_the_choices():
-    cells = reproduce.cells_of("methods", "small", only={"method": "idc", "speedup": "5"})
+    cells = reproduce.cells_of("methods", "small", range(1), {"method": "idc", "speedup": "5"})
     assert [cell.labels["networks"] for cell in cells] == ["plain", AUGMENTED]
     for wrong, match in (
         (("table7", "small", {}), "table6"),
@@ -149,18 +150,18 @@ def test_cells_are_restricted_and_mistakes_name_the_choices():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_tables_say_what_was_not_run(target):
-    cells = reproduce.cells_of(target, "small")
+    cells = reproduce.cells_of(target, "small", range(1))
     nothing = reproduce.render(target, "small", cells, [None] * len(cells))
     assert "not run" in nothing
     assert "Nothing of it has been run" in nothing
     some = reproduce.render(target, "small", cells, [result(), *[None] * (len(cells) - 1)])
-    shown = {"figure1": "54.0 (0.0)", "section1": "0.6"}
+    shown = {"figure1": "| 54.0 |", "section1": "0.6"}
     assert shown.get("figure1" if target in ("figure2", "figure3") else target, "51.0 (1.0)") in some
-    assert ("not run" in some) == (len(reproduce.cells_of(target, "small")) > 1)
+    assert ("not run" in some) == (len(cells) > 1)
 
 
 def test_table_5_gives_speed_up_and_gain():
-    cells = reproduce.cells_of("table5", "small", only={"method": "idc"})
+    cells = reproduce.cells_of("table5", "small", range(1), {"method": "idc"})
     known = [result(seconds=95.0), result(seconds=15.0), result(accuracy=(60.0, 60.0), seconds=15.0)]
     line = next(one for one in reproduce.render("table5", "small", cells, known).splitlines() if "IDC + model" in one)
     assert "5.00x (6.33x without the pool)" in line
@@ -171,9 +172,9 @@ def test_table_5_gives_speed_up_and_gain():
 def test_a_section_of_a_page_is_replaced(tmp_path):
     page = tmp_path / "results.md"
     page.write_text("# Results\n")
-    put_into(page, "table5 small", "first")
-    put_into(page, "table6 small", "other")
-    put_into(page, "table5 small", "second")
+    put_into(page, "table5 small", "first", "ddistill reproduce table5 --scale small")
+    put_into(page, "table6 small", "other", "ddistill reproduce table6 --scale small")
+    put_into(page, "table5 small", "second", "ddistill reproduce table5 --scale small")
     text = page.read_text()
     assert text.startswith("# Results\n\n<!-- table5 small: made by `ddistill reproduce table5 --scale small` -->")
     assert text.index("second") < text.index("other")
@@ -252,6 +253,56 @@ def test_figures_are_drawn_beside_the_page_and_pictures_are_made_again_where_the
     book("figure6")
     assert (tmp_path / "book" / "figures" / "figure6-tiny.png").is_file()
     assert len((tmp_path / "book" / "results.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_table_shows_spread_over_distillations_apart_from_that_over_networks():
+    from ddistill.reproduce.tables import spread
+
+    assert spread([(50.0, 52.0)]) == "51.0 (1.0)"
+    assert spread([(50.0, 52.0), (52.0, 56.0)]) == "52.5 ± 2.1 (1.5)"
+    assert spread([(50.0,), (51.0,)]) == "50.5 ± 0.7"
+    cells = reproduce.cells_of("table6", "small", only={"ipc": "1", "selection": "random", "data": "cifar10"})
+    assert [cell.labels["seed"] for cell in cells] == [0, 1]
+    shown = reproduce.render("table6", "small", cells, [result(), result(accuracy=(52.0, 56.0))])
+    assert "52.5 ± 2.1 (1.5) / " in shown
+    assert "standard deviation over 2 distillations of each cell (standard deviation over the 2 networks" in shown
+
+
+def test_methods_are_judged_as_they_were_published_and_by_idc_s_protocol_beside_it():
+    cells = reproduce.cells_of("table3a", "full", only={"ipc": "10", "speedup": "1"})
+    protocols = [(cell.labels["method"], cell.recipe.evaluation.protocol) for cell in cells]
+    own = [("dm", "dsa"), ("dsa", "dsa"), ("cafe", "cafe"), ("tm", "tm")]
+    assert protocols == [pair for method, name in own for pair in ((method, name), (method, "idc"))] + [("idc", "idc")]
+    dm = cells[0].recipe.evaluation
+    assert (dm.training.batch, dm.epochs, dm.training.cutmix) == (256, 1001, 0.0)
+    results = [result(accuracy=(40.0 + number,)) for number in range(len(cells))]
+    assert "40.0 / 48.9, -8.9; 41.0 |" in reproduce.render("table3a", "full", cells, results)
+    assert "| DC | 40.0 | 41.0 |" in reproduce.render(
+        "table5", "full", reproduce.cells_of("table5", "full", only={"method": "dc"})[:2], results[:2]
+    )
+
+
+def test_images_are_made_once_for_both_protocols_and_judged_as_from_the_beginning(book, tmp_path, monkeypatch):
+    words = ["--only", "method=dm,speedup=1", "--seeds", "1"]
+    monkeypatch.setitem(
+        SCALES, "tiny", reproduce.targets.Scale("in no time", "digits", SHRUNK, {"dm": {"budget.outer_steps": 3}})
+    )
+    before = book("table5", *words, "--list")
+    book("table5", *words)
+    own, idc = reproduce.Store(tmp_path / "book" / "results.jsonl")
+    assert len(list((tmp_path / "book" / "runs").iterdir())) == 1
+    assert before.count("not run") == 2
+    assert [one.about["recipe"]["evaluation"]["protocol"] for one in (own, idc)] == ["dsa", "idc"]
+    assert own.seconds["distill"] == idc.seconds["distill"]
+    cells = reproduce.cells_of("table5", "tiny", range(1), {"method": "dm", "speedup": "1"})
+    sources = reproduce.Sources({})
+    alone = reproduce.run_cells(cells[1:], tmp_path / "alone", sources)
+    assert (alone[0].key, alone[0].accuracy) == (idc.key, idc.accuracy)
+    # the other way about, and after an interruption while the first protocol judges
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.run_cells(cells[1:], tmp_path / "other", sources, observer=Interrupt("evaluate", 1))
+    other = reproduce.run_cells(cells, tmp_path / "other", sources)
+    assert [one.accuracy for one in other] == [own.accuracy, idc.accuracy]
 
 
 def test_section_1_is_measured_once(book, tmp_path):
