@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_results.py cifar10=PATH [cifar100=PATH ...] [--out runs/reproduce] [--minutes 8] [--list]
 
-First `tgdd` and `tgdd-ma` on CIFAR-10 and CIFAR-100, ipc 1, 10 and 50; then the tables.
+First `tgdd` and `tgdd-ma` on CIFAR-10 and CIFAR-100, ipc 1, 10 and 50; then the tables; then IDC with model
+augmentation at 100 outer steps with one setting changed at a time (`ddistill reproduce factors`), and with three seeds.
 IDC, plain and with model augmentation, is run once at speed-up 5 and judged at a quarter, a half and all of its outer
 steps: nothing in IDC depends on the length of a run (every draw and the network of an outer step are functions of the
 seed and the step, and the rates are constant), so these are, to the bit, the runs at speed-ups 20, 10 and 5. CAFE is
@@ -37,7 +38,7 @@ from ddistill.training import keep_freed_memory
 SPEEDUPS = (5, 10, 20)
 ALONG = "along training"
 LADDERS = ("table3a", "table3b")
-OTHERS = ("table5", "table6")
+OTHERS = ("table5", "table6", "factors")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ TM https://arxiv.org/abs/2203.11932.
     ddistill distill cifar10 --recipe dm-ma --ipc 10 --out RUN
 
 Settings are the published ones of each method; network and evaluation protocol are those of IDC on the same data, so
-that only the method differs. Cost, CIFAR-10, ipc 10, ConvNet-3 of width 128: DM 0.8 TFLOP an outer step (20,000 of
-them), DC and DSA about 30 TFLOP an outer step of 10 image updates (1000 of them).
+that only the method differs; ``evaluation.protocol`` gives each its own, as tables of published figures do. Cost,
+CIFAR-10, ipc 10, ConvNet-3 of width 128: DM 0.8 TFLOP an outer step (20,000 of them), DC and DSA about 30 TFLOP an
+outer step of 10 image updates (1000 of them).
 """
 
 from __future__ import annotations

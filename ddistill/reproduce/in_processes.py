@@ -11,21 +11,18 @@ import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ddistill.config import Recipe, build
 from ddistill.engine import Observer
-from ddistill.reproduce.runs import OnCell, Sources, cell_key, run_cell
+from ddistill.reproduce.runs import OnCell, Plain, Sources, cell_key, from_plain_values, in_plain_values, run_cell
 from ddistill.reproduce.store import Result, Store, images_key
-from ddistill.reproduce.targets import Cell, Labels
+from ddistill.reproduce.targets import Cell
 from ddistill.runtime.plugins import load_plugin, to_elsewhere
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
 POLL_SECONDS = 0.5
-Plain = tuple[Labels, dict[str, Any], tuple[int, ...]]
-"""A cell in plain values: what a plugin has registered is known to a process once it has loaded the plugin."""
 
 
 def run_cells_in_processes(
@@ -59,7 +56,7 @@ def run_cells_in_processes(
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=begin) as pool:
         running: dict[Future[list[Result]], list[int]] = {}
         for numbers in groups.values():
-            plain = [(cells[n].labels, cells[n].recipe.model_dump(mode="json"), cells[n].ages) for n in numbers]
+            plain = [in_plain_values(cells[number]) for number in numbers]
             running[pool.submit(_run, plain, dict(sources.places), str(out), device)] = numbers
         try:
             while running:
@@ -109,5 +106,5 @@ def _begin(stop: Event, driver: int, threads: int, plugins: Sequence[tuple[str, 
 def _run(plain: Sequence[Plain], places: Mapping[str, str], out: str, device: str) -> list[Result]:
     """In a process: run cells one after the other, or go on with them."""
     sources, observer = Sources(places), _Worker()
-    cells = [Cell(labels, build(Recipe, values), ages) for labels, values, ages in plain]
+    cells = [from_plain_values(one) for one in plain]
     return [run_cell(cell, sources.load(cell), Path(out), device=device, observer=observer) for cell in cells]

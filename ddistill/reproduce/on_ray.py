@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddistill.config import Recipe, build
 from ddistill.data import RealData
 from ddistill.engine import Observer
 from ddistill.errors import RunError, UserError
 from ddistill.observer import Phase
 from ddistill.reproduce.estimates import estimate
-from ddistill.reproduce.runs import OnCell, Sources, cell_key, run_cell
+from ddistill.reproduce.runs import OnCell, Plain, Sources, cell_key, from_plain_values, in_plain_values, run_cell
 from ddistill.reproduce.store import Result, Store, images_key
-from ddistill.reproduce.targets import Cell, Labels
+from ddistill.reproduce.targets import Cell
 from ddistill.runtime.plugins import load_plugin, to_elsewhere
 
 if TYPE_CHECKING:
@@ -113,14 +112,12 @@ def run_cells_on_ray(
         latest: dict[str, Any] = {}
         for number, need in zip(missing, needs, strict=True):
             options = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory}
-            # plain values: what a plugin has registered is known to a worker once it has loaded the plugin
             cell = cells[number]
-            plain = (cell.labels, cell.recipe.model_dump(mode="json"), cell.ages)
             images = data[str(cell.labels["data"])]
             same = images_key(cell.recipe, sources.load(cell).fingerprint)
             place = (str(out), device, threads)
             # a cell that only judges the images of another one waits for it
-            words = (number, plain, images, place, board, to_elsewhere(), latest.get(same))
+            words = (number, in_plain_values(cell), images, place, board, to_elsewhere(), latest.get(same))
             latest[same] = task.options(**options, max_retries=-1).remote(*words)
             waiting[latest[same]] = number
         while waiting:
@@ -181,7 +178,7 @@ class Reporter(Observer):
 
 def _task(
     number: int,
-    plain: tuple[Labels, dict[str, Any], tuple[int, ...]],
+    plain: Plain,
     data: RealData,
     place: tuple[str, str, int],
     board: Any,
@@ -195,8 +192,7 @@ def _task(
 
     for plugin, folder in plugins:
         load_plugin(plugin, folder)
-    (labels, values, ages), (out, device, threads) = plain, place
-    cell = Cell(labels, build(Recipe, values), ages)
+    (out, device, threads), cell = place, from_plain_values(plain)
     torch.set_num_threads(threads)
     if device == "cpu":
         keep_freed_memory()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from ddistill.analysis import gradients_by_age
-from ddistill.config import RECIPE, Recipe
+from ddistill.config import RECIPE, Recipe, build
 from ddistill.data import RealData, load_data
 from ddistill.data.which import NAME
 from ddistill.engine import Observer, Run, distill_data, recorded
@@ -21,11 +22,25 @@ from ddistill.engine.environment import machine, versions
 from ddistill.evaluation import Outcome, Progress, evaluate_set
 from ddistill.ranks import current
 from ddistill.reproduce.store import Judged, Result, Store, images_key, result_key
-from ddistill.reproduce.targets import Cell
+from ddistill.reproduce.targets import Cell, Labels
 from ddistill.runtime.execution import Execution
 from ddistill.training import Safety, Unfinished
 
 OnCell = Callable[[int, int, Cell, Result], None]
+
+
+Plain = tuple[Labels, dict[str, Any], tuple[int, ...], str]
+
+
+def in_plain_values(cell: Cell) -> Plain:
+    """A cell for another process: what a plugin has registered is known there once the plugin is loaded."""
+    return cell.labels, cell.recipe.model_dump(mode="json"), cell.ages, cell.arithmetic
+
+
+def from_plain_values(plain: Plain) -> Cell:
+    """The cell that `in_plain_values` has written."""
+    labels, values, ages, arithmetic = plain
+    return Cell(labels, build(Recipe, values), ages, arithmetic)
 
 
 class Sources:
@@ -98,6 +113,28 @@ def run_cell(cell: Cell, data: RealData, out: Path, *, device: str = "cpu", obse
     key, observer = cell_key(cell, data), observer or Observer()
     if cell.ages:
         return _gradients(key, cell, data, device, observer)
+    with _arithmetic(cell.arithmetic):
+        return _distilled(key, cell, data, out, device, observer)
+
+
+@contextmanager
+def _arithmetic(asked: str) -> Iterator[None]:
+    """Let a GPU multiply float32 in full (fp32) or rounded to 10 bits of fraction (tf32); as torch has it if not asked.
+
+    torch rounds in convolutions, and not in products of matrices, where nobody says otherwise.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [one.allow_tf32 for one in backends]
+    for one in backends if asked else ():
+        one.allow_tf32 = asked == "tf32"
+    try:
+        yield
+    finally:
+        for one, was in zip(backends, before, strict=True):
+            one.allow_tf32 = was
+
+
+def _distilled(key: str, cell: Cell, data: RealData, out: Path, device: str, observer: Observer) -> Result:
     run = _made(cell, data, out, device, observer)
     result = _result(key, run, data)
     return (
@@ -157,7 +194,7 @@ def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result |
 
 def folder_of(cell: Cell, data: RealData, out: Path) -> Path:
     """Where the run that makes a cell's images is, if it was made here."""
-    return out / "runs" / images_key(cell.recipe, data.fingerprint)[:16]
+    return out / "runs" / (images_key(cell.recipe, data.fingerprint)[:16] + _suffix(cell))
 
 
 def with_pictures(
@@ -178,7 +215,11 @@ def with_pictures(
 
 def cell_key(cell: Cell, data: RealData) -> str:
     """The key of a cell's result in the store."""
-    return result_key(cell.recipe, data.fingerprint, cell.ages)
+    return result_key(cell.recipe, data.fingerprint, cell.ages) + _suffix(cell)
+
+
+def _suffix(cell: Cell) -> str:
+    return f"-{cell.arithmetic}" if cell.arithmetic else ""
 
 
 def _gradients(key: str, cell: Cell, data: RealData, device: str, observer: Observer) -> Result:

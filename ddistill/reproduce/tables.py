@@ -10,7 +10,7 @@ from pathlib import Path
 from ddistill.evaluation import IDC
 from ddistill.reproduce.published import Published, published
 from ddistill.reproduce.store import Result
-from ddistill.reproduce.targets import AUGMENTED, CORESETS, DATA_TITLES, SCALES, TARGETS, TITLES, Cell
+from ddistill.reproduce.targets import AUGMENTED, CORESETS, DATA_TITLES, SCALES, TARGETS, TITLES, USUAL, Cell
 from ddistill.storage import write_text
 
 NOT_RUN = "not run"
@@ -297,6 +297,17 @@ def _table6(rows: Sequence[Row]) -> str:
     return f"{EACH_CELL}\n\n{markdown(['data', 'ipc', 'random selection', 'weight average'], shown)}"
 
 
+def _factors(rows: Sequence[Row]) -> str:
+    usual = next((row for row in rows if row.cell.labels["factor"] == USUAL and row.results), None)
+    lines = []
+    for row in rows:
+        steps = str(row.cell.recipe.budget.steps)
+        seconds = [f"{row.seconds('pool'):.0f}", f"{row.seconds('distill'):.0f}"] if row.results else ["", ""]
+        difference = f"{row.mean() - usual.mean():+.1f}" if usual and row.results and row is not usual else ""
+        lines.append([str(row.cell.labels["factor"]), steps, row.shown(), difference, *seconds])
+    return markdown(["changed", "outer steps", "accuracy", "difference", "pool, s", "distillation, s"], lines)
+
+
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "methods": _methods,
     "table3a": _comparison("3a", {}),
@@ -304,6 +315,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "table4": _comparison("4", {}),
     "table5": _table5,
     "table6": _table6,
+    "factors": _factors,
     **dict.fromkeys(("figure1", "figure2", "figure3"), _curves),
     **dict.fromkeys(("figure4", "figure5", "figure6", "figure7"), _images),
     "section1": _gradients,

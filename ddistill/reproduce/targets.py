@@ -27,11 +27,13 @@ class Cell:
         labels: what tells it from the others: data, method, ipc, speedup, networks, protocol, seed.
         recipe: complete, but for the place of the data.
         ages: if any, nothing is distilled: the gradients of a network are looked at after so many epochs of training.
+        arithmetic: "fp32" or "tf32", where the cell is about how a GPU multiplies floats; else as the recipe asks.
     """
 
     labels: Labels
     recipe: Recipe
     ages: tuple[int, ...] = ()
+    arithmetic: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,30 @@ def pictures(data: str, scale: Scale, seeds: range) -> list[Cell]:
     return [cell("idc", data, 10, scale, seed=seed, speedup=5, augmented=True) for seed in seeds]
 
 
+USUAL = "as the recipe"
+FACTORS: dict[str, dict[str, Any]] = {
+    USUAL: {},
+    "image rate 0.02": {"method.image_lr": 0.02},
+    "normalised by measured constants": {"data.constants": "measured"},
+    "tf32": {"run.precision": "fp32"},
+    "fp32": {"run.precision": "fp32"},
+    "10 networks in the pool": {"model_augmentation.pool_size": 10},
+}
+"""What is changed in IDC with model augmentation, one at a time, by name."""
+
+
+def factors(scale: Scale, seeds: range) -> list[Cell]:
+    """IDC with model augmentation at speed-up 20 (100 outer steps at full scale), one setting changed at a time;
+    unchanged with three seeds at least."""
+    cells = []
+    for name, changes in FACTORS.items():
+        for seed in range(max(3, seeds.stop)) if name == USUAL else seeds:
+            how: dict[str, Any] = {"seed": seed, "speedup": 20, "augmented": True, "changes": changes, "factor": name}
+            arithmetic = name if name in ("tf32", "fp32") else ""
+            cells.append(replace(cell("idc", "cifar10", 10, scale, **how), arithmetic=arithmetic))
+    return cells
+
+
 def gradients(scale: Scale, seeds: range) -> list[Cell]:
     """Networks as the pool trains them, at constant rate."""
     cells = []
@@ -296,6 +322,7 @@ TARGETS: dict[str, Target] = {
     "table4": Target("Table 4: ImageNet-10 and ImageNet-100", table4),
     "table5": Target("Table 5: model augmentation for DC, DM and IDC", table5),
     "table6": Target("Table 6: random selection against weight average", table6),
+    "factors": Target("IDC + model augmentation at 100 outer steps, one setting changed at a time", factors),
     "figure1": Target("Figure 1: accuracy over outer steps, IDC and IDC + model augmentation", curves),
     "figure2": Target("Figure 2: accuracy over time", curves),
     "figure3": Target("Figure 3: accuracy over FLOPs", curves),

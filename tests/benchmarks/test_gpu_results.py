@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ddistill.data import load_data
-from ddistill.reproduce import Sources, Store
-from ddistill.reproduce.runs import run_cell
+from ddistill.reproduce import Sources, Store, cells_of
+from ddistill.reproduce.runs import cell_key, folder_of, run_cell
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu_results
@@ -25,6 +26,49 @@ def digits():
 
 def quick(job):
     return replace(job, cells=tuple(replace(cell, recipe=cell.recipe.changed(QUICK)) for cell in job.cells))
+
+
+def test_single_factors_come_last_and_have_results_of_their_own(digits, tmp_path):
+    jobs = gpu_results.queue("full", range(1))
+    last = [job for job in jobs if job.table == "factors"]
+    assert jobs[-len(last) :] == last
+    cells = [job.cells[0] for job in last]
+    assert [(cell.labels["factor"], cell.labels["seed"]) for cell in cells] == [
+        ("as the recipe", 0),
+        ("as the recipe", 1),
+        ("as the recipe", 2),
+        ("image rate 0.02", 0),
+        ("normalised by measured constants", 0),
+        ("tf32", 0),
+        ("fp32", 0),
+        ("10 networks in the pool", 0),
+    ]
+    assert {(cell.recipe.budget.steps, cell.recipe.synthetic.ipc) for cell in cells} == {(100, 10)}
+    usual, *others = (cell.recipe for cell in cells if cell.labels["seed"] == 0)
+    assert (usual.method.image_lr, usual.data.constants, usual.model_augmentation.pool_size) == (0.01, "cifar10", 5)
+    assert (others[0].method.image_lr, others[1].data.constants) == (0.02, "measured")
+    assert (others[2].run.precision, others[3].run.precision) == ("fp32", "fp32")
+    assert others[4].model_augmentation.pool_size == 10
+    # of the ladder of Table 3a at speed-up 20, which is not run again
+    ladder = next(job for job in jobs if job.name.startswith("table3a cifar10 idc 10 model augmentation"))
+    assert cell_key(ladder.cells[-1], digits) == cell_key(cells[0], digits)
+    assert len({cell_key(cell, digits) for cell in cells}) == len(cells)
+    assert len({folder_of(cell, digits, tmp_path) for cell in cells}) == len(cells)
+
+
+def test_how_floats_are_multiplied_is_set_for_a_run_and_set_back(digits, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("ddistill.reproduce.runs._distilled", lambda *_: seen.append(rounded()))
+
+    def rounded():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = rounded()
+    for cell in cells_of("factors", "tiny", range(1)):
+        if cell.labels["seed"] == 0:
+            run_cell(cell, digits, tmp_path)
+    assert seen == [before] * 3 + [(True, True), (False, False), before]
+    assert rounded() == before
 
 
 def test_what_is_cut_from_a_long_run_is_what_a_short_run_gives(digits, tmp_path):
