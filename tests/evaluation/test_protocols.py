@@ -85,7 +85,7 @@ def test_a_protocol_has_the_values_of_its_program(name):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-@pytest.mark.parametrize("fewer", [1, 10])
+@pytest.mark.parametrize("fewer", [5, 10])
 def test_the_rate_falls_as_in_the_program(name, fewer):
     epochs = OFFICIAL[name][-1] // fewer
     falls = EvaluationSettings().under(name).falls(epochs)

@@ -149,6 +149,7 @@ def test_the_command_passes_or_says_what_is_missing_and_runs_nothing_twice(verif
     assert verify(EASY)[0] == 2
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_gives_and_stop_when_they_are_told_to(tmp_path, monkeypatch):
     scale = Scale("in no time", "digits", SHRUNK, {"random": {"budget.outer_steps": 1}})
     monkeypatch.setitem(SCALES, "full", scale)
