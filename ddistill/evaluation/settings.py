@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ddistill.augment import AugmentSettings
 from ddistill.errors import UserError
-from ddistill.evaluation.protocols import IDC, protocol
+from ddistill.evaluation.protocols import IDC, PROTOCOLS, protocol
 from ddistill.networks import NetworkSettings
 from ddistill.settings import Settings
 from ddistill.training import Falls, TrainingSettings
@@ -44,6 +44,21 @@ class EvaluationSettings(Settings):
     the training set; the test set is read once, at the end. Without a schedule ten evaluations choose."""
     baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
     """random: as many real images as are stored; random_decoded: as many as are decoded; drawn anew per repeat."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_of_the_protocol(cls, values: Any) -> Any:
+        """What is not said stands as the protocol has it, in a file written by hand and in Python, too."""
+        name = values.get("protocol", IDC) if isinstance(values, dict) else IDC
+        if name == IDC or name not in PROTOCOLS:
+            return values
+        usual = cls().under(name).model_dump()
+        training = values.get("training", {})
+        return {
+            **usual,
+            **values,
+            "training": {**usual["training"], **training} if isinstance(training, dict) else training,
+        }
 
     @field_validator("protocol")
     @classmethod

@@ -125,6 +125,16 @@ def test_the_protocol_of_a_recipe_brings_its_values_and_what_is_named_with_it_wi
         recipe.changed({"evaluation.protocol": "tm"})
 
 
+def test_settings_that_name_a_protocol_have_its_values_where_they_say_nothing_else():
+    assert EvaluationSettings(protocol="dc") == EvaluationSettings().under("dc")
+    written = EvaluationSettings.model_validate({"protocol": "dsa", "training": {"batch": 64}, "repeats": 2})
+    expected = {"training.batch": 64, "repeats": 2}
+    recipe = Recipe().changed({"evaluation.protocol": "dsa", **{f"evaluation.{k}": v for k, v in expected.items()}})
+    assert written == recipe.evaluation
+    with pytest.raises(ValueError, match="unknown protocol 'das'"):
+        EvaluationSettings(protocol="das")
+
+
 def toys(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, ImageSet]:
     draws = torch.Generator().manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
