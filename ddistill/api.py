@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch.utils.data import Dataset
@@ -31,6 +31,7 @@ from ddistill.engine import (
 )
 from ddistill.errors import UserError
 from ddistill.evaluation import IDC, Evaluation, EvaluationSettings, Progress, evaluate_set, protocol
+from ddistill.growing import Finished, Growth, grown_changes
 from ddistill.model_augmentation import NetworkStore
 from ddistill.networks import NetworkSettings, check_trainable, network_of
 from ddistill.ranks import current
@@ -101,7 +102,7 @@ def resolve(
 
 def distill(
     data: DataLike | None,
-    recipe: Recipe | str = DEFAULT_RECIPE,
+    recipe: Recipe | str | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
     ipc: int = 1,
@@ -109,6 +110,7 @@ def distill(
     resume: Resume = False,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
+    **growth: Unpack[Growth],
 ) -> Run:
     """Distil a labelled image set into a few synthetic images per class.
 
@@ -118,7 +120,7 @@ def distill(
     Args:
         data: ``"digits"``, a hub id or short name, a path, loaded data, or a map-style data set of (image, int)
             (a pair: training and test part); the recipe's own source if None.
-        recipe: a recipe, or a name: see ``ddistill recipes``.
+        recipe: a recipe, or a name: see ``ddistill recipes``; "idc-ma", or that of the run that grows, if None.
         out: folder of the run; nothing is written if None.
         ipc: stored images per class, for a recipe given by name.
         changes: other values for recipe fields, ``{"method.inner_steps": 50}``.
@@ -126,6 +128,9 @@ def distill(
             (``budget.outer_steps``, ``budget.speedup``).
         device: "cpu", "cuda", "cuda:1".
         observer: hears of progress.
+        growth: ``add_classes_to="RUN"``: the classes of a finished run come first, with their images, and those that
+            ``data`` has besides are added (``refine=True``: all images go on); ``memory=200``: stored images of all
+            classes together, which share them evenly. See docs/grow.md.
 
     Returns:
         The run: its recipe, the synthetic set on the CPU, the summary, the folder.
@@ -140,6 +145,18 @@ def distill(
     """
     if out is not None:
         current().first_does(lambda: check_folder(out, resume=bool(resume)))
+    if growth.keys() - Growth.__annotations__.keys():
+        raise TypeError(f"distill() takes no argument {min(growth.keys() - Growth.__annotations__.keys())!r}")
+    finished = None
+    if path := growth.get("add_classes_to"):
+        finished = Finished(path, recipe_of(path), load_synthetic(path))
+    elif growth.get("refine"):
+        raise UserError("--refine goes with --add-classes-to RUN")
+    recipe = recipe or (finished.recipe if finished else DEFAULT_RECIPE)
+    if finished or growth.get("memory") is not None:
+        draft = recipe if isinstance(recipe, Recipe) else _draft(recipe, ipc)
+        changes = grown_changes(data, draft, changes or {}, finished, growth)
+        ipc = changes.get("synthetic.ipc", ipc)
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
     return distill_data(real, complete, out=out, resume=resume, device=device, observer=observer)
 

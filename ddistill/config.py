@@ -22,12 +22,12 @@ from ddistill.networks import NetworkSettings, build_network, check_known_networ
 from ddistill.runtime.execution import EXECUTION, ExecutionSettings
 from ddistill.runtime.plugins import missing_plugins
 from ddistill.settings import Settings
-from ddistill.synthetic import SyntheticSettings
+from ddistill.synthetic import SyntheticSettings, check_grown
 from ddistill.training import TrainingSettings, trial_fault
 
 Model = TypeVar("Model", bound=Settings)
 
-OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None"}
+OPTIONAL_PARTS = {"evaluation.network": "NetworkSettings | None", "synthetic.grow": "GrowSettings | None"}
 """Whole settings that a change may clear with None."""
 TRUSTED = ("convnet", "resnet_ap")
 """Networks that every method can use; others are tried before a run."""
@@ -133,6 +133,7 @@ class Recipe(Settings):
         data.normalised_as(self.data)
         self._check_size(data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
+        check_grown(self.synthetic, data)
         if self.method.needs.network and self.network.name not in TRUSTED:
             self._try_network(data)
         self._check_gives((data.num_classes, data.channels, data.size))
@@ -198,6 +199,12 @@ class Recipe(Settings):
             raise ValueError(
                 f"method {name} chooses images in one outer step, got {self.budget.steps}: set budget.outer_steps=1"
             )
+        grow = self.synthetic.grow
+        if grow and not grow.refine and not needs.spread:
+            raise ValueError(
+                f"method {name} does not match class by class, so that it cannot leave the images of finished classes "
+                "as they are: go on with all of them by --refine, or use a method such as idc, dm or along-training"
+            )
         self._check_gives()
 
     def _check_gives(self, shape: tuple[int, int, int] | None = None) -> None:
@@ -251,8 +258,9 @@ class Recipe(Settings):
         return build(type(self), values)
 
     def travelling(self) -> Recipe:
-        """As it is published: without the place of the images, where that is a path on this machine."""
-        return self if travels(self.data.source) else self.changed({"data.source": None})
+        """As it is published: without the places of images and sets, where these are paths on this machine."""
+        places = {} if travels(self.data.source) else {"data.source": None}
+        return self.changed(places | ({"synthetic.grow.source": None} if self.synthetic.grow else {}))
 
     def identity(self, *, exclude_none: bool = False) -> dict[str, Any]:
         """What decides the result, JSON-able: all but how it is computed."""

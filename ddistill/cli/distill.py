@@ -14,7 +14,6 @@ from ddistill.cli.common import (
     DebugOption,
     DeviceOption,
     PluginOption,
-    RecipeOption,
     SetOption,
     asked_recipe,
     reported,
@@ -30,7 +29,14 @@ if TYPE_CHECKING:
 
 def distill(
     data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
-    recipe: RecipeOption = "idc-ma",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="A name from `ddistill recipes`, or a recipe.yaml. (default idc-ma, or that of the run that grows)",
+        ),
+    ] = None,
     ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
     speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
     networks: Annotated[
@@ -45,6 +51,17 @@ def distill(
     labels: Annotated[
         str | None,
         typer.Option(help="teacher: store soft labels, too, by the networks of the pool; see docs/soft_labels.md."),
+    ] = None,
+    add_classes_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Keep the images of a finished run, and add the other classes of DATA."
+        ),
+    ] = None,
+    refine: Annotated[bool, typer.Option("--refine", help="With --add-classes-to: go on with the kept, too.")] = False,
+    memory: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Stored images of all classes together, shared evenly by the classes."),
     ] = None,
     changes: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same images. (default 0)")] = None,
@@ -76,19 +93,23 @@ def distill(
             "run.seed": seed,
             "run.checkpoint_every": checkpoint_every,
         }
-        chosen, settings, images = asked_recipe(recipe, named, changes)
-        folder = run or Path("runs") / slug(f"{chosen if isinstance(chosen, str) else chosen.name}-ipc{images}")
+        chosen, settings, images = asked_recipe(recipe or api.DEFAULT_RECIPE, named, changes)
+        usual = f"{chosen if isinstance(chosen, str) else chosen.name}-{memory or f'ipc{images}'}"
+        folder = run or Path("runs") / slug(f"{add_classes_to.name}-grown" if add_classes_to else usual)
         device = usable_device(device)
         with together(device), Screen() as screen:
             finished = api.distill(
                 data,
-                chosen,
+                chosen if recipe or not add_classes_to else None,
                 out=folder,
                 ipc=images,
                 changes=settings,
                 resume="extend" if extend else resume,
                 device=device,
                 observer=screen,
+                add_classes_to=add_classes_to,
+                refine=refine,
+                memory=memory,
             )
         _show_run(finished, folder)
 

@@ -88,6 +88,18 @@ def load_data(
     return _real_data(found, decoded, folder, seed)
 
 
+def class_names_of(source: Any, settings: DataSettings | None = None) -> tuple[str, ...]:
+    """Names of the classes of a source in their order, as `load_data` would give them; no image is decoded.
+
+    Raises:
+        UserError: the source cannot be found, or its labels are not usable.
+    """
+    found = find_source(source, settings or DataSettings())
+    parts = found.open()
+    labels = parts.train.labels, parts.test.labels if parts.test else None
+    return agree(repr(found.text), *labels, found.settings.classes).names
+
+
 def _decode_into(folder: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
     """Decode into a folder of the cache, from where an earlier process was cut off."""
     place = Place(folder)

@@ -79,6 +79,8 @@ def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> 
     if started_with(folder):  # else the place is all that tells the data
         before = before.changed({"data.source": recipe.data.source})
     before = before.changed({"data.fingerprint": recipe.data.fingerprint})
+    if before.synthetic.grow and recipe.synthetic.grow:  # its fingerprint tells the finished set
+        before = before.changed({"synthetic.grow.source": recipe.synthetic.grow.source})
     if before.synthetic.labels is None:
         before = before.changed({"synthetic.labels": recipe.synthetic.labels})
     differing = _differences(before.identity(), recipe.identity())

@@ -216,7 +216,8 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
     method, load = _method(session)
     assert isinstance(method, GradientMatching)
     load(1)
-    few = range(min(classes, max(method.chunking.classes, MEASURED_CLASSES)))
+    moving = method.context.synthetic.open_classes
+    few = moving[: max(method.chunking.classes, MEASURED_CLASSES)]
     drawn = method.draw(1, [few])
     trainer, synthetic = method.context.trainer, method.context.synthetic
     batches = drawn.network.shape[1]
@@ -230,7 +231,7 @@ def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]
         sum(parameter.nbytes for parameter in trainer.parameters.values()),
         synthetic.images.nbytes // classes,
     )
-    seconds = parts.steps * (classes / method.updates_per_round * one_class + batches * one_batch)
+    seconds = parts.steps * (len(moving) / method.updates_per_round * one_class + batches * one_batch)
     return seconds, method.flops_per_outer_step(), parts
 
 

@@ -120,11 +120,6 @@ class Context:
         """The processes of the run."""
         return self.execution.ranks
 
-    @property
-    def own_classes(self) -> range:
-        """The classes that this rank matches, where a method spreads them."""
-        return self.ranks.share(self.synthetic.num_classes)
-
 
 class Method:
     """One outer step at a time: given real data and a network, improve the synthetic set.

@@ -129,7 +129,8 @@ class ClassMatching(Method):
         synthetic, network = context.synthetic, context.network
         self.ranks = context.ranks if settings.needs.spread else ALONE
         self.in_groups = self.updates_per_round > 1
-        self.own = range(synthetic.num_classes) if self.in_groups else self.ranks.share(synthetic.num_classes)
+        share = self.ranks.share(len(synthetic.open_classes))
+        self.own = synthetic.open_classes if self.in_groups else synthetic.open_classes[share.start : share.stop]
         self.labels = torch.arange(synthetic.num_classes, device=synthetic.images.device)
         self.pipeline = context.real.pipeline(settings.augment)
         self.optimiser = self.image_optimiser()
@@ -326,11 +327,12 @@ class ClassMatching(Method):
     @property
     def updates_per_round(self) -> int:
         """Image updates in which each class has one turn; 1 where all classes have a turn in each."""
-        return updates_per_round(self.context.synthetic.num_classes, getattr(self.settings, "classes_per_step", None))
+        classes = len(self.context.synthetic.open_classes)
+        return updates_per_round(classes, getattr(self.settings, "classes_per_step", None))
 
     def turns(self, step: int) -> list[Turn]:
         """The classes of each inner step of an outer step; groups go on from one outer step to the next."""
-        classes, most = self.context.synthetic.num_classes, getattr(self.settings, "classes_per_step", None)
+        classes, most = self.context.synthetic.open_classes, getattr(self.settings, "classes_per_step", None)
         first = (step - 1) * self.inner_steps
         return [class_turn(self.context.seed, first + inner, classes, most) for inner in range(self.inner_steps)]
 
@@ -353,7 +355,7 @@ class ClassMatching(Method):
         if self.ranks.count == 1:
             return
         synthetic = self.context.synthetic
-        turn = range(synthetic.num_classes) if turn is None else turn
+        turn = synthetic.open_classes if turn is None else turn
         rows, share = synthetic.rows(turn), self.ranks.share(len(turn))
         first, end = (sum(synthetic.counts[label] for label in turn[:place]) for place in (share.start, share.stop))
         moved = [synthetic.images, *self.optimiser.state().values()]
@@ -375,9 +377,10 @@ class ClassMatching(Method):
     def flops_per_outer_step(self) -> float:
         """Of the image updates: `class_work` counted on one class for each number of stored images; groups of classes
         in the mean."""
-        counts = self.context.synthetic.counts
-        first = {count: counts.index(count) for count in counts}
-        draws = self.draw(0, [sorted(first.values()) if self.in_groups else range(len(counts))])
+        classes = self.context.synthetic.open_classes
+        counts = [self.context.synthetic.counts[label] for label in classes]
+        first = {count: classes[counts.index(count)] for count in counts}
+        draws = self.draw(0, [sorted(first.values()) if self.in_groups else classes])
         counted = self._eager()
         by_count = {count: flops_of(partial(counted.class_work, label, draws)) for count, label in first.items()}
         return self.inner_steps * sum(by_count[count] for count in counts) / self.updates_per_round

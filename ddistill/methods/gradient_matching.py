@@ -165,7 +165,8 @@ class GradientMatching(ClassMatching):
     def image_optimiser(self) -> ImageOptimiser:
         """SGD; class by class for IDC."""
         settings, context = self.settings, self.context
-        lr = settings.scaled_image_lr(max(context.synthetic.counts), context.synthetic.images.shape[-1])
+        most = max(context.synthetic.counts[label] for label in context.synthetic.open_classes)
+        lr = settings.scaled_image_lr(most, context.synthetic.images.shape[-1])
         space = context.real.normalisation if settings.image_space == "normalised" else None
         coasts = settings.image_step == "class"
         return ImageSGD(context.synthetic, lr, settings.image_momentum, space, coasts=coasts)

@@ -25,21 +25,22 @@ def updates_per_round(classes: int, most: int | None) -> int:
     return -(-classes // min(most or classes, classes))
 
 
-def class_turn(seed: int, update: int, classes: int, most: int | None) -> Turn:
+def class_turn(seed: int, update: int, classes: range, most: int | None) -> Turn:
     """The classes of an image update: all, or a group in which no class comes twice.
 
     Args:
         seed: of the run.
         update: image update of the run, from 0.
-        classes: C.
+        classes: that have turns.
         most: classes in a group at most, at least 1; None: all.
     """
-    groups = updates_per_round(classes, most)
+    number = len(classes)
+    groups = updates_per_round(number, most)
     if groups == 1:
-        return range(classes)
+        return classes
     done, group = divmod(update, groups)
-    order = torch.randperm(classes, generator=generator(seed, "class turns", done))
-    return sorted(order[classes * group // groups : classes * (group + 1) // groups].tolist())
+    order = torch.randperm(number, generator=generator(seed, "class turns", done))
+    return sorted(classes[place] for place in order[number * group // groups : number * (group + 1) // groups].tolist())
 
 
 def appearances(turns: Sequence[Turn]) -> dict[int, tuple[list[int], list[int]]]:

@@ -69,6 +69,7 @@ def result_key(
     for name in ("source", "fingerprint", "group_column"):
         values["data"].pop(name, None)
     # newer than the first results, and without effect on them
+    values["synthetic"].get("grow", {}).pop("source", None)
     if values["model_augmentation"]["networks"] != "snapshots":
         del values["model_augmentation"]["ahead"]
     for path, usual in NEWER.items():

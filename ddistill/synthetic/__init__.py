@@ -7,18 +7,22 @@ import torch
 from ddistill.data import RealData
 from ddistill.randomness import generator
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
+from ddistill.synthetic.growth import GrowingSet, check_grown, fingerprint_of, finished_classes
 from ddistill.synthetic.initialise import initial_images
-from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet, SyntheticSettings, labels_of
+from ddistill.synthetic.synthetic_set import MAX_FACTOR, GrowSettings, SyntheticSet, SyntheticSettings, labels_of
 from ddistill.synthetic.torch_files import MOST_CUT, Constants, Imported, import_pt
 
 __all__ = [
     "MAX_FACTOR",
     "MOST_CUT",
     "Constants",
+    "GrowSettings",
     "Imported",
     "SyntheticSet",
     "SyntheticSettings",
     "artifact_folder",
+    "check_grown",
+    "fingerprint_of",
     "import_pt",
     "initial_set",
     "load_synthetic",
@@ -33,19 +37,25 @@ def initial_set(
 ) -> SyntheticSet:
     """The set before the first outer step, drawn class by class from (seed, purpose, class).
 
+    Where it grows from a finished set, it has the images of that set's classes, and draws what is missing.
+
     Raises:
-        UserError: the data cannot fill it.
+        UserError: the data cannot fill it, or the finished set does not fit.
     """
     settings.check(data.class_names, data.class_counts.tolist(), data.size)
     counts = settings.counts(data.class_names)
-    images = [
-        initial_images(
-            data.class_images(c), count, settings.factor, settings.initialisation, generator(seed, purpose, c)
-        )
-        for c, count in enumerate(counts)
-    ]
+    images = finished_classes(settings, data)
+    finished = len(images) if settings.grow and not settings.grow.refine else 0
+    images += [torch.empty(0, data.channels, data.size, data.size)] * (len(counts) - len(images))
+    for c, count in enumerate(counts):
+        missing = count - len(images[c])
+        if missing:
+            draws = generator(seed, purpose, c)
+            kind = (settings.factor, settings.initialisation, draws)
+            images[c] = torch.cat([images[c], initial_images(data.class_images(c), missing, *kind)])
     kinds = (data.class_names, settings.factor, settings.decode, data.normalisation)
-    return SyntheticSet(torch.cat(images), labels_of(counts), *kinds)
+    parts = (torch.cat(images), labels_of(counts), *kinds)
+    return GrowingSet(*parts, finished=finished) if finished else SyntheticSet(*parts)
 
 
 def random_set(
@@ -63,5 +73,6 @@ def random_set(
         name: min(count * per_image, real)
         for name, count, real in zip(data.class_names, wanted, data.class_counts.tolist(), strict=True)
     }
-    plain = settings.model_copy(update={"factor": 1, "init": "random", "decode": "single", "ipc_by_class": counts})
+    kinds = {"factor": 1, "init": "random", "decode": "single", "grow": None}
+    plain = settings.model_copy(update={**kinds, "ipc_by_class": counts})
     return initial_set(plain, data, seed, f"random baseline {draw}")

@@ -28,6 +28,17 @@ Labels = Literal["hard", "soft"]
 """What a network is trained on: the classes, or the stored targets."""
 
 
+class GrowSettings(Settings):
+    """The finished set whose classes a set starts with, in their order."""
+
+    source: str | None = None
+    """Folder of its run or artifact."""
+    fingerprint: str | None = None
+    """That it must have; a run writes it. Not set: any."""
+    refine: bool = False
+    """Go on with the images of the finished classes, too; else they stay as they are, bit for bit."""
+
+
 class SyntheticSettings(Settings):
     """How many images are stored per class, and how they are read."""
 
@@ -45,6 +56,8 @@ class SyntheticSettings(Settings):
     """teacher: store soft labels, too, one per decoded image: the mean softmax of the networks of the pool
     (model_augmentation.pool_size, pool_epochs), which are trained for it where the run uses none. Not set: the classes
     alone."""
+    grow: GrowSettings | None = None
+    """Start with the classes of a finished set: `ddistill distill DATA --add-classes-to RUN` sets it."""
 
     @property
     def initialisation(self) -> Initialisation:
@@ -125,6 +138,11 @@ class SyntheticSet:
     def offsets(self) -> list[int]:
         """Position of the first stored image of each class, and n at the end."""
         return [0, *torch.tensor(self.counts).cumsum(0).tolist()]
+
+    @property
+    def open_classes(self) -> range:
+        """The classes whose images methods change."""
+        return range(self.num_classes)
 
     def class_slice(self, label: int) -> slice:
         """Positions of the stored images of a class."""

@@ -23,20 +23,20 @@ from ddistill.training import ImageSet
 @pytest.mark.parametrize(("classes", "most"), [(10, 3), (10, 5), (7, 1), (100, 30), (1000, 100)])
 def test_each_class_has_its_turn_before_any_has_its_second(classes, most):
     groups = updates_per_round(classes, most)
-    turns = [class_turn(0, update, classes, most) for update in range(3 * groups)]
+    turns = [class_turn(0, update, range(classes), most) for update in range(3 * groups)]
     for start in range(0, len(turns), groups):
         assert sorted(label for turn in turns[start : start + groups] for label in turn) == list(range(classes))
     assert max(map(len, turns)) <= most
     assert max(map(len, turns)) - min(map(len, turns)) <= 1
     assert all(list(turn) == sorted(turn) for turn in turns)
-    assert turns == [class_turn(0, update, classes, most) for update in range(3 * groups)]
-    assert turns != [class_turn(1, update, classes, most) for update in range(3 * groups)]
+    assert turns == [class_turn(0, update, range(classes), most) for update in range(3 * groups)]
+    assert turns != [class_turn(1, update, range(classes), most) for update in range(3 * groups)]
     assert turns[:groups] != turns[groups : 2 * groups]
 
 
 @pytest.mark.parametrize("most", [None, 10, 99])
 def test_all_classes_are_no_group(most):
-    assert class_turn(0, 5, 10, most) == range(10)
+    assert class_turn(0, 5, range(10), most) == range(10)
 
 
 def test_appearances_are_the_places_of_the_turns():
