@@ -23,6 +23,7 @@ from ddistill.runtime.execution import EXECUTION, ExecutionSettings
 from ddistill.runtime.plugins import missing_plugins
 from ddistill.settings import Settings
 from ddistill.synthetic import SyntheticSettings, check_grown
+from ddistill.synthetic.hub import is_on_hub
 from ddistill.training import TrainingSettings, trial_fault
 
 Model = TypeVar("Model", bound=Settings)
@@ -260,7 +261,9 @@ class Recipe(Settings):
     def travelling(self) -> Recipe:
         """As it is published: without the places of images and sets, where these are paths on this machine."""
         places = {} if travels(self.data.source) else {"data.source": None}
-        return self.changed(places | ({"synthetic.grow.source": None} if self.synthetic.grow else {}))
+        grow = self.synthetic.grow
+        here = grow is not None and grow.source is not None and not is_on_hub(grow.source)
+        return self.changed(places | ({"synthetic.grow.source": None} if here else {}))
 
     def identity(self, *, exclude_none: bool = False) -> dict[str, Any]:
         """What decides the result, JSON-able: all but how it is computed."""

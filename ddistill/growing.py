@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 from ddistill.config import Recipe
@@ -18,6 +17,7 @@ from ddistill.data.labels import listed, resolve_wanted, wanted_classes
 from ddistill.data.which import remembered
 from ddistill.errors import UserError
 from ddistill.synthetic import SyntheticSet, artifact_folder, fingerprint_of
+from ddistill.synthetic.hub import is_on_hub
 
 
 class Growth(TypedDict, total=False):
@@ -90,8 +90,9 @@ def grown_changes(
         if not isinstance(place, RealData):
             same = all(old == new for old, new in names.items())
             changed["data.classes"] = list(names) if same else names
-        source = str(Path(artifact_folder(finished.path)).absolute())
-        grow = {"source": source, "fingerprint": fingerprint_of(finished.path), "refine": growth.get("refine", False)}
+        path = finished.path
+        source = os.fspath(path) if is_on_hub(path) else str(artifact_folder(path).absolute())
+        grow = {"source": source, "fingerprint": fingerprint_of(path), "refine": growth.get("refine", False)}
         changed["synthetic.grow"] = grow
         class_names = tuple(dict.fromkeys(names.values()))
     else:

@@ -54,9 +54,7 @@ def distill(
     ] = None,
     add_classes_to: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN", help="Keep the images of a finished run, and add the other classes of DATA."
-        ),
+        typer.Option(metavar="RUN", help="Keep the images of a finished run, and add the other classes of DATA."),
     ] = None,
     refine: Annotated[bool, typer.Option("--refine", help="With --add-classes-to: go on with the kept, too.")] = False,
     memory: Annotated[

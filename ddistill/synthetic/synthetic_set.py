@@ -32,7 +32,7 @@ class GrowSettings(Settings):
     """The finished set whose classes a set starts with, in their order."""
 
     source: str | None = None
-    """Folder of its run or artifact."""
+    """Folder of its run or artifact, or hub:OWNER/NAME."""
     fingerprint: str | None = None
     """That it must have; a run writes it. Not set: any."""
     refine: bool = False
