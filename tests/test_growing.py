@@ -147,8 +147,9 @@ def test_with_refine_all_images_go_on_from_where_they_were(finished, tmp_path):
         },
         {"method.image_step": "sum"},
         {"method.image_momentum": 0.9, "run.class_chunk": 4},
+        {"method.classes_per_step": 1},
     ],
-    ids=["dm", "dsa", "adamw", "sum", "coasting"],
+    ids=["dm", "dsa", "adamw", "sum", "coasting", "groups"],
 )
 def test_methods_that_match_class_by_class_leave_the_others_alone(finished, changes):
     run = ddistill.distill("digits", changes={**changes, "synthetic.ipc": 3}, add_classes_to=finished.folder)
