@@ -71,3 +71,34 @@ def test_every_card_of_a_published_method_links_to_its_paper():
     cards = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md")}
     linked = {name for name, text in cards.items() if re.search(r"https://arxiv\.org/abs/\d{4}\.\d{5}", text)}
     assert linked == cards.keys() - {"coresets"}
+
+
+TINY = [*SHORT, "--set", "budget.outer_steps=1", "--set", "method.inner_steps=1", "--set", "method.network_samples=16"]
+POOL = ["--set", "model_augmentation.pool_size=1", "--set", "model_augmentation.pool_epochs=1"]
+
+
+@pytest.mark.parametrize(("page", "commands"), [("grow.md", 3), ("soft_labels.md", 2)])
+def test_the_commands_and_the_code_of_a_page_work(page, commands, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from ddistill.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / page).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("ddistill ")]
+    assert len(lines) == commands
+    for line in lines:
+        words = shlex.split(line)[1:]
+        first = words[0] == "distill" and "--add-classes-to" not in words
+        done = CliRunner().invoke(app, [*words, *(TINY + POOL if first else ["--device", "cpu"])])
+        assert done.exit_code == 0, done.output
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    if page == "grow.md":
+        assert names["run"].synthetic.counts == [2] * 10
+        made = json.loads(Path("runs/fifteen/summary.json").read_text())
+        assert made["stored_images"] == 15
+    else:
+        assert float(names["target"].sum()) == pytest.approx(1, abs=0.01)
+        assert "soft labels %" in done.output
