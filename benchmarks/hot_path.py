@@ -71,7 +71,7 @@ def fast_phases(
     precision: Resolved,
     device: torch.device,
     ranks: Ranks = ALONE,
-    shards: int = 1,
+    inner_steps: int = 1,
 ) -> tuple[Phases, GradientMatching]:
     """Class loop, network training and training on the decoded set, by the package.
 
@@ -96,14 +96,12 @@ def fast_phases(
         TrainingSettings(),
         compiled=compiled,
         precision=precision,
-        ranks=ranks,
-        shards=shards,
         replay=True,
     )
     offsets = [PER_CLASS * c for c in range(classes + 1)]
     hot_path = replace(EAGER, precision=precision, compiled=compiled)
     method = GradientMatching(
-        IDCSettings(inner_steps=1, network_samples=shape["samples"]),
+        IDCSettings(inner_steps=inner_steps, network_samples=shape["samples"]),
         Context(trainer, offsets, synthetic, 0, hot_path, Execution(device, ranks=ranks)),
     )
     plan = method.draw(1)

@@ -34,6 +34,8 @@ TRUSTED = ("convnet", "resnet_ap")
 """Networks that every method can use; others are tried before a run."""
 RECIPE = "recipe.yaml"
 """In the folder of a run."""
+RETIRED = ("shards",)
+"""Fields of ``run`` that earlier versions wrote and that nothing depends on any more."""
 SIGNATURE = "# sha256"
 SEE_FIELDS = "`ddistill recipes NAME` shows all fields"
 MAX_RECIPE_BYTES = 1024 * 1024
@@ -293,7 +295,8 @@ def recipe_from(values: dict[str, Any], execution: Mapping[str, Any]) -> Recipe:
     """
     asked, run = execution.get("asked"), values.get("run", {})
     if isinstance(asked, dict) and isinstance(run, dict):
-        values = {**values, "run": {**asked, **run}}
+        run = {name: value for name, value in {**asked, **run}.items() if name not in RETIRED}
+        values = {**values, "run": run}
     try:
         return build(Recipe, values)
     except UserError as error:

@@ -71,15 +71,6 @@ class Ranks:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def stack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensors of all ranks, (count, ...), in their order, bit for bit."""
-        if self.count == 1:
-            return tensor.unsqueeze(0)
-        parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        with _exchange():
-            dist.all_gather(parts, tensor.contiguous())
-        return torch.stack(parts)
-
     def join_rows_(self, tensors: Sequence[torch.Tensor], rows: slice) -> None:
         """Give every rank all rows of each tensor, of which this one has ``rows`` as they should be."""
         if self.count == 1:
@@ -89,13 +80,21 @@ class Ranks:
             tensor[rows.stop :] = 0.0
         self.add_(tensors)
 
-    def from_first_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace each tensor by the first rank's."""
-        if self.count > 1:
-            for tensor in tensors:
-                if not self.first:
-                    tensor.zero_()
-            self.add_(tensors)
+    def broadcast_(self, tensors: Sequence[torch.Tensor], source: int = 0) -> None:
+        """Replace each tensor by that of rank ``source``, bit for bit.
+
+        Raises:
+            RunError: a process was lost.
+        """
+        if self.count == 1:
+            return
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+            with _exchange():
+                dist.broadcast(flat, src=source)
+            for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def from_first(self, value: Value) -> Value:
         """The first rank's value, any that can be pickled."""

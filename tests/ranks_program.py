@@ -23,11 +23,11 @@ EXPERTS = {**POOL, "model_augmentation.networks": "trajectories", "model_augment
 FRESH = {"model_augmentation.fresh_epochs": 1}
 RUNS: dict[str, tuple[str, dict[str, object]]] = {
     "idc": ("idc", {}),
-    "idc pool": ("idc mse F=1", {**POOL, "evaluation.repeats": 3}),
-    "idc fresh epochs": ("idc mse F=1", {**FRESH, "synthetic.ipc_by_class": {"3": 1}, "run.class_chunk": 3}),
+    "idc pool": ("idc mse F=1", {**POOL, "model_augmentation.perturb": True, "evaluation.repeats": 3}),
+    "idc fresh epochs": ("idc mse F=1", {**FRESH, "synthetic.ipc_by_class": {"3": 1}}),
+    "idc chunks": ("idc mse F=1", {"run.class_chunk": 3}),
     "idc batch norm": ("idc mse F=1", {"network.norm": "batch"}),
     "idc trained on the set": ("idc mse F=1", {"method.network_samples": 0, "method.network_epochs": 1}),
-    "idc in shards": ("idc", {"run.shards": 2, "model_augmentation.fresh_epochs": 1}),
     "dc": ("dc", {}),
     "dm": ("dm", POOL),
     "dm in groups": ("dm in groups", {**POOL, "method.classes_per_step": 4}),
@@ -50,10 +50,9 @@ def primitives(ranks: Ranks, out: Path) -> None:
     own = ranks.share(5)
     ranks.join_rows_([rows], slice(own.start, own.stop))
     assert rows[:, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 2.0]
-    first = torch.tensor([float(ranks.rank + 4)])
-    ranks.from_first_([first])
-    assert first.item() == 4.0
-    assert ranks.stack(torch.tensor([1.0 + ranks.rank])).tolist() == [[1.0], [2.0]]
+    first, whole = torch.tensor([float(ranks.rank + 4)]), torch.tensor(ranks.rank + 7)
+    ranks.broadcast_([first, whole], 1)
+    assert (first.item(), whole.item()) == (5.0, 8)
     assert ranks.from_first({"rank": ranks.rank}) == {"rank": 0}
     assert ranks.gather(ranks.rank) == [0, 1]
     assert ranks.any(ranks.rank == 1)

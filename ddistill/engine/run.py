@@ -133,8 +133,6 @@ def distill_data(
     recipe.check(data)
     execution, observer = Execution(torch.device(device), recipe.run, ranks or current()), observer or Observer()
     ranks = execution.ranks
-    if recipe.run.shards > 1 and recipe.run.shards % ranks.count:
-        raise UserError(f"run.shards={recipe.run.shards} must be a multiple of the {ranks.count} processes")
     if out is None:
         return Session(data, recipe, None, execution, observer).run()
     with ExitStack() as held:
@@ -234,8 +232,6 @@ class Session:
             recipe.training,
             compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
-            ranks=self.ranks,
-            shards=self.execution.settings.shards,
             replay=True,
         )
         synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
@@ -409,7 +405,7 @@ class Session:
         """The loss of the step after ``state``; out of memory, it is made again with fewer classes at once."""
         step = state.step + 1
         while True:
-            drawn = source.draw(step)
+            drawn = method.draw_networks(step, source)
             load_into(trainer.module, drawn.weights)
             trainer.restart(drawn.momenta)
             if self.reference is not None and drawn.reference is not None:
@@ -417,7 +413,7 @@ class Session:
             try:
                 loss = float(method.outer_step(step, on_inner))
                 if not self.recipe.method.needs.spread:
-                    self.ranks.from_first_([synthetic.images, *method.state().values()])
+                    self.ranks.broadcast_([synthetic.images, *method.state().values()])
                 return loss
             except RuntimeError as error:
                 if not is_out_of_memory(error):

@@ -20,6 +20,7 @@ from ddistill.training import EAGER, HotPath, ImageSet, Resolved, Trainer, Train
 
 if TYPE_CHECKING:
     from ddistill.methods.chunking import Chunking
+    from ddistill.model_augmentation import NetworkDraw, NetworkSource
 
 PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
 """How DC, DSA and CAFE train their network on the synthetic set."""
@@ -131,6 +132,10 @@ class Method:
     """
 
     chunking: Chunking | None = None
+
+    def draw_networks(self, step: int, source: NetworkSource) -> NetworkDraw:
+        """The networks that outer step ``step`` starts with; the engine loads them."""
+        return source.draw(step)
 
     def outer_step(self, step: int, on_inner: OnInner) -> torch.Tensor:
         """Improve the set in place.

@@ -22,8 +22,12 @@ from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings
 from ddistill.methods.distances import DistanceName
 from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
 from ddistill.methods.match import gradient_distance, match_in_parts
+from ddistill.methods.paths import PathsAhead
 from ddistill.methods.turns import Turn
+from ddistill.model_augmentation import NetworkDraw, NetworkSource, Weights, copy_of, load_into
+from ddistill.networks import couples_batch
 from ddistill.randomness import generator
+from ddistill.ranks import ALONE
 from ddistill.training import TrainingDraws, TrainingSettings
 
 BATCH_NORM_IMAGES = 16
@@ -139,6 +143,7 @@ class GradientMatching(ClassMatching):
 
     settings: GradientMatchingSettings
     divided = True
+    paths: PathsAhead | None = None
 
     def loss(self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """D(gradient of the real images' loss, gradient of the synthetic images' loss)."""
@@ -185,13 +190,46 @@ class GradientMatching(ClassMatching):
         for norm in norms:
             norm.eval()
 
+    def draw_networks(self, step: int, source: NetworkSource) -> NetworkDraw:
+        """Those that the source draws; of several ranks each trains those of whole outer steps ahead (IDC)."""
+        network = self.context.network
+        if self.paths is None:
+            # statistics of a batch norm move while the images are matched, too
+            ahead = self.ranks.count > 1 and self.settings.network_samples and not couples_batch(network)
+            paths = PathsAhead(self.ranks)
+            self.paths = paths if ahead and paths.fit(network, self.inner_steps) else PathsAhead(ALONE)
+        if self.paths.ranks.count == 1:
+            return source.draw(step)
+        self.paths.reach(step, self.context.outer_steps, lambda mine: self._path(mine, source))
+        self.paths.load_into(network, step, 0)
+        return NetworkDraw(copy_of(network.state_dict()))
+
+    def _path(self, step: int, source: NetworkSource) -> list[Weights]:
+        """Weights of the network at the inner steps of an outer step, trained on real images in between."""
+        network = self.context.network
+        drawn = source.draw(step)
+        load_into(network, drawn.weights)
+        self.context.trainer.restart(drawn.momenta)
+        draws, path = self.draw(step), [copy_of(network.state_dict())]
+        for inner in range(self.inner_steps - 1):
+            self._train(inner, draws)
+            path.append(copy_of(network.state_dict()))
+        return path
+
+    def _train(self, inner: int, draws: Any) -> None:
+        batches = draws.network[inner].unbind()
+        self.context.trainer.run(batches, draws.training.part(inner * len(batches), len(batches)))
+
     def between(self, step: int, inner: int, draws: Any) -> None:
         """Train the network on real images (IDC), or for some epochs on the synthetic set as it now is (DC, DSA)."""
         settings, context = self.settings, self.context
-        if settings.network_samples:
-            batches = draws.network[inner].unbind()
-            context.trainer.run(batches, draws.training.part(inner * len(batches), len(batches)))
-        elif settings.network_epochs and inner + 1 < settings.inner_steps:  # after the last nobody would use it
+        if inner + 1 == settings.inner_steps:
+            return  # nobody would use it
+        if settings.network_samples and self.paths is not None and self.paths.ranks.count > 1:
+            self.paths.load_into(context.network, step, inner + 1)
+        elif settings.network_samples:
+            self._train(inner, draws)
+        elif settings.network_epochs:
             if self.optimiser.coasts:
                 self.join_classes()
             trainer = synthetic_trainer(context, settings.synthetic_training)
@@ -217,6 +255,6 @@ class GradientMatching(ClassMatching):
         matching = super().flops_per_outer_step()
         if not settings.network_epochs:
             batches = -(-settings.network_samples // min(context.trainer.settings.batch, len(context.real.labels)))
-            return matching + context.trainer.flops_per_step() * batches * self.inner_steps
+            return matching + context.trainer.flops_per_step() * batches * (self.inner_steps - 1)
         epoch = synthetic_trainer(context, settings.synthetic_training).flops_per_epoch()
         return matching + epoch * settings.network_epochs * (self.inner_steps - 1)

@@ -13,7 +13,7 @@ from ddistill.model_augmentation.sources import (
     TrajectorySource,
 )
 from ddistill.model_augmentation.store import NetworkStore, Wanted, train_networks
-from ddistill.model_augmentation.training import NetworkFactory, load_into
+from ddistill.model_augmentation.training import NetworkFactory, copy_of, load_into
 
 __all__ = [
     "FreshSource",
@@ -29,6 +29,7 @@ __all__ = [
     "TrajectorySource",
     "Wanted",
     "Weights",
+    "copy_of",
     "load_into",
     "train_networks",
 ]

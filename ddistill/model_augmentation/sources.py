@@ -94,8 +94,8 @@ class FreshSource:
 
     def draw(self, step: int) -> NetworkDraw:
         """Weights, and momenta if they were trained, that depend on (seed, step)."""
-        weights = self.factory.early_stage(self.epochs, self.seed, "fresh", step, together=True)
-        momenta = copy_of(self.factory.trainer(together=True).momenta) if self.epochs else None
+        weights = self.factory.early_stage(self.epochs, self.seed, "fresh", step)
+        momenta = copy_of(self.factory.trainer().momenta) if self.epochs else None
         return NetworkDraw(weights, momenta=momenta)
 
 

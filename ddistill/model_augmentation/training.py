@@ -13,7 +13,7 @@ from torch import nn
 from ddistill.model_augmentation.perturb import Weights
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.randomness import generator
-from ddistill.ranks import ALONE, Ranks
+from ddistill.ranks import Ranks
 from ddistill.runtime.execution import Execution
 from ddistill.training import (
     CONSTANT,
@@ -39,7 +39,7 @@ class NetworkFactory:
         source: the real training images, on the device.
         num_classes: of the data.
         hot_path: precision, and whether the training step is compiled.
-        execution: its ranks train a fresh network together, and share the networks of a pool out.
+        execution: its ranks share the networks of a pool out.
     """
 
     network: NetworkSettings
@@ -48,7 +48,7 @@ class NetworkFactory:
     num_classes: int
     hot_path: HotPath = EAGER
     execution: Execution = field(default_factory=Execution)
-    _trainers: dict[bool, Trainer] = field(default_factory=dict)
+    _trainer: Trainer | None = None
 
     @property
     def precision(self) -> Resolved:
@@ -65,33 +65,26 @@ class NetworkFactory:
         channels, size = self.source.images.shape[1], self.source.images.shape[-1]
         return build_network(self.network, self.num_classes, channels, size, *key).to(self.source.device)
 
-    def trainer(self, *, together: bool = False) -> Trainer:
-        """The one trainer, and its module, that early-stage training reuses; one more for what ranks do together."""
-        shards = self.execution.settings.shards
-        together = together and max(self.ranks.count, shards) > 1
-        if together not in self._trainers:
-            self._trainers[together] = Trainer(
+    def trainer(self) -> Trainer:
+        """The one trainer, and its module, that early-stage training reuses."""
+        if self._trainer is None:
+            self._trainer = Trainer(
                 self.build("workspace"),
                 self.source,
                 self.training,
                 compiled=self.hot_path.compiled,
                 precision=self.precision,
-                ranks=self.ranks if together else ALONE,
-                shards=shards if together else 1,
                 replay=True,
             )
-        return self._trainers[together]
+        return self._trainer
 
     def steps_per_epoch(self) -> int:
         """Mini-batches of an epoch, the last one filled from the next pass."""
         return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
 
-    def early_stage(self, epochs: int, seed: int, purpose: str, step: int, *, together: bool = False) -> Weights:
-        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step).
-
-        ``together``: all ranks train it, in lockstep.
-        """
-        *_, (_, weights) = self.stages(epochs, seed, purpose, step, together=together)
+    def early_stage(self, epochs: int, seed: int, purpose: str, step: int) -> Weights:
+        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step)."""
+        *_, (_, weights) = self.stages(epochs, seed, purpose, step)
         return weights
 
     def stages(
@@ -103,7 +96,6 @@ class NetworkFactory:
         *,
         falls_over: int | None = None,
         unfinished: Unfinished | None = None,
-        together: bool = False,
     ) -> Iterator[tuple[int, Weights]]:
         """Epochs done and copies of the weights: first ones, then after each epoch; for the rest see `early_stage`.
 
@@ -113,7 +105,7 @@ class NetworkFactory:
         yield 0, copy_of(fresh)
         if not epochs:
             return
-        trainer = self.trainer(together=together)
+        trainer = self.trainer()
         trainer.module.load_state_dict(fresh)
         trainer.restart()
         kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {step}"}

@@ -33,9 +33,6 @@ class ExecutionSettings(Settings):
     image_chunk: int | None = Field(default=None, ge=1)
     """Images of a class whose activations are kept at once, the others' being computed again (a quarter more work); not
     set: all, unless one class does not fit in the free memory. Methods dc, dsa, idc."""
-    shards: int = Field(default=1, ge=1)
-    """Parts of each mini-batch between image steps, whose gradients are added in order. With S of them every number of
-    processes that divides S gives the very bits of one process; 1: processes agree up to rounding, which grows."""
     checkpoint_every: float = Field(default=KEPT_EVERY_SECONDS, ge=0)
     """Seconds between two checkpoints; 0: one at each outer step and epoch."""
 

@@ -26,7 +26,6 @@ from ddistill.augment import (
 )
 from ddistill.data import epoch_batches
 from ddistill.networks import couples_batch
-from ddistill.ranks import ALONE, Ranks
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.settings import Settings
@@ -95,10 +94,6 @@ class Trainer:
         settings: optimiser, augmentation, CutMix.
         compiled: compile forward, backward and update into one graph, unless the module couples the images of a batch.
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
-        ranks: share the images of each mini-batch, once it is augmented and mixed. A module that couples the images of
-            a batch (batch norm) looks at whole batches, so there every rank does the same.
-        shards: parts of a mini-batch whose gradients are computed apart and added in order, so that ranks, whose number
-            must divide it, find the bits that one finds; 1: undivided, or in as many parts as there are ranks.
         replay: capture the step on a GPU and replay it; pays where the trainer makes some hundred steps.
     """
 
@@ -110,8 +105,6 @@ class Trainer:
         *,
         compiled: bool = False,
         precision: Resolved = "fp32",
-        ranks: Ranks = ALONE,
-        shards: int = 1,
         replay: bool = False,
     ) -> None:
         self.module = module
@@ -121,15 +114,12 @@ class Trainer:
         self.forward = Forward(module, precision)
         couples = couples_batch(module)
         compiled = compiled and not couples
-        self.ranks = ALONE if couples else ranks
-        self.shards = 1 if couples else shards
         self.grad_and_value = grad_and_value_for(compiled)
         self._step = maybe_compile(self._update, compiled)
-        self._own_gradients = maybe_compile(self._batch_gradients, compiled)
         self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
         self.momenta = no_momenta(settings, self.parameters)
         self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
-        if replay and wants_replay(source.device) and not couples and self.ranks.count == self.shards == 1:
+        if replay and wants_replay(source.device) and not couples:
             self._whole_step = Replayed(self._step_in_place, [*self.parameters.values(), *self.momenta.values()])
 
     def restart(self, momenta: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -192,10 +182,7 @@ class Trainer:
             if step + READ_AHEAD < len(batches):
                 self.source.expect(batches[step + READ_AHEAD])
             inputs = mixed_batch(self.source, self.pipeline, batch, draws, step)
-            if max(self.ranks.count, self.shards) in range(2, len(batch) + 1):
-                loss = self._divided_step(*inputs, rates[step])
-            else:
-                loss = self._whole_step(*inputs, rates[step])
+            loss = self._whole_step(*inputs, rates[step])
         return loss.clone()
 
     def run_epoch(self, draws: torch.Generator, lr: float | None = None, *, filled: bool = False) -> None:
@@ -231,37 +218,6 @@ class Trainer:
         """Floating-point operations of a pass over the source."""
         total = len(self.source.labels)
         return self.flops_per_step() * (total / min(total, self.settings.batch))
-
-    def _divided_step(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        partner_labels: torch.Tensor,
-        share: torch.Tensor,
-        lr: torch.Tensor,
-    ) -> torch.Tensor:
-        """One step of which this rank computes its parts of the gradient."""
-        parts = self.shards if self.shards > 1 else self.ranks.count
-        sums = []
-        for part in self.ranks.share(parts):
-            own = Ranks(part, parts).share(len(images))
-            rows, weight = slice(own.start, own.stop), len(own) / len(images)
-            inputs = (images[rows], labels[rows], partner_labels[rows], share)
-            gradients, loss = self._own_gradients(*inputs, self.parameters)
-            sums.append(torch.cat([*(gradient.reshape(-1) for gradient in gradients.values()), loss.view(1)]) * weight)
-        if self.shards > 1:
-            total = torch.zeros_like(sums[0])
-            for gradient in self.ranks.stack(torch.stack(sums)).flatten(0, 1):
-                total += gradient
-        else:
-            total = sums[0]
-            self.ranks.add_([total])
-        sizes = [parameter.numel() for parameter in self.parameters.values()]
-        *flat, loss = total.split([*sizes, 1])
-        named = zip(self.parameters.items(), flat, strict=True)
-        gradients = {name: gradient.view_as(parameter) for (name, parameter), gradient in named}
-        descend(self.settings, gradients, lr, self.parameters, self.momenta)
-        return loss[0]
 
     def _update(
         self,

@@ -41,7 +41,7 @@ def finished(digits, tmp_path_factory):
 
 
 def test_identity_has_no_field_of_the_execution():
-    other = RECIPE.changed({"run.precision": "bf16", "run.class_chunk": 2, "run.checkpoint_every": 5, "run.shards": 2})
+    other = RECIPE.changed({"run.precision": "bf16", "run.class_chunk": 2, "run.checkpoint_every": 5})
     assert other.identity() == RECIPE.identity()
     assert RECIPE.identity()["run"] == {"seed": 0}
     assert RECIPE.changed({"run.seed": 3}).identity() != RECIPE.identity()
@@ -82,7 +82,6 @@ def test_an_execution_that_was_changed_is_refused(finished, tmp_path):
     [
         ({"run.precision": "bf16"}, "is computed in fp32 and would go on in bf16.*--set run.precision=fp32"),
         ({"run.compile": "on"}, r"it differs in: run\.compile"),
-        ({"run.shards": 2}, r"it differs in: run\.shards"),
     ],
 )
 def test_a_run_does_not_go_on_to_other_bits(digits, finished, change, words):
