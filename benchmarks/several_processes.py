@@ -49,6 +49,7 @@ def outer_steps(method: GradientMatching, source: First, first: int, ranks: Rank
     began = time.perf_counter()
     for step in range(first, first + count):
         load_into(method.context.network, method.draw_networks(step, source).weights)
+        method.context.trainer.restart()
         method.outer_step(step, lambda *_: None)
     ranks.gather(None)
     return (time.perf_counter() - began) / (count * method.inner_steps)
