@@ -100,25 +100,26 @@ class OnPaper:
 def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
     """The costs of the plan's run with ``classes`` of the same size, shared by ``devices``.
 
-    Classes go to the devices in whole ones, mini-batches in even parts; a pool's networks and the evaluation's repeats
-    in whole ones. Only for a plan with an ``inner`` step.
+    Classes go to the devices in whole ones, and so do the networks of outer steps, of a pool and of the evaluation.
+    Only for a plan with an ``inner`` step.
     """
     inner = plan.inner
     assert inner is not None
     growth = classes / plan.classes
     groups = updates_per_round(classes, getattr(recipe.method, "classes_per_step", None))
     matching = -(-classes // groups // devices) * inner.class_seconds
-    training = inner.batches * inner.batch_seconds / min(devices, recipe.training.batch)
+    training = inner.steps * inner.batches * inner.batch_seconds + plan.fresh_seconds * growth
+    rounds = -(-plan.outer_steps // devices)
     networks, repeats = recipe.model_augmentation.pool_size, recipe.evaluation.repeats
-    fresh = plan.fresh_seconds * growth / devices
     seconds = {
         "pool": plan.seconds["pool"] * growth * -(-networks // devices) / networks,
-        "distill": plan.outer_steps * (inner.steps * (matching + training) + fresh),
+        "distill": plan.outer_steps * inner.steps * matching + rounds * training,
         "evaluate": plan.seconds["evaluate"] * growth * -(-repeats // devices) / repeats,
     }
     memory = plan.peak_memory_bytes + (classes - plan.classes) * inner.stored_bytes * STATE_COPIES
-    travelling = inner.steps * inner.batches * inner.network_bytes + 2 * classes * inner.stored_bytes
-    return OnPaper(classes, devices, seconds, memory, 2 * travelling * (devices - 1) // devices)
+    # weights go from one to all; images and their momenta are summed, there and back
+    travelling = inner.steps * inner.network_bytes + 4 * classes * inner.stored_bytes
+    return OnPaper(classes, devices, seconds, memory, travelling * (devices - 1) // devices)
 
 
 def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> Plan:

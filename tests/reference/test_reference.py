@@ -193,9 +193,10 @@ def test_decode_multi() -> None:
 
 def test_bound_counts() -> None:
     assert matching.bound_counts(10, 3) == [(3, 10), (2, 0), (1, 0)]
-    # 20 images: 9k + (20 - k) <= 128 -> k = 13 (117, 11 left for 7); 4k + (7 - k) <= 11 -> 1; 6 left: 127 in all
-    assert matching.bound_counts(20, 3) == [(3, 13), (2, 1), (1, 6)]
-    assert matching.bound_counts(3, 2, bound=6) == [(2, 1), (1, 2)]
+    # 20 images, as the program: 9k <= 128 - 20 -> k = 12 (20 left for 8); 4k <= 20 - 8 -> 3; 5 left: 125 in all
+    assert matching.bound_counts(20, 3) == [(3, 12), (2, 3), (1, 5)]
+    assert matching.bound_counts(3, 2, bound=6) == [(2, 0), (1, 3)]
+    assert matching.bound_counts(3, 2, bound=7) == [(2, 1), (1, 2)]
     assert matching.bound_counts(4, 2, bound=4) == [(2, 0), (1, 4)]
     assert matching.bound_counts(5, 2, bound=4) == [(2, 0), (1, 5)]
 
