@@ -10,13 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddistill.cli.common import DebugOption, DeviceOption, PluginOption, reported, usable_device
+from ddistill.data.facts import short_names
 from ddistill.errors import UserError
 from ddistill.terminal import Screen, in_units, out, print_table
 
 
 def reproduce(
     target: Annotated[str, typer.Argument(help="A table or figure; `ddistill reproduce list` names them.")],
-    scale: Annotated[str, typer.Option(help="tiny (digits), small (CIFAR-10, hours on 2 cores), full (published).")] = (
+    scale: Annotated[str, typer.Option(help="tiny (digits), small (CIFAR, hours on 2 cores), full (published).")] = (
         "small"
     ),
     data: Annotated[
@@ -56,7 +57,8 @@ def reproduce(
                 out.print(f"--scale {name}: {escape(size.about)}")
             return
         chosen = _pairs("--only", (only or "").split(",") if only else [])
-        cells = book.cells_of(target, scale, range(seeds) if seeds else None, chosen)
+        named = next((word.partition("=")[0].strip() for word in data or [] if "=" in word), None)
+        cells = book.cells_of(target, scale, range(seeds) if seeds else None, chosen, named)
         places = _pairs("--data", data or [], cells)
         device = usable_device(device)
         runs: list[Path] = []
@@ -100,7 +102,7 @@ def _pairs(option: str, words: list[str], cells: Any = None) -> dict[str, str]:
         name, equals, value = word.partition("=")
         names = sorted({str(cell.labels["data"]) for cell in cells}) if cells else []
         if cells and name not in names:
-            if len(names) != 1:
+            if len(names) != 1 or (equals and name.strip() in short_names()):
                 raise UserError(f"{option} takes NAME=PATH with one of: {', '.join(names)}; got {word!r}")
             name, value = names[0], word
         elif not equals or not value:

@@ -1,7 +1,7 @@
 """What each table and figure is made of: a list of runs, at a scale.
 
-The scales: `full` is the paper's; `small` is CIFAR-10 with ConvNet-3 of width 32 and fewer steps, hours on two CPU
-cores; `tiny` is digits, minutes.
+The scales: `full` is the paper's; `small` is CIFAR-10 and CIFAR-100 with ConvNet-3 of width 32 and fewer steps, hours
+on two CPU cores; `tiny` is digits, minutes.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Scale:
 
     Attributes:
         about: in one line.
-        data: the data set that stands in for every one of the paper's; as in the paper if None.
+        data: the data set that stands in for those of the paper; as in the paper if None.
         settings: recipe fields of all runs.
         methods: further recipe fields, by method.
         curves: further recipe fields of runs that are evaluated again and again.
         ages: epochs of training at which the gradients of a network are looked at.
         seeds: distillations of each cell of a table, where it is not said.
+        hundred: sizes of the runs on CIFAR-100 by ipc, where it stands in for the paper's sets of a hundred classes.
     """
 
     about: str
@@ -57,6 +58,13 @@ class Scale:
     curves: Mapping[str, Any] = field(default_factory=dict)
     ages: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     seeds: int = 1
+    hundred: Callable[[int], Scale] | None = None
+
+    def stand_in(self, data: str, ipc: int) -> tuple[str, Scale]:
+        """The data set that stands in for one of the paper's, and the sizes of the runs on it."""
+        if self.hundred is not None and data in ("cifar100", "imagenet-100"):
+            return "cifar100", self.hundred(ipc)
+        return self.data or data, self
 
 
 _SMALL_CONDENSATION = {
@@ -65,6 +73,27 @@ _SMALL_CONDENSATION = {
     "method.network_epochs": 10,
     "budget.outer_steps": 40,
 }
+
+
+def _small_hundred(ipc: int) -> Scale:
+    """A run of about half an hour of one core at most, a third of it the pool and a third the evaluation at ipc 10."""
+    return Scale(
+        "CIFAR-100",
+        settings={"network.width": 32, "evaluation.epochs": 300 if ipc == 1 else 60},
+        methods={
+            "idc": {"method.inner_steps": 2, "method.image_lr": 0.01, "budget.outer_steps": 30},
+            "dm": {"method.real_batch": 64, "budget.outer_steps": 200},
+            "tgdd": {
+                "model_augmentation.pool_size": 1,
+                "model_augmentation.pool_epochs": 10,
+                "method.real_batch": 64,
+                "budget.outer_steps": 100,
+            },
+        },
+        curves={"budget.outer_steps": 10, "evaluation.epochs": 20, "evaluation.repeats": 1},
+    )
+
+
 SCALES: dict[str, Scale] = {
     "tiny": Scale(
         "digits (8 px), ConvNet-2 of width 16: minutes on two CPU cores",
@@ -77,7 +106,8 @@ SCALES: dict[str, Scale] = {
         },
     ),
     "small": Scale(
-        "CIFAR-10, ConvNet-3 of width 32, fewer steps, evaluation of 300 epochs: hours on two CPU cores",
+        "ConvNet-3 of width 32, fewer steps, hours on two CPU cores: CIFAR-10, evaluation of 300 epochs; CIFAR-100, "
+        "ipc 1 and 10, evaluation of 300 and 60 epochs, at most about half an hour of one core a run",
         "cifar10",
         {"network.width": 32, "evaluation.epochs": 300},
         {
@@ -103,13 +133,16 @@ SCALES: dict[str, Scale] = {
         {"budget.outer_steps": 10, "evaluation.epochs": 100, "evaluation.repeats": 1},
         (0, 1, 2, 4, 8),
         seeds=2,
+        hundred=_small_hundred,
     ),
     "full": Scale("as published: ConvNet-3 of width 128 and ResNetAP-10, hundreds of GPU hours in all"),
 }
 
 SPEEDUPS = (5, 10, 20)
 CORESETS = ("random", "herding", "k-center")
-TITLES = {"idc": "IDC", "dc": "DC", "dsa": "DSA", "dm": "DM", "cafe": "CAFE", "tm": "TM"}
+COMPARED = {"idc": "IDC", "dc": "DC", "dsa": "DSA", "dm": "DM", "cafe": "CAFE", "tm": "TM"}
+"""Methods that the paper measures or compares with."""
+TITLES = {**COMPARED, "tgdd": "TGDD", "random": "random images"}
 DATA_TITLES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
@@ -145,7 +178,7 @@ def cell(
         changes: further recipe fields.
         labels: further marks.
     """
-    data = scale.data or data
+    data, scale = scale.stand_in(data, ipc)
     family = f"{method}-ma" if augmented and f"{method}-ma" in recipes.FAMILIES else method
     fixed = {"budget.speedup": speedup, "run.seed": seed, "evaluation.baselines": ()}
     own = {**scale.settings, **scale.methods.get(method, {}), **(changes or {}), **fixed}
@@ -178,7 +211,7 @@ def methods(scale: Scale, seeds: range) -> list[Cell]:
     cells = []
     for seed in seeds:
         cells += [cell(name, "cifar10", 10, scale, seed=seed) for name in CORESETS]
-        for name in TITLES:
+        for name in COMPARED:
             cells += _fifth(name, scale, seed)
     return cells
 
@@ -187,10 +220,11 @@ def table3(data: str, scale: Scale, seeds: range) -> list[Cell]:
     """DM, DSA, CAFE and TM; IDC; IDC plain and augmented at speed-ups 5, 10 and 20; ipc 1, 10, 50."""
     cells = []
     for seed in seeds:
-        for ipc in (1, 10, 50):
+        for ipc in (1, 10, 50) if scale.hundred is None or data != "cifar100" else ():
             for name in ("dm", "dsa", "cafe", "tm", "idc"):
                 cells += judged(name, data, ipc, scale, seed=seed)
             cells += _speedups(data, ipc, scale, seed, SPEEDUPS)
+        cells += _hundred(scale, seed)
     return cells
 
 
@@ -204,6 +238,7 @@ def table4(scale: Scale, seeds: range) -> list[Cell]:
                 for name in ("dm", "dsa", "idc"):
                     cells += judged(name, data, ipc, scale, seed=seed)
                 cells += _speedups(data, ipc, scale, seed, speedups)
+        cells += _hundred(scale, seed)
     return cells
 
 
@@ -213,6 +248,7 @@ def table5(scale: Scale, seeds: range) -> list[Cell]:
     for seed in seeds:
         for name in ("dc", "dm", "idc"):
             cells += _fifth(name, scale, seed)
+        cells += _hundred(scale, seed)
     return cells
 
 
@@ -220,7 +256,8 @@ def table6(scale: Scale, seeds: range) -> list[Cell]:
     """Random selection from the pool against the average of its weights."""
     cells = []
     for seed in seeds:
-        for data in ("cifar10", "cifar100", "imagenet-10") if scale.data is None else ("cifar10",):
+        datasets = ("cifar10", "cifar100", "imagenet-10")
+        for data in datasets if scale.data is None else datasets[: 1 if scale.hundred is None else 2]:
             for ipc in (1, 10):
                 for selection in ("random", "average"):
                     changes = {"model_augmentation.selection": selection}
@@ -233,15 +270,16 @@ CURVE_POINTS = 5
 """Evaluations of a run of figures 1 to 3; the first is at the steps of speed-up 5."""
 
 
-def curves(scale: Scale, seeds: range) -> list[Cell]:
-    """IDC, plain and with model augmentation, evaluated again and again; CIFAR-10, ipc 10.
+def curves(scale: Scale, seeds: range, data: str = "cifar10") -> list[Cell]:
+    """IDC, plain and with model augmentation, evaluated again and again; ipc 10.
 
     Nothing in IDC depends on the length of a run, so that one run shows every speed-up.
     """
     cells = []
     for seed in seeds:
         for augmented in (False, True):
-            made = cell("idc", "cifar10", 10, scale, seed=seed, augmented=augmented, changes=scale.curves)
+            changes = scale.stand_in(data, 10)[1].curves
+            made = cell("idc", data, 10, scale, seed=seed, augmented=augmented, changes=changes)
             every = max(1, made.recipe.budget.steps // CURVE_POINTS)
             cells.append(replace(made, recipe=made.recipe.changed({"evaluation.every": every})))
     return cells
@@ -292,6 +330,21 @@ def _fifth(method: str, scale: Scale, seed: int) -> list[Cell]:
     return [made for kind in kinds for made in judged(method, "cifar10", 10, scale, seed=seed, **kind)]
 
 
+def _hundred(scale: Scale, seed: int) -> list[Cell]:
+    """CIFAR-100 beside the other data, ipc 1 and 10, where the scale has sizes for it.
+
+    Random images; DM and IDC, also with model augmentation in a fifth of the steps; TGDD, also with model augmentation
+    in as many steps, so that both take the same time.
+    """
+    cells = []
+    for ipc in (1, 10) if scale.hundred is not None else ():
+        cells.append(cell("random", "cifar100", ipc, scale, seed=seed))
+        for name, speedup in (("dm", 5), ("idc", 5), ("tgdd", 1)):
+            cells.append(cell(name, "cifar100", ipc, scale, seed=seed))
+            cells.append(cell(name, "cifar100", ipc, scale, seed=seed, speedup=speedup, augmented=True))
+    return cells
+
+
 def _speedups(data: str, ipc: int, scale: Scale, seed: int, speedups: tuple[int, ...]) -> list[Cell]:
     return [
         cell("idc", data, ipc, scale, seed=seed, speedup=speedup, augmented=augmented)
@@ -306,13 +359,16 @@ class Target:
 
     Attributes:
         about: in one line.
-        cells: its runs, from the scale and the seeds.
+        cells: its runs, from the scale and the seeds; of a figure that may be drawn of several data sets, from the
+            name of one, too.
         once: one run shows it; else a cell is over as many seeds as the scale says.
+        of_any: whether it is a figure that may be drawn of several data sets.
     """
 
     about: str
-    cells: Callable[[Scale, range], list[Cell]]
+    cells: Callable[..., list[Cell]]
     once: bool = False
+    of_any: bool = False
 
 
 TARGETS: dict[str, Target] = {
@@ -323,9 +379,9 @@ TARGETS: dict[str, Target] = {
     "table5": Target("Table 5: model augmentation for DC, DM and IDC", table5),
     "table6": Target("Table 6: random selection against weight average", table6),
     "factors": Target("IDC + model augmentation at 100 outer steps, one setting changed at a time", factors),
-    "figure1": Target("Figure 1: accuracy over outer steps, IDC and IDC + model augmentation", curves),
-    "figure2": Target("Figure 2: accuracy over time", curves),
-    "figure3": Target("Figure 3: accuracy over FLOPs", curves),
+    "figure1": Target("Figure 1: accuracy over outer steps, IDC and IDC + model augmentation", curves, of_any=True),
+    "figure2": Target("Figure 2: accuracy over time", curves, of_any=True),
+    "figure3": Target("Figure 3: accuracy over FLOPs", curves, of_any=True),
     **{
         name: Target(f"Figure {name[-1]}: {what}, {DATA_TITLES[data]}", partial(pictures, data), once=True)
         for name, what, data in (
@@ -339,8 +395,21 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def cells_of(target: str, scale: str, seeds: range | None = None, only: Mapping[str, str] | None = None) -> list[Cell]:
-    """The runs of a target, restricted to those whose labels are as in ``only``; seeds as the scale says if None.
+def cells_of(
+    target: str,
+    scale: str,
+    seeds: range | None = None,
+    only: Mapping[str, str] | None = None,
+    data: str | None = None,
+) -> list[Cell]:
+    """The runs of a target.
+
+    Args:
+        target: name of the table or figure.
+        scale: name of the scale.
+        seeds: of the runs; as the scale says if None.
+        only: restricts them to those with these labels.
+        data: the paper's data set that figures 1 to 3 are drawn of, CIFAR-10 or CIFAR-100; others take no notice.
 
     Raises:
         UserError: unknown target, scale or label, or nothing left.
@@ -350,7 +419,8 @@ def cells_of(target: str, scale: str, seeds: range | None = None, only: Mapping[
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     usual = range(1 if TARGETS[target].once else SCALES[scale].seeds)
-    cells = TARGETS[target].cells(SCALES[scale], usual if seeds is None else seeds)
+    chosen = {"data": data} if TARGETS[target].of_any and data in ("cifar10", "cifar100") else {}
+    cells = TARGETS[target].cells(SCALES[scale], usual if seeds is None else seeds, **chosen)
     for name, value in (only or {}).items():
         if name not in cells[0].labels:
             raise unknown_name("label", name, cells[0].labels)

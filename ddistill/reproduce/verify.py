@@ -89,7 +89,7 @@ class Figure:
 
     def cell(self, scale: str, seed: int) -> Cell:
         """The run that should reach it."""
-        size, method = SCALES[scale], self.family.removesuffix("-ma")
+        size, method = SCALES[scale].stand_in(self.data, self.ipc)[1], self.family.removesuffix("-ma")
         changes = {**size.settings, **size.methods.get(method, {}), **self.changes}
         protocol = {"evaluation.protocol": self.protocol} if self.protocol != IDC else {}
         fixed = {"run.seed": seed, "evaluation.baselines": (), **protocol}

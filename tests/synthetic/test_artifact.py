@@ -228,3 +228,38 @@ def test_the_code_of_the_card_gives_what_to_dataset_gives(tmp_path, monkeypatch)
         exec(block, found)
         images = found["images"] if "images" in found else found["train"].tensors[0]
         assert torch.allclose(images, made.to_dataset().tensors[0], atol=0.5 / 255 / 0.2)
+
+
+SORTED_OTHERWISE = ("10", "9", "a", "B", "é", "Ünder", "Zebra", "كلب", "猫", "0", "-1", "2" * 200)
+"""Names whose order as text, as numbers, in small letters and by their bytes is not theirs."""
+
+
+def test_ranks_and_names_survive_names_that_sort_otherwise(tmp_path):
+    assert list(SORTED_OTHERWISE) not in (sorted(SORTED_OTHERWISE), sorted(SORTED_OTHERWISE, key=str.casefold))
+    levels = [20 * rank for rank in range(len(SORTED_OTHERWISE)) for _ in range(2)]
+    made = grey(*levels, names=SORTED_OTHERWISE)
+    folder = save_synthetic(made, tmp_path / "distilled", {})
+    again = load_synthetic(folder)
+    assert again.class_names == SORTED_OTHERWISE
+    assert torch.equal(again.labels, made.labels)
+    images, labels = again.to_dataset().tensors
+    assert labels.tolist() == made.labels.tolist()
+    back = again.normalisation.inverse(images).mean(dim=(1, 2, 3))
+    assert [round(float(value) * 255) for value in back] == levels
+    ((means, ranks, names, _),) = by_datasets(tmp_path / "hf", [str(folder)])
+    assert means == levels
+    assert ranks == made.labels.tolist()
+    assert names == list(SORTED_OTHERWISE)
+
+
+def test_a_thousand_classes_of_ten_are_written_and_read(tmp_path):
+    names = tuple(f"n{(7919 * rank) % 100_003:08d}" for rank in range(1000))
+    images = torch.rand(10_000, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(1000).repeat_interleave(10)
+    made = SyntheticSet(images, labels, names, 1, "single", Normalisation((0.5,) * 3, (0.2,) * 3))
+    again = load_synthetic(save_synthetic(made, tmp_path / "distilled", {}))
+    assert again.class_names == names
+    assert torch.equal(again.images, images)
+    ((_, ranks, found, _),) = by_datasets(tmp_path / "hf", [str(tmp_path / "distilled")])
+    assert found == list(names)
+    assert ranks == labels.tolist()

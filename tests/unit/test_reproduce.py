@@ -1,5 +1,6 @@
 """Tables of the paper: their runs, the store of results, and what is printed beside the published figures."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -47,6 +48,9 @@ def test_every_cell_of_every_scale_is_a_complete_recipe(target, scale):
             continue
         assert cell.recipe.synthetic.ipc == cell.labels["ipc"]
         assert cell.recipe.budget.speedup == cell.labels["speedup"]
+        if cell.labels["method"] == "tgdd":
+            assert cell.recipe.model_augmentation.perturb == (cell.labels["networks"] == AUGMENTED)
+            continue  # its networks come from between the epochs, plain or augmented
         if cell.labels["data"] == "imagenet-100" and cell.labels["method"] == "idc":
             continue  # plain IDC draws stored networks there, too
         pool = cell.recipe.model_augmentation.networks == "pool"
@@ -57,6 +61,65 @@ def test_the_full_scale_is_the_published_one():
     (cell,) = reproduce.cells_of("table3a", "full", only={"method": "idc", "ipc": "10", "speedup": "1"})
     assert (cell.recipe.network.width, cell.recipe.budget.steps, cell.recipe.method.inner_steps) == (128, 2000, 100)
     assert cell.recipe.evaluation.epochs == 1000
+
+
+def test_the_full_scale_has_every_cell_of_the_paper():
+    text = Path(reproduce.__file__).with_name("published_results.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    missing = []
+    for row in rows:
+        name, _, ours = row["method"].partition(" + model augmentation")
+        marks = {
+            "data": row["dataset"].lower().replace("cifar-", "cifar"),
+            "method": name.lower(),
+            "ipc": int(row["ipc"]),
+            "speedup": int(row["speedup"]),
+            "networks": AUGMENTED if "augmentation" in row["method"] else "plain",
+        }
+        if ours:
+            marks["selection"] = "average" if "average" in ours else "random"
+        cells = reproduce.cells_of(f"table{row['table']}", "full")
+        missing += [] if any(marks.items() <= cell.labels.items() for cell in cells) else [row]
+    assert len(rows) > 90
+    assert missing == []
+
+
+@pytest.mark.parametrize("target", ["table3a", "table3b", "table4", "table5"])
+def test_small_has_cifar100_beside_cifar10(target):
+    cells = reproduce.cells_of(target, "small")
+    beside = [cell for cell in cells if cell.labels["data"] == "cifar100"]
+    assert {cell.labels["data"] for cell in cells} == ({"cifar100"} if target == "table3b" else {"cifar10", "cifar100"})
+    assert {(cell.labels["method"], cell.labels["networks"], cell.labels["ipc"]) for cell in beside} == {
+        *(
+            (name, networks, ipc)
+            for name in ("dm", "idc", "tgdd")
+            for networks in ("plain", AUGMENTED)
+            for ipc in (1, 10)
+        ),
+        *(("random", "-", ipc) for ipc in (1, 10)),
+    }
+    assert {cell.recipe.network.width for cell in beside} == {32}
+    assert {cell.recipe.data.source for cell in beside} == {"cifar100"}
+    shown = reproduce.render(target, "small", cells, [None] * len(cells))
+    assert "CIFAR-100" in shown
+
+
+def test_small_compares_random_networks_with_their_average_on_both():
+    marks = [cell.labels for cell in reproduce.cells_of("table6", "small")]
+    assert {(one["data"], one["ipc"], one["selection"]) for one in marks} == {
+        (data, ipc, how) for data in ("cifar10", "cifar100") for ipc in (1, 10) for how in ("random", "average")
+    }
+
+
+def test_a_figure_over_steps_may_be_of_cifar100():
+    for scale in ("small", "full"):
+        usual, hundred = (reproduce.cells_of("figure1", scale, range(1), data=data) for data in (None, "cifar100"))
+        assert [cell.labels["data"] for cell in (*usual, *hundred)] == ["cifar10"] * 2 + ["cifar100"] * 2
+    assert all(cell.recipe.budget.steps >= 5 for cell in hundred)
+    (point,) = {cell.recipe.evaluation.every for cell in reproduce.cells_of("figure2", "small", data="cifar100")}
+    assert point >= 1
+    assert {cell.labels["data"] for cell in reproduce.cells_of("figure3", "tiny", data="cifar100")} == {"digits"}
+    assert {cell.labels["data"] for cell in reproduce.cells_of("figure4", "small", data="cifar100")} == {"cifar10"}
 
 
 def test_published_figures_are_looked_up():
@@ -161,7 +224,7 @@ def test_tables_say_what_was_not_run(target):
 
 
 def test_table_5_gives_speed_up_and_gain():
-    cells = reproduce.cells_of("table5", "small", range(1), {"method": "idc"})
+    cells = reproduce.cells_of("table5", "small", range(1), {"method": "idc", "data": "cifar10"})
     known = [result(seconds=95.0), result(seconds=15.0), result(accuracy=(60.0, 60.0), seconds=15.0)]
     line = next(one for one in reproduce.render("table5", "small", cells, known).splitlines() if "IDC + model" in one)
     assert "5.00x (6.33x without the pool)" in line
@@ -329,3 +392,9 @@ def test_the_place_of_data_is_asked_for_by_the_names_of_the_table():
     wrong = CliRunner().invoke(app, ["reproduce", "table4", "--scale", "full", "--data", "x"])
     assert wrong.exit_code == 2
     assert "imagenet-10, imagenet-100" in wrong.stderr
+    wrong = CliRunner().invoke(app, ["reproduce", "figure1", "--scale", "tiny", "--data", "cifar100=x"])
+    assert wrong.exit_code == 2
+    assert "NAME=PATH with one of: digits" in wrong.stderr
+    there = CliRunner().invoke(app, ["reproduce", "figure1", "--scale", "small", "--data", "cifar100=nowhere"])
+    assert there.exit_code == 2
+    assert "nowhere" in there.stderr
