@@ -24,7 +24,7 @@ def networks_for(
             settings.pool_epochs,
             settings.pool_seed,
             kinds.get(settings.networks, "pool"),
-            settings.pool_rate == "constant",
+            settings.early_rate == "constant",
         ),
         on_member=lambda done, total: observer.progress("pool", done, total),
         safety=safety,

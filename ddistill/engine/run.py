@@ -294,7 +294,8 @@ class Session:
         factory = self.factory(self.hot_path)
         source: NetworkSource
         if settings.networks == "fresh":
-            source = FreshSource(factory, settings.fresh_epochs, seed)
+            constant = settings.early_rate == "constant"
+            source = FreshSource(factory, settings.fresh_epochs, seed, constant=constant)
             self.costs.book_fresh(settings.fresh_epochs, factory)
         else:
             source = self._among(self._networks(factory))

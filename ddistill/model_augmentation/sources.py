@@ -28,15 +28,15 @@ class ModelAugmentationSettings(Settings):
     of its epochs, and for reference the same up to some epochs later; line: between the first and the last weights of
     one, and for reference the last; trajectories: a pool that keeps every epoch, for trajectory matching."""
     fresh_epochs: int = Field(default=0, ge=0)
-    """Epochs on real data that a fresh network is trained for before it is used, at a constant rate (IDC on
-    ImageNet-10: 10)."""
+    """Epochs on real data that a fresh network is trained for before it is used (IDC on ImageNet-10: 10)."""
     pool_size: int = Field(default=5, ge=1)
     """Networks in the pool (N in the paper)."""
     pool_epochs: int = Field(default=2, ge=0)
     """Epochs on real data that each network of the pool is trained for (P)."""
-    pool_rate: Literal["falling", "constant"] = "falling"
-    """Of the training of a pool: falling: to a fifth at 2/3 and 5/6 of one epoch more than it is trained for, as the
-    program of model augmentation has it; constant: as IDC's has it (ImageNet-100)."""
+    early_rate: Literal["falling", "constant"] = "falling"
+    """How fresh networks and those of a pool are trained before they are used. falling: the rate falls to a fifth at
+    2/3 and 5/6 of the epochs (for a pool of one epoch more, as the program of model augmentation counts); constant: as
+    in the program of IDC, where the optimiser of a fresh network goes on within the outer step."""
     pool_seed: int = 0
     """Seed of the pool; apart from the run's seed, so that runs share a pool."""
     ahead: int = Field(default=7, ge=1)
@@ -82,20 +82,27 @@ class NetworkSource(Protocol):
 
 
 class FreshSource:
-    """A newly drawn network at each outer step, trained for some epochs first where asked for, at a constant rate.
+    """A newly drawn network at each outer step, trained for some epochs first where asked for.
 
-    The same optimiser goes on within the outer step, as in the program of IDC (its ``early``).
+    Args:
+        factory: builds and trains it.
+        epochs: on the real data.
+        seed: of the run.
+        constant: the rate does not fall, and the same optimiser goes on within the outer step, as in the program of IDC
+            (its ``early``).
     """
 
-    def __init__(self, factory: NetworkFactory, epochs: int, seed: int) -> None:
+    def __init__(self, factory: NetworkFactory, epochs: int, seed: int, *, constant: bool = False) -> None:
         self.factory = factory
         self.epochs = epochs
         self.seed = seed
+        self.constant = constant
 
     def draw(self, step: int) -> NetworkDraw:
-        """Weights, and momenta if they were trained, that depend on (seed, step)."""
-        weights = self.factory.early_stage(self.epochs, self.seed, "fresh", step)
-        momenta = copy_of(self.factory.trainer().momenta) if self.epochs else None
+        """Weights, and momenta if their optimiser goes on, that depend on (seed, step)."""
+        falls_over = None if self.constant else self.epochs
+        weights = self.factory.early_stage(self.epochs, self.seed, "fresh", step, falls_over=falls_over)
+        momenta = copy_of(self.factory.trainer().momenta) if self.constant and self.epochs else None
         return NetworkDraw(weights, momenta=momenta)
 
 

@@ -82,9 +82,9 @@ class NetworkFactory:
         """Mini-batches of an epoch, the last one filled from the next pass."""
         return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
 
-    def early_stage(self, epochs: int, seed: int, purpose: str, step: int) -> Weights:
-        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step)."""
-        *_, (_, weights) = self.stages(epochs, seed, purpose, step)
+    def early_stage(self, epochs: int, seed: int, purpose: str, step: int, *, falls_over: int | None = None) -> Weights:
+        """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); the rest as for `stages`."""
+        *_, (_, weights) = self.stages(epochs, seed, purpose, step, falls_over=falls_over)
         return weights
 
     def stages(

@@ -114,8 +114,8 @@ class DataSettingsOf:
 
 
 _FASTER_IMAGES = {"method.image_lr": 0.01}
-_EARLY = {"model_augmentation.fresh_epochs": 10}
-_STORED = {"model_augmentation.networks": "pool", "model_augmentation.pool_rate": "constant"}
+_EARLY = {"model_augmentation.fresh_epochs": 10, "model_augmentation.early_rate": "constant"}
+_STORED = {"model_augmentation.networks": "pool", "model_augmentation.early_rate": "constant"}
 """IDC on ImageNet-100 draws its networks from stored ones of 5 epochs, too."""
 _IMAGENET_SUBSETS = ("imagenette", "imagewoof", "imagefruit", "imagemeow", "imagesquawk", "imageyellow")
 

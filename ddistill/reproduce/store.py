@@ -23,9 +23,6 @@ VERSION = 2
 """Of the keys: 2 leaves the execution out."""
 CHANGES: dict[str, Callable[[Recipe], bool]] = {
     "the rate of a pool falls an epoch later": lambda recipe: recipe.model_augmentation.networks == "pool",
-    "a network is trained at a constant rate before it is used": lambda recipe: (
-        recipe.model_augmentation.networks == "fresh" and recipe.model_augmentation.fresh_epochs > 0
-    ),
     "students start below max_start_epoch": lambda recipe: recipe.model_augmentation.networks == "trajectories",
     "another factor for some images within the bound": lambda recipe: recipe.synthetic.decode == "bound",
     "ImageNet's crops are drawn anew and its colours not cut": lambda recipe: (
@@ -41,7 +38,7 @@ NEWER: dict[str, Any] = {
     "evaluation.protocol": "idc",
     "evaluation.training.optimiser": "sgd",
     "method.synthetic_training.optimiser": "sgd",
-    "model_augmentation.pool_rate": "falling",
+    "model_augmentation.early_rate": "falling",
     "training.optimiser": "sgd",
 }
 """Fields that the first results did not have, and the value that they stand for there."""

@@ -350,9 +350,10 @@ def test_model_augmentation_keeps_the_settings_of_the_paper():
 
 
 def test_a_fresh_network_is_trained_at_a_constant_rate_and_its_optimiser_goes_on(used):
-    assert recipes.find("idc", 10, "imagenet-10").model_augmentation.fresh_epochs == 10
+    settings = recipes.find("idc", 10, "imagenet-10").model_augmentation
+    assert (settings.fresh_epochs, settings.early_rate) == (10, "constant")
     factory = toy_factory()
-    drawn = FreshSource(factory, 10, 0).draw(1)
+    drawn = FreshSource(factory, 10, 0, constant=True).draw(1)
     assert used == [0.01] * 10
     assert float(max(momentum.abs().max() for momentum in drawn.momenta.values())) > 0
 
@@ -365,10 +366,13 @@ def test_a_fresh_network_is_trained_at_a_constant_rate_and_its_optimiser_goes_on
         trainer.run_epoch(generator(0, "fresh epoch", 1, 10), 0.01, filled=True)
         return copy_of(module.state_dict())
 
-    whole = FreshSource(factory, 11, 0).draw(1).weights
+    whole = FreshSource(factory, 11, 0, constant=True).draw(1).weights
     assert all(torch.equal(whole[name], tensor) for name, tensor in more(drawn.momenta).items())
     assert not all(torch.equal(whole[name], tensor) for name, tensor in more(None).items())
-    assert FreshSource(factory, 0, 0).draw(1).momenta is None
+    assert FreshSource(factory, 0, 0, constant=True).draw(1).momenta is None
+    used.clear()
+    assert FreshSource(factory, 3, 0).draw(1).momenta is None  # of herding and k-center: trained to the end
+    assert used == pytest.approx([0.01, 0.01, 0.0004])
 
 
 def test_the_momentum_of_a_fresh_network_reaches_the_outer_step(monkeypatch):
@@ -380,7 +384,11 @@ def test_the_momentum_of_a_fresh_network_reaches_the_outer_step(monkeypatch):
 
     monkeypatch.setattr(Trainer, "restart", noted)
     few = {**TINY, "budget.outer_steps": 2, "evaluation.baselines": ()}
-    distill("digits", "idc", changes={**few, "model_augmentation.fresh_epochs": 1})
+    distill(
+        "digits",
+        "idc",
+        changes={**few, "model_augmentation.fresh_epochs": 1, "model_augmentation.early_rate": "constant"},
+    )
     assert len([amount for amount in taken if amount]) == 2
 
 
@@ -393,7 +401,7 @@ def test_idc_on_imagenet_100_trains_in_batches_of_128_and_draws_networks_that_we
     settings = plain.model_augmentation
     assert (settings.networks, settings.pool_epochs, settings.pool_size) == ("pool", 5, 10)
     assert (settings.fresh_epochs, settings.perturb, plain.budget.steps) == (0, False, 500)
-    assert (settings.pool_rate, augmented.model_augmentation.pool_rate) == ("constant", "falling")
+    assert (settings.early_rate, augmented.model_augmentation.early_rate) == ("constant", "falling")
     assert Wanted(10, 5, 0, constant=True).falls_over is None
 
 
@@ -401,7 +409,7 @@ def test_a_pool_at_a_constant_rate_is_another_one(used):
     real, recipe = resolve("digits", "idc-ma", changes={**TINY, "model_augmentation.pool_epochs": 3})
     pools = []
     for rate in ("falling", "constant"):
-        changed = recipe.changed({"model_augmentation.pool_rate": rate})
+        changed = recipe.changed({"model_augmentation.early_rate": rate})
         pools.append(networks_for(changed, real, factory_of(real, changed), Observer(), Safety()))
     assert used == pytest.approx([0.01, 0.01, 0.002, 0.01, 0.01, 0.01])
     assert pools[0].folder != pools[1].folder
