@@ -22,6 +22,8 @@ UNKNOWN_LICENCE = "unknown"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 """Numbers of images in the hub's words."""
 LARGEST = "1M<n<10M"
+CHOOSE = ("random", "herding", "k-center", "el2n")
+"""Methods that choose real images, which are then what is published."""
 CLASSES_SHOWN = 20
 SOURCE_TITLE = "## Licence and source"
 TO_FILL = "*To be filled in by who publishes this set:*"
@@ -78,7 +80,7 @@ def dataset_card(
         f"# {_title(synthetic, about)}",
         _what(synthetic, about),
         _accuracy(synthetic, about),
-        _how_to_train(synthetic, published),
+        _how_to_train(synthetic, about, published),
         _licence(about, published),
         _protocol(about),
         _files(synthetic),
@@ -120,7 +122,13 @@ def _header(synthetic: SyntheticSet, about: Mapping[str, Any], table: Table, pub
 
 def _title(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
     spread = _spread(synthetic.counts)
-    return f"{_known_source(about) or 'Images'} distilled to {spread} image{'s' * (spread != '1')} a class"
+    name, made = _known_source(about) or "Images", "cut" if _is_chosen(about) else "distilled"
+    return f"{name} {made} to {spread} image{'s' * (spread != '1')} a class"
+
+
+def _is_chosen(about: Mapping[str, Any]) -> bool:
+    """Whether the images are real ones."""
+    return about.get("recipe", {}).get("method", {}).get("name") in CHOOSE
 
 
 def _known_source(about: Mapping[str, Any]) -> str | None:
@@ -136,11 +144,14 @@ def _spread(counts: list[int]) -> str:
 def _what(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
     n, channels, side, _ = synthetic.images.shape
     decoded = f", each decoded to {synthetic.factor**2} training images" if synthetic.factor > 1 else ""
+    chosen = _is_chosen(about)
+    more = "" if chosen else "; they need not look like them"
+    kind = f"small training set: {n} real images" if chosen else f"distilled training set: {n} synthetic images"
     lines = [
-        f"A distilled training set: {n} synthetic images of {synthetic.num_classes} classes "
+        f"A {kind} of {synthetic.num_classes} classes "
         f"({_spread(synthetic.counts)} a class{decoded}), {side} x {side} pixels, "
         f"{'grey' if channels == 1 else 'RGB'}. A network that is trained from scratch on these few images is to reach "
-        "as much as it can of what it would reach on the real ones; they need not look like them.",
+        f"as much as it can of what it would reach on all real ones{more}.",
     ]
     if "name" in about.get("data", {}):
         source = _known_source(about)
@@ -198,7 +209,7 @@ def _soft_cells(soft: Mapping[str, Any], name: str) -> str:
     return f" {_figures(soft[name])} |" if soft.get(name) else " | |"
 
 
-def _how_to_train(synthetic: SyntheticSet, published: Published) -> str:
+def _how_to_train(synthetic: SyntheticSet, about: Mapping[str, Any], published: Published) -> str:
     mean, std = ([round(value, 4) for value in constants] for constants in _constants(synthetic))
     whitened = synthetic.normalisation.whitening is not None
     where = published.name or "path/to/this/folder"
@@ -207,6 +218,7 @@ def _how_to_train(synthetic: SyntheticSet, published: Published) -> str:
     image = 'row["pixels"]' if whitened else 'row["image"] / 255'
     shape = synthetic.images.shape[1:]
     channels = (1, shape[0], 1, 1)
+    data = "" if _known_source(about) else " --data DATA"  # whose own images they were has them
     whitening = (
         f"\nThen whiten by `mean` and `matrix` of `{WHITENING}`: `(images.flatten(1) - mean) @ matrix`, then back in "
         "shape.\n"
@@ -231,7 +243,7 @@ images = (images - torch.tensor({mean}).view{channels}) / torch.tensor({std}).vi
 ```
 {whitening if whitened else ""}
 Without the normalisation most of the accuracy is lost. Test images in [0, 1] need the same. Few images need many epochs
-and strong augmentation: the protocol below is what was used, and `ddistill evaluate {ours}` goes by it."""
+and strong augmentation: the protocol below is what was used, and `ddistill evaluate {ours}{data}` goes by it."""
 
 
 def _constants(synthetic: SyntheticSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -249,7 +261,8 @@ def _licence(about: Mapping[str, Any], published: Published) -> str:
     fill += [] if source else ["whose the real images are, how they were collected, and their licence"]
     if fill:
         lines.append(f"{TO_FILL} {'; '.join(fill)}.")
-    lines.append("Distilled images are made from real ones and can show what is in them: distilling is no anonymiser.")
+    made = "Distilled images are made from real ones and can show what is in them: distilling is no anonymiser."
+    lines.append("These are real images: who has this set has them." if _is_chosen(about) else made)
     return "\n\n".join(lines)
 
 

@@ -190,9 +190,9 @@ def _config(synthetic: SyntheticSet, about: Mapping[str, Any], dataset: str) -> 
         "custom_train_trans": None,
         "custom_val_trans": None,
         "use_zca": False,
-        "optimizer": "sgd",
+        "optimizer": training.get("optimiser", "sgd"),
         "lr_scheduler": "step",
-        "step_size": max(1, round(epochs * 2 / 3)),
+        "step_size": epochs // 2 + 1,
         "weight_decay": training.get("weight_decay", 0.0005),
         "momentum": training.get("momentum", 0.9),
         "num_eval": 5,
@@ -206,7 +206,9 @@ def _config(synthetic: SyntheticSet, about: Mapping[str, Any], dataset: str) -> 
         "device": "cuda",
         "save_path": f"./results/{dataset.lower()}/ipc{synthetic.counts[0]}/scores.csv",
     }
-    return config, training.get("lr", 0.01), differs
+    if protocol.get("name") not in ("ddranking", "dsa"):
+        differs.append("its rate falls x0.1 after half of the epochs")
+    return config, synthetic.learned_rate or training.get("lr", 0.01), differs
 
 
 def _row(about: Mapping[str, Any], entry: Entry, dataset: str, ipc: int, scores: Mapping[str, float | None]) -> str:

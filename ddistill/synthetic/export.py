@@ -166,7 +166,7 @@ def _names_a_part(name: str) -> bool:
 
 def _arrays(synthetic: SyntheticSet) -> dict[str, np.ndarray]:
     """Decoded images float32 (N, channels, side, side), labels int64 (N,), mean and std (channels,), the whitening,
-    soft labels float32 (N, classes)."""
+    soft labels float32 (N, classes), the learned rate."""
     images, labels = synthetic.decoded()
     normalisation = synthetic.normalisation
     arrays = {
@@ -178,6 +178,8 @@ def _arrays(synthetic: SyntheticSet) -> dict[str, np.ndarray]:
     if normalisation.whitening is not None:
         arrays["whitening_mean"] = normalisation.whitening.mean.numpy()
         arrays["whitening_matrix"] = normalisation.whitening.matrix.numpy()
+    if synthetic.learned_rate is not None:
+        arrays["learned_rate"] = np.array(synthetic.learned_rate, np.float32)
     if synthetic.targets is not None:
         arrays["soft_labels"] = synthetic.soft_labels().numpy()
     return arrays

@@ -19,7 +19,7 @@ from ddistill.synthetic.layout import CARD, DESCRIPTION, PARQUETS, WHITENING
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-WRITTEN_ANEW = ("format", "images", "decoder", "normalisation", "class_names", "targets", "files")
+WRITTEN_ANEW = ("format", "images", "decoder", "normalisation", "class_names", "targets", "learned_rate", "files")
 """What `save_synthetic` says of a set itself."""
 ON_EVERY_REPOSITORY = (".gitattributes", CARD)
 

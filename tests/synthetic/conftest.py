@@ -30,5 +30,11 @@ def made(kind: str) -> SyntheticSet:
         whitening = Whitening(torch.rand(192, generator=draw), torch.rand(192, 192, generator=draw))
     factor = 2 if kind == "colour" else 1
     return SyntheticSet(
-        images, torch.tensor([0, 0, 0, 1, 2]), names, factor, "single", Normalisation(*constants, whitening)
+        images,
+        torch.tensor([0, 0, 0, 1, 2]),
+        names,
+        factor,
+        "single",
+        Normalisation(*constants, whitening),
+        learned_rate=0.0125 if kind == "grey" else None,
     )

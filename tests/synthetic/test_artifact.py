@@ -263,3 +263,16 @@ def test_a_thousand_classes_of_ten_are_written_and_read(tmp_path):
     ((_, ranks, found, _),) = by_datasets(tmp_path / "hf", [str(tmp_path / "distilled")])
     assert found == list(names)
     assert ranks == labels.tolist()
+
+
+def test_the_card_of_a_coreset_says_that_its_images_are_real(tmp_path):
+    from ddistill.methods.coresets import EL2N, Coreset
+    from ddistill.methods.registry import METHODS
+    from ddistill.synthetic.card import CHOOSE
+
+    assert {name for name, (_, made) in METHODS.items() if issubclass(made, Coreset | EL2N)} == set(CHOOSE)
+    for name, words in (("herding", "2 real images"), ("dm", "2 synthetic images")):
+        about = {"recipe": {"method": {"name": name}, "data": {"source": "digits"}}}
+        card = (save_synthetic(grey(10, 20), tmp_path / name, about) / "README.md").read_text()
+        assert words in card
+        assert ("These are real images" in card) == (name == "herding")

@@ -47,7 +47,7 @@ def test_its_reader_is_given_normalised_images_class_by_class_and_stored_images_
     config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert set(config) == set(READ)
     assert (config["dataset"], config["ipc"], config["im_size"]) == ("CIFAR10", 2, [8, 8])
-    assert (config["model_name"], config["num_epochs"], config["step_size"]) == ("ConvNet-3", 300, 200)
+    assert (config["model_name"], config["num_epochs"], config["step_size"]) == ("ConvNet-3", 300, 151)
     images, labels = (torch.load(tmp_path / "out" / f"{name}.pt", weights_only=True) for name in ("images", "labels"))
     # factor 2: four decoded images of each stored one
     assert labels.tolist() == [label for label in range(10) for _ in range(config["ipc"] * 4)]
@@ -61,7 +61,15 @@ def test_its_reader_is_given_normalised_images_class_by_class_and_stored_images_
     )
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert scores["lrs"] == pytest.approx((np.exp(0.1 - 0.175) - np.exp(-1)) / (np.e - 1 / np.e), abs=1e-4)
-    assert "128 filters, here 32" in (tmp_path / "out" / "README.md").read_text()
+    about = (tmp_path / "out" / "README.md").read_text()
+    assert "128 filters, here 32" in about
+    assert "syn_lr=0.02" in about
+
+
+def test_a_learned_rate_is_the_rate_that_it_is_given(tmp_path):
+    save_synthetic(replace(cifar(), learned_rate=0.0125), tmp_path / "run", ABOUT)
+    ddistill.export(tmp_path / "run", "ddranking", tmp_path / "out")
+    assert "syn_lr=0.0125" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_without_the_accuracy_on_all_images_hlr_is_left_open(tmp_path):

@@ -167,13 +167,15 @@ def by_hand(found: dict[str, torch.Tensor]) -> torch.Tensor:
     return images
 
 
-def test_soft_labels_are_in_torch_and_numpy(run, tmp_path):
+def test_soft_labels_and_a_learned_rate_are_in_torch_and_numpy(run, tmp_path):
     shares = torch.rand(20, 3).softmax(1).half()
-    folder = run(replace(made("colour"), targets=shares))
+    folder = run(replace(made("colour"), targets=shares, learned_rate=0.0125))
     ddistill.export(folder, "torch", tmp_path / "set.pt")
     ddistill.export(folder, "numpy", tmp_path / "set.npz")
     assert torch.equal(torch.load(tmp_path / "set.pt", weights_only=True)["soft_labels"], shares.float())
-    assert np.array_equal(np.load(tmp_path / "set.npz")["soft_labels"], shares.float().numpy())
+    with np.load(tmp_path / "set.npz") as found:
+        assert np.array_equal(found["soft_labels"], shares.float().numpy())
+        assert found["learned_rate"] == np.float32(0.0125)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -56,7 +56,10 @@ def same(one: ddistill.synthetic.SyntheticSet, other: ddistill.synthetic.Synthet
     """Whether two sets are the same to the bit."""
     whitenings = [made.normalisation.whitening for made in (one, other)]
     maps = [None if found is None else (found.mean.tolist(), found.matrix.tolist()) for found in whitenings]
-    alike = [(s.class_names, s.factor, s.decoder, s.normalisation.mean, s.normalisation.std) for s in (one, other)]
+    alike = [
+        (s.class_names, s.learned_rate, s.factor, s.decoder, s.normalisation.mean, s.normalisation.std)
+        for s in (one, other)
+    ]
     return (
         torch.equal(one.images, other.images)
         and torch.equal(one.labels, other.labels)
