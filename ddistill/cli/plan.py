@@ -53,12 +53,17 @@ def plan(
             real, complete = api.resolve(data, chosen, ipc=images, changes=settings, observer=screen)
             api.tell_account(real, screen)
             costs = plan_run(real, complete, device)
-        table = Table("phase", "time", "TFLOP")
+        table = Table("phase", "time", "may be", "TFLOP")
         for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):
             flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
-            table.add_row(title, in_units(costs.seconds[phase]), flops)
-        table.add_row("[bold]all[/]", f"[bold]{in_units(sum(costs.seconds.values()))}[/]", "")
+            table.add_row(title, in_units(costs.seconds[phase]), _range(*costs.ranges[phase]), flops)
+        whole = _range(*(sum(ends) for ends in zip(*costs.ranges.values(), strict=True)))
+        table.add_row("[bold]all[/]", f"[bold]{in_units(sum(costs.seconds.values()))}[/]", whole, "")
         print_table(table)
+        out.print(
+            "may be: by the fastest and the slowest trial, and beyond what was tried along a line or in proportion; "
+            "what else the machine does later is not in it"
+        )
         out.print(
             f"{costs.outer_steps} outer steps on {escape(device)}; memory of the measured steps, data included: "
             f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
@@ -71,7 +76,7 @@ def _show_on_paper(costs: Plan, recipe: Recipe, devices: list[int]) -> None:
     from ddistill.engine import on_paper
 
     if costs.inner is None:
-        raise UserError(f"--devices: method {recipe.method.name} is not planned for several devices; choose idc")
+        raise UserError(f"--devices: method {recipe.method.name} is not planned for several devices; idc and dm are")
     table = Table("classes", "devices", "pool", "distillation", "evaluation", "all", "memory each", "exchanged each")
     for classes in (10, 100, 1000):
         for number in devices:
@@ -81,6 +86,10 @@ def _show_on_paper(costs: Plan, recipe: Recipe, devices: list[int]) -> None:
             table.add_row(str(classes), str(number), *times, in_units(sum(paper.seconds.values())), *sizes)
     print_table(table)
     out.print("On paper: from the steps measured here, classes of the same size, the exchange itself not counted.")
+
+
+def _range(low: float, high: float) -> str:
+    return f"{in_units(low)} to {in_units(high)}" if high else ""
 
 
 def _numbers(option: str, text: str | None) -> list[int]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Any
 
 import torch
 
 from ddistill.config import Recipe
-from ddistill.data import RealData
+from ddistill.data import RealData, Split
 from ddistill.engine.environment import peak_memory_bytes
+from ddistill.engine.measure import Seconds, grown, timed
 from ddistill.engine.run import Session
 from ddistill.evaluation.protocol import evaluation_epochs
-from ddistill.methods import GradientMatching, GradientMatchingSettings, Method
+from ddistill.methods import Method
+from ddistill.methods.base import synthetic_trainer
+from ddistill.methods.class_matching import ClassMatching
 from ddistill.methods.turns import updates_per_round
 from ddistill.model_augmentation import FreshSource, load_into
 from ddistill.networks import build_network
@@ -22,14 +26,16 @@ from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set, random_set
 from ddistill.training import EAGER, ImageSet, Trainer, choose_hot_path, predict_accuracy, training_work
 
-TRAINING_STEPS = 8
+MATCHING_SECONDS, TRAINING_SECONDS, TESTING_SECONDS = 8.0, 3.0, 2.0
+"""For measuring each kind of work, about: a plan takes less than half a minute whatever the set."""
+PARTS = (1 / 8, 1 / 2)
+"""Of a class's images or of a mini-batch, that are tried first."""
+CLASSES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8)
+TESTED = (16, 64, 256, 1024, 4096)
+"""Images."""
 FEW, MORE = 1, 3
 """Inner steps of the measured outer steps."""
-TRIALS = 3
-MEASURED_CLASSES = 4
-"""Classes that gradient matching is measured on; one more costs the same."""
-LONG_SECONDS = 30.0
-"""Nothing is measured once more after this."""
 STATE_COPIES = 4
 """Of the stored images in memory: the set, its momentum, and both in the state that is kept."""
 
@@ -44,8 +50,10 @@ class Plan:
         peak_memory_bytes: that the measured steps have needed, data included.
         outer_steps: of the run.
         classes: of the data.
-        inner: parts of an inner step of gradient matching with a network that is trained on real images.
+        inner: parts of an inner step of a method that matches classes, but for one whose network is trained on the
+            synthetic set.
         fresh_seconds: of an outer step, for training its fresh network.
+        ranges: by phase: the least and the most seconds that what was measured may mean, see `measure.Seconds`.
     """
 
     seconds: dict[str, float]
@@ -55,11 +63,12 @@ class Plan:
     classes: int = 0
     inner: InnerStep | None = None
     fresh_seconds: float = 0.0
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class InnerStep:
-    """An inner step of gradient matching in parts.
+    """An inner step of a method that matches classes, in parts.
 
     Attributes:
         steps: inner steps of an outer step.
@@ -68,6 +77,7 @@ class InnerStep:
         batches: mini-batches.
         network_bytes: of the weights, which travel with each mini-batch where processes share it.
         stored_bytes: of the stored images of one class.
+        outer_seconds: of what an outer step begins with: weights are loaded, numbers drawn.
     """
 
     steps: int
@@ -76,6 +86,7 @@ class InnerStep:
     batches: int
     network_bytes: int
     stored_bytes: int
+    outer_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
     networks, repeats = recipe.model_augmentation.pool_size, recipe.evaluation.repeats
     seconds = {
         "pool": plan.seconds["pool"] * growth * -(-networks // devices) / networks,
-        "distill": plan.outer_steps * inner.steps * matching + rounds * training,
+        "distill": plan.outer_steps * (inner.outer_seconds + inner.steps * matching) + rounds * training,
         "evaluate": plan.seconds["evaluate"] * growth * -(-repeats // devices) / repeats,
     }
     memory = plan.peak_memory_bytes + (classes - plan.classes) * inner.stored_bytes * STATE_COPIES
@@ -123,11 +134,12 @@ def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
 
 
 def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> Plan:
-    """Predict time, FLOPs and memory of a run from a few steps of it; nothing is written.
+    """Predict time, FLOPs and memory of a run from a few pieces of it; nothing is written.
 
-    Steps that the run would compile are measured eager, and taken to be faster by what was measured elsewhere.
-    A pool is counted whether or not it is in the cache. A method whose outer steps differ in length (CAFE) is measured
-    on its third one, or on an earlier one where they are long.
+    Each kind of work is measured on few classes and images, on more for as long as its seconds allow, and taken to grow
+    in proportion from there on; `Plan.ranges` says how far trials and extrapolations lie apart. Steps that the run
+    would compile are measured eager, and taken to be faster by what was measured elsewhere. A pool is counted whether
+    or not it is in the cache.
 
     Args:
         data: real images.
@@ -139,51 +151,35 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     """
     recipe.check(data)
     device = torch.device(device)
-    seconds, flops, inner = _distillation(data, recipe, device)
+    session, gain = _session(data, recipe, device)
+    matched, flops, inner = _distillation(session, gain)
     settings = recipe.model_augmentation
     pooled = settings.networks != "fresh" or recipe.synthetic.labels == "teacher"
     pool_epochs = settings.pool_size * settings.pool_epochs if pooled else 0
     fresh_epochs = settings.fresh_epochs if settings.networks == "fresh" else 0
-    epoch_s, epoch_f = training_costs(data, recipe, device) if pool_epochs or fresh_epochs else (0.0, 0.0)
+    epoch, epoch_f = _epoch(session, gain) if pool_epochs or fresh_epochs else (Seconds(), 0.0)
     outer = recipe.budget.steps
+    phases = {
+        "pool": epoch * pool_epochs,
+        "distill": (matched + epoch * fresh_epochs) * outer,
+        "evaluate": _evaluation(data, recipe, device),
+    }
     return Plan(
-        {
-            "pool": epoch_s * pool_epochs,
-            "distill": (seconds + epoch_s * fresh_epochs) * outer,
-            "evaluate": _evaluation_seconds(data, recipe, device),
-        },
+        {phase: seconds.typical for phase, seconds in phases.items()},
         {"pool": epoch_f * pool_epochs, "distill": (flops + epoch_f * fresh_epochs) * outer},
         peak_memory_bytes(device),
         outer,
         data.num_classes,
         inner,
-        epoch_s * fresh_epochs,
+        epoch.typical * fresh_epochs,
+        {phase: (seconds.low, seconds.high) for phase, seconds in phases.items()},
     )
 
 
 def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
     """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
-    session, gain = _session(data, recipe, torch.device(device))
-    factory = session.factory(session.hot_path)
-    steps, trainer = factory.steps_per_epoch(), factory.trainer()
-    return _training_seconds(trainer, session.device) * steps / gain, trainer.flops_per_step() * steps
-
-
-def _distillation(data: RealData, recipe: Recipe, device: torch.device) -> tuple[float, float, InnerStep | None]:
-    """Seconds and FLOPs of an outer step; that of many inner steps follows from one of few and one of more."""
-    session, gain = _session(data, recipe, device)
-    inner = getattr(recipe.method, "inner_steps", 0)
-    if isinstance(recipe.method, GradientMatchingSettings) and not recipe.method.network_epochs:
-        return _inner_step(session, gain)
-    if inner <= MORE:
-        return *_outer_step(session, gain), None
-    measured = []
-    for steps in (FEW, MORE):
-        session.recipe = recipe.changed({"method.inner_steps": steps})
-        measured.append(_outer_step(session, gain))
-    (few_s, few_f), (more_s, more_f) = measured
-    further = (inner - MORE) / (MORE - FEW)
-    return more_s + further * max(0.0, more_s - few_s), more_f + further * (more_f - few_f), None
+    seconds, flops = _epoch(*_session(data, recipe, torch.device(device)))
+    return seconds.typical, flops
 
 
 def _session(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Session, float]:
@@ -192,6 +188,22 @@ def _session(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Sess
     chosen = session.choose_hot_path(session.network())
     session.hot_path = replace(chosen, precision=chosen.eager, compiled=False)
     return session, chosen.gain
+
+
+def _epoch(session: Session, gain: float) -> tuple[Seconds, float]:
+    """Of training a network on the real images."""
+    factory = session.factory(session.hot_path)
+    steps, trainer = factory.steps_per_epoch(), factory.trainer()
+    return _training_step(trainer, session.device) * (steps / gain), trainer.flops_per_step() * steps
+
+
+def _distillation(session: Session, gain: float) -> tuple[Seconds, float, InnerStep | None]:
+    """Seconds and FLOPs of an outer step."""
+    method, load = _method(session)
+    if isinstance(method, ClassMatching) and method.flops_done() is None:
+        seconds, inner = _matching(session, method, load, gain)
+        return seconds, session.costs.flops_per_step, inner
+    return *_outer_step(session, gain), None
 
 
 def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
@@ -211,111 +223,162 @@ def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
     return session.method(trainer, synthetic), load
 
 
-def _inner_step(session: Session, gain: float) -> tuple[float, float, InnerStep]:
-    """An outer step of gradient matching from the matching of a few classes and a few mini-batches."""
-    classes, device = session.data.num_classes, session.device
-    method, load = _method(session)
-    assert isinstance(method, GradientMatching)
-    load(1)
+def _matching(
+    session: Session, method: ClassMatching, load: Callable[[int], None], gain: float
+) -> tuple[Seconds, InnerStep | None]:
+    """An outer step of a method that matches classes: from a few of them, and a few mini-batches of its network."""
+    classes, device, settings = session.data.num_classes, session.device, method.settings
+
+    def begin() -> None:
+        load(1)
+        method.draw(1)
+
+    begin()
+    begins = Seconds(*[timed(begin, device)] * 3)
     moving = method.context.synthetic.open_classes
-    few = moving[: max(method.chunking.classes, MEASURED_CLASSES)]
-    drawn = method.draw(1, [few])
-    trainer, synthetic = method.context.trainer, method.context.synthetic
-    batches = drawn.network.shape[1]
-    one_class = _seconds(lambda _: method.image_step(0, drawn), TRIALS, device) / len(few) / gain
-    one_batch = _training_seconds(trainer, device) / gain if batches else 0.0
+    an_update = ceil(len(moving) / method.updates_per_round)
+
+    def work(size: float) -> Callable[[], object]:
+        some = method if size >= 1 else _with_fewer_images(session, method, size)
+        some.begin(1)
+        drawn = some.draw(1, [moving[: int(max(1, size))]])
+        return lambda: some.image_step(0, drawn)
+
+    matching = grown(work, (*PARTS, *CLASSES), an_update, MATCHING_SECONDS, device) * (1 / gain)
+    trainer, batches = method.context.trainer, 0
+    trained = Seconds()
+    if getattr(settings, "network_samples", 0):
+        batches = -(-settings.network_samples // min(trainer.settings.batch, len(trainer.source.labels)))
+    elif getattr(settings, "network_epochs", 0):
+        trainer = synthetic_trainer(method.context, settings.synthetic_training)
+        count = len(trainer.source.labels)
+        batches = settings.network_epochs * -(-count // min(count, trainer.settings.batch))
+    if batches:
+        trained = _training_step(trainer, device) * (1 / gain)
     parts = InnerStep(
-        session.recipe.method.inner_steps,
-        one_class,
-        one_batch,
+        method.inner_steps,
+        matching.typical / an_update,
+        trained.typical,
         batches,
-        sum(parameter.nbytes for parameter in trainer.parameters.values()),
-        synthetic.images.nbytes // classes,
+        sum(parameter.nbytes for parameter in method.context.trainer.parameters.values()),
+        method.context.synthetic.images.nbytes // classes,
+        begins.typical,
     )
-    seconds = parts.steps * (len(moving) / method.updates_per_round * one_class + batches * one_batch)
-    return seconds, method.flops_per_outer_step(), parts
+    seconds = begins + (matching + trained * batches) * parts.steps
+    return seconds, None if getattr(settings, "network_epochs", 0) else parts
 
 
-def _outer_step(session: Session, gain: float) -> tuple[float, float]:
-    method, load = _method(session)
+def _with_fewer_images(session: Session, method: ClassMatching, share: float) -> ClassMatching:
+    """The same method at work on a share of the real and of the decoded images of a class."""
+    settings, changes = method.settings, {"real_batch": ceil(method.settings.real_batch * share)}
+    if "max_decoded" in type(settings).model_fields:
+        most = min(settings.max_decoded, max(map(method.context.synthetic.decoded_per_class, method.own)))
+        changes["max_decoded"] = ceil(most * share)
+    few: Any = type(method)(settings.model_copy(update=changes), method.context)
+    return few
+
+
+def _outer_step(session: Session, gain: float) -> tuple[Seconds, float]:
+    """An outer step of another method: from few classes, and where it has many inner steps from few of these."""
     recipe, device = session.recipe, session.device
+    inner = getattr(recipe.method, "inner_steps", 0)
+    counted: dict[int, float] = {}
 
-    def one(step: int) -> None:
-        load(step)
-        method.outer_step(step, lambda done, of: None)
+    def measured(steps: int | None) -> Seconds:
+        changes = {} if steps is None else {"method.inner_steps": steps}
 
-    if method.flops_done() is not None:
-        seconds, flops = _several(one, method, min(TRIALS, recipe.budget.steps), device)
+        def work(size: float) -> Callable[[], object]:
+            classes = int(size)
+            method, load = _method(_of_few_classes(session, classes, changes))
+            step = 0
+
+            def one() -> None:
+                nonlocal step
+                step, before = step + 1, method.flops_done() or 0.0
+                load(step)
+                method.outer_step(step, lambda done, of: None)
+                counted[classes] = (method.flops_done() or 0.0) - before
+
+            return one
+
+        return grown(work, CLASSES[1:], session.data.num_classes, MATCHING_SECONDS, device) * (1 / gain)
+
+    if inner <= MORE:
+        seconds = measured(None)
     else:
-        once = recipe.method.needs.one_step
-        seconds = _seconds(one, 1 if once else TRIALS, device, warm=not once)
-        flops = method.flops_per_outer_step()
-    return seconds / gain, flops
+        few, more = measured(FEW), measured(MORE)
+        seconds = more + Seconds(*[max(0.0, more.typical - few.typical) * (inner - MORE) / (MORE - FEW)] * 3)
+    classes = max(counted)  # where outer steps differ in length, what they do is counted
+    return seconds, counted[classes] * session.data.num_classes / classes or session.costs.flops_per_step
 
 
-def _several(one: Callable[[int], None], method: Method, most: int, device: torch.device) -> tuple[float, float]:
-    """Seconds and FLOPs of the last of the first few outer steps, which differ in length."""
-    began, seconds, flops = time.perf_counter(), 0.0, 0.0
-    for step in range(1, most + 1):
-        before = method.flops_done() or 0.0
-        seconds = _seconds(lambda _, step=step: one(step), 1, device, warm=False)  # type: ignore[misc]
-        flops = (method.flops_done() or 0.0) - before
-        if time.perf_counter() - began > LONG_SECONDS:
-            break
-    return seconds, flops
+def _of_few_classes(session: Session, classes: int, changes: dict[str, Any]) -> Session:
+    """The same run on the first classes of its data alone."""
+    data, recipe = session.data, session.recipe.changed(changes)
+    if classes >= data.num_classes:
+        few = data
+    else:
+        names = data.class_names[:classes]
+        train, test = (
+            Split(part.images[:end], part.labels[:end])
+            for part, end in ((part, int((part.labels < classes).sum())) for part in (data.train, data.test))
+        )
+        few = replace(data, train=train, test=test, class_names=names)
+        vars(few).update(whitening=data.whitening, normalisation=data.normalisation)  # those of all images
+        own = {name: ipc for name, ipc in recipe.synthetic.ipc_by_class.items() if name in names}
+        recipe = recipe.changed({"synthetic.ipc_by_class": own})
+    some = Session(few, recipe, None, session.execution, Observer())
+    some.hot_path = session.hot_path
+    return some
 
 
-def _training_seconds(trainer: Trainer, device: torch.device) -> float:
-    """Seconds of one training step on a full batch."""
+def _training_step(trainer: Trainer, device: torch.device) -> Seconds:
+    """One training step on a full batch."""
     count = len(trainer.source.labels)
     batch = min(trainer.settings.batch, count)
 
-    def some(trial: int) -> None:
-        draws = torch.Generator().manual_seed(trial)
-        batches = [torch.randint(count, (batch,), generator=draws).to(device) for _ in range(TRAINING_STEPS)]
-        trainer.run(batches, draws)
+    def work(size: float) -> Callable[[], object]:
+        draws = torch.Generator().manual_seed(0)
+        images = max(1, round(batch * min(1.0, size)))
+        batches = [torch.randint(count, (images,), generator=draws) for _ in range(max(1, int(size)))]
+        own = [one.to(trainer.source.images.device) for one in batches]
+        return lambda: trainer.run(own, torch.Generator().manual_seed(0))
 
-    return _seconds(some, TRIALS, device) / TRAINING_STEPS
+    return grown(work, (*PARTS, *BATCHES), BATCHES[-1], TRAINING_SECONDS, device) * (1 / BATCHES[-1])
 
 
-def _evaluation_seconds(data: RealData, recipe: Recipe, device: torch.device) -> float:
-    """Seconds of training and testing all networks, those of the baselines included."""
-    settings, total = recipe.evaluation, 0.0
+def _evaluation(data: RealData, recipe: Recipe, device: torch.device) -> Seconds:
+    """Training and testing all networks, those of the baselines and of evaluations on the way included."""
+    settings, total = recipe.evaluation, Seconds()
     synthetic = initial_set(recipe.synthetic, data, recipe.run.seed)
-    sets = [(synthetic, 1 + (recipe.budget.steps - 1) // settings.every if settings.every else 1)]
+    on_the_way = (recipe.budget.steps - 1) // settings.every if settings.every else 0
+    fewer = settings.model_copy(update={"epochs": settings.epochs_on_the_way or settings.epochs})
+    sets = [(synthetic, settings, 1 + (recipe.synthetic.labels == "teacher")), (synthetic, fewer, on_the_way)]
     for name in settings.baselines:
-        sets.append((random_set(recipe.synthetic, data, 0, decoded=name == "random_decoded"), 1))
+        real = random_set(recipe.synthetic, data, 0, decoded=name == "random_decoded")
+        sets.append((real, settings, 1 + (recipe.synthetic.labels == "teacher")))
     network = settings.network or recipe.network
-    for one, times in sets:
+    module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
+    test = ImageSet.of(data.test.images, data.test.labels, synthetic, device)
+
+    def tested(size: float) -> Callable[[], object]:
+        some = replace(test, images=test.images[: int(size)], labels=test.labels[: int(size)])
+        return lambda: predict_accuracy(module, some)
+
+    testing = grown(tested, TESTED, len(test.labels), TESTING_SECONDS, device)
+    steps: dict[int, Seconds] = {}
+    for one, protocol, times in sets:
+        if not times:
+            continue
         images, labels = one.decoded()
         source = ImageSet(images.to(device), labels.to(device), one.normalisation)
-        module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
-        epochs = evaluation_epochs(settings, len(labels) // data.num_classes, data.num_classes)
-        trainer = Trainer(module, source, settings.training)
-        steps = len(labels) / min(len(labels), settings.training.batch) * epochs * settings.repeats
-        hot = choose_hot_path(module, training_work(trainer, steps), recipe.run.precision, recipe.run.compile)
-        trainer = Trainer(module, source, settings.training, precision=hot.eager)
-        draws = torch.Generator().manual_seed(0)
-
-        def epoch(_: int, trainer: Trainer = trainer, draws: torch.Generator = draws) -> None:
-            trainer.run_epoch(draws)
-
-        test = ImageSet.of(data.test.images, data.test.labels, one, device)
-        testing = _seconds(lambda _, m=module, t=test: predict_accuracy(m, t), 1, device)  # type: ignore[misc]
-        times += recipe.synthetic.labels == "teacher"
-        total += times * settings.repeats * (epochs * _seconds(epoch, TRIALS, device) / hot.gain + testing)
+        batch = min(len(labels), settings.training.batch)
+        epochs = evaluation_epochs(protocol, len(labels) // data.num_classes, data.num_classes)
+        if batch not in steps:
+            work = training_work(Trainer(module, source, settings.training), len(labels) / batch * epochs)
+            work = replace(work, flops=work.flops * settings.repeats)
+            hot = choose_hot_path(module, work, recipe.run.precision, recipe.run.compile)
+            trainer = Trainer(module, source, settings.training, precision=hot.eager)
+            steps[batch] = _training_step(trainer, device) * (1 / hot.gain)
+        total = total + (steps[batch] * (len(labels) / batch * epochs) + testing) * (times * settings.repeats)
     return total
-
-
-def _seconds(work: Callable[[int], object], trials: int, device: torch.device, *, warm: bool = True) -> float:
-    """Median seconds of some work after one warm-up; no further trial once it has taken long."""
-    taken: list[float] = []
-    began = time.perf_counter()
-    while len(taken) < trials + warm and time.perf_counter() - began < LONG_SECONDS:
-        started = time.perf_counter()
-        work(len(taken) + 1)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - started)
-    counted = taken[1:] if warm and len(taken) > 1 else taken
-    return sorted(counted)[len(counted) // 2]

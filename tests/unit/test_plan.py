@@ -51,13 +51,7 @@ def test_the_parts_make_up_the_plan():
     inner = plan.inner
     assert inner is not None
     assert (inner.steps, inner.batches, plan.classes) == (7, 32, 10)
-    outer = 7 * (10 * inner.class_seconds + 32 * inner.batch_seconds)
+    outer = inner.outer_seconds + 7 * (10 * inner.class_seconds + 32 * inner.batch_seconds)
     assert plan.seconds["distill"] == pytest.approx(outer * plan.outer_steps)
     assert inner.stored_bytes == 8 * 8 * 4
     assert on_paper(plan, recipe, 10, 1).seconds["distill"] == pytest.approx(plan.seconds["distill"])
-
-
-def test_other_methods_have_no_parts():
-    recipe = Recipe().changed({"method.name": "dm", "network.width": 8, "network.depth": 2, "synthetic.factor": 1})
-    plan = plan_run(load_data("digits"), recipe.changed({"evaluation.epochs": 1, "method.real_batch": 8}))
-    assert plan.inner is None
