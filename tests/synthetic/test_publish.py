@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_what_is_pushed_comes_back_to_the_bit(kind, hub, tmp_path):
     assert same(load_synthetic(NAME), made(kind))
     hub.broken = 503  # a copy is in the cache
     assert same(load_synthetic(NAME), load_synthetic(folder))
+
+
+def test_soft_labels_come_back_to_the_bit(hub, tmp_path):
+    soft = replace(made("colour"), targets=torch.rand(20, 3).softmax(1).half())
+    save_synthetic(soft, tmp_path / "run" / "distilled", {})
+    ddistill.push(tmp_path / "run", NAME)
+    found = load_synthetic(NAME)
+    assert same(found, soft)
+    assert torch.equal(found.targets, soft.targets)
 
 
 def test_a_dry_run_sends_nothing_and_is_loaded_by_datasets_alone(hub, tmp_path):
