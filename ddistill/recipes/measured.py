@@ -19,7 +19,7 @@ class Measured:
         scale: "full", the recipe as it is, or a smaller one of `reproduce`.
         accuracy, std: percent; over the networks of one distillation.
         changes: of recipe fields, with which it was measured.
-        measured: when, and over what.
+        measured: when, and over what; then what was mended since, if anything.
     """
 
     family: str
@@ -54,7 +54,10 @@ def measured() -> tuple[Measured, ...]:
 def measured_in_words() -> dict[tuple[str, str], str]:
     """By family and data, those of the recipes as they are."""
     found: dict[tuple[str, str], list[str]] = {}
+    mended: dict[tuple[str, str], str] = {}
     for one in measured():
         if one.scale == "full":
             found.setdefault((one.family, one.data), []).append(f"ipc {one.ipc} {one.accuracy:.1f}")
-    return {name: f"measured here: {', '.join(words)}" for name, words in found.items()}
+            mended[one.family, one.data] = one.measured.partition("networks; ")[2]
+    remarks = {name: f" ({remark})" if remark else "" for name, remark in mended.items()}
+    return {name: f"measured here: {', '.join(words)}{remarks[name]}" for name, words in found.items()}
