@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ddistill.cli.common import RUN_HELP, DebugOption, DeviceOption, PluginOption, reported, together, usable_device
 from ddistill.errors import RunError
@@ -89,15 +89,15 @@ def evaluate(
                 if judged.fallback:
                     screen.note(f"network {called}: {judged.protocol['precision_reason']}")
                 screen.accuracy(called, judged.mean, judged.std, len(judged.runs))
-        soft = any(result.soft for *_, result in results)
-        columns = ["soft labels %", "std"] if soft else []
-        table = Table("network", "parameters", "protocol", "accuracy %", "std", *columns, "networks", "epochs")
+        columns = ["soft labels %"] if any(result.soft for *_, result in results) else []
+        table = Table(Column("network", no_wrap=True), "size", "protocol", "accuracy %", *columns, "networks x epochs")
         for name, by, result in results:
-            counts = (len(result.runs), result.protocol["epochs"])
-            figures = [value for one in (result, result.soft) if one for value in (one.mean, one.std)]
+            figures = [f"{one.mean:.1f} ({one.std:.1f})" for one in (result, result.soft) if one]
             size = f"{result.protocol['parameters'] / 1e6:.2f} M"
-            table.add_row(escape(name), size, by, *(f"{value:.1f}" for value in figures), *map(str, counts))
+            table.add_row(escape(name), size, by, *figures, f"{len(result.runs)} x {result.protocol['epochs']}")
         print_table(table)
-        out.print("Top-1 on the real test set at the last epoch; mean and standard deviation over the networks.")
+        out.print(
+            "Top-1 on the real test set at the last epoch: mean (standard deviation) of the networks. Size: parameters."
+        )
         if failed:
             raise RunError(f"not evaluated: {'; '.join(f'{name} ({why})' for name, why in failed.items())}")
