@@ -112,7 +112,7 @@ def _counts(
         asked = base.changed(own).synthetic.ipc_by_class
         return {"synthetic.ipc_by_class": {**before, **asked}}
     if own:
-        raise UserError(f"--memory {memory} shares its images among the classes; leave out --ipc and {', '.join(own)}")
+        raise UserError(f"--memory {memory} says how many images each class has; leave out --ipc ({', '.join(own)})")
     if memory < len(names):
         raise UserError(
             f"--memory {memory} is less than one image for each of the {len(names)} classes; give {len(names)} or more"

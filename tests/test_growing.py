@@ -256,7 +256,7 @@ def test_a_memory_is_shared_by_the_classes(tmp_path):
     assert run.summary["baselines"]["random"]["images"] == 25
     for memory, changes, match in (
         (9, {}, "less than one image for each of the 10 classes; give 10 or more"),
-        (20, {"synthetic.ipc": 2}, "shares its images among the classes; leave out --ipc"),
+        (20, {"synthetic.ipc": 2}, r"says how many images each class has; leave out --ipc \(synthetic\.ipc\)"),
     ):
         with pytest.raises(UserError, match=match):
             ddistill.distill("digits", out=tmp_path / "run", changes=changes, memory=memory)
