@@ -28,7 +28,7 @@ from ddistill.engine.environment import machine, versions
 from ddistill.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = ("idc-ma", "dc", "dsa-ma", "dm-ma", "tgdd", "cafe", "tm", "el2n", "random", "herding", "k-center")
+FAMILIES = ("idc-ma", "dc", "dsa-ma", "dm-ma", "tgdd", "cafe", "tm", "el2n", "random", "herding", "k-center", "rded")
 """One recipe for each method."""
 SHARES = {"tests": 0.3, "methods": 0.25, "steps": 0.3, "run": 1.0}
 """Of the time that is left, that a part may take."""
@@ -73,7 +73,7 @@ def run_methods(device: str, toy: bool) -> None:
     if toy:
         settings |= {"evaluation.epochs": 1, "network.width": 8}
     for family in FAMILIES:
-        chooses = family in ("el2n", "random", "herding", "k-center")  # real images, in one step
+        chooses = family in ("el2n", "random", "herding", "k-center", "rded")  # real images, in one step
         changes = {**settings, **({"budget.outer_steps": 1} if chooses else {})}
         row: dict[str, Any] = {"family": family}
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddistill import augment, methods, networks, recipes
-    from ddistill.api import distill, evaluate, export, push
+    from ddistill.api import compare, distill, evaluate, export, push
     from ddistill.config import Recipe
     from ddistill.data import load_data
     from ddistill.errors import RunError, UserError
@@ -25,6 +25,7 @@ __all__ = [
     "UserError",
     "__version__",
     "augment",
+    "compare",
     "distill",
     "evaluate",
     "export",
@@ -41,6 +42,7 @@ _HOMES = {
     "Recipe": "config",
     "RunError": "errors",
     "UserError": "errors",
+    "compare": "api",
     "distill": "api",
     "evaluate": "api",
     "export": "api",

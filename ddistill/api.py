@@ -12,6 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from ddistill import recipes
+from ddistill.baselines import ALL, known_baseline
+from ddistill.comparison import Candidates, Comparison, Wanted, check_place, compare_data
 from ddistill.config import Recipe, build, recipe_from
 from ddistill.data import RealData, load_data
 from ddistill.data.which import AFTER_DECODING, remembered
@@ -55,6 +57,8 @@ from ddistill.training import Safety
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
 DEFAULT_RECIPE = "idc-ma"
+REPEATS = 5
+"""Networks on each row of a comparison."""
 
 
 def resolve(
@@ -159,6 +163,68 @@ def distill(
         ipc = changes.get("synthetic.ipc", ipc)
     real, complete = resolve(data, recipe, ipc=ipc, changes=changes, observer=observer)
     return distill_data(real, complete, out=out, resume=resume, device=device, observer=observer)
+
+
+def compare(
+    data: DataLike,
+    *,
+    ipc: int = 10,
+    minutes: float | None = None,
+    candidates: Candidates | None = None,
+    changes: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    observer: Observer | None = None,
+) -> Comparison:
+    """Tell whether distilling pays: distilled sets beside chosen real images and all of them, equally trained.
+
+    What ``out`` holds already is not made again, so that the same call goes on after an interruption.
+
+    Args:
+        data: as for `distill`.
+        ipc: stored images per class.
+        minutes: that all of it may take, divided among the rows; None: as long as recipes and protocol say.
+        candidates: recipes, selections and networks; the usual ones if None.
+        changes: other values for fields of every recipe; ``evaluation.repeats`` is 5 if not given.
+        out: folder of everything.
+        device: "cpu", "cuda", "cuda:1".
+        observer: hears of progress.
+
+    Raises:
+        UserError: anything that the user can mend; nothing has been computed then but a few steps.
+        RunError: a failure on the way; what was made is in ``out``.
+
+    Example:
+        >>> compare("digits", minutes=4, out="runs/compare").verdict  # doctest: +SKIP
+    """
+    candidates, observer = candidates or Candidates(), observer or Observer()
+    chosen = dict.fromkeys(known_baseline(name) for name in ("random", *candidates.selections) if name != ALL)
+    if "random_decoded" in chosen:
+        raise UserError("random_decoded stores more than the others; leave it out")
+    networks = {name: network_of(name) for name in candidates.networks}
+    for name in candidates.recipes:
+        if isinstance(name, str):
+            _draft(name, ipc)
+    real: DataLike = data
+    resolved: dict[str, Recipe] = {}
+    for recipe in candidates.recipes:
+        asked = {"evaluation.repeats": REPEATS, **(changes or {}), "synthetic.ipc": ipc}
+        usual_start = asked.get("synthetic.init", recipe.synthetic.init if isinstance(recipe, Recipe) else None)
+        # noise fits any data; whether the usual start does is found out when all is known
+        asked["synthetic.init"] = "noise"
+        real, complete = resolve(real, recipe, ipc=ipc, changes=asked, observer=observer)
+        complete = complete.changed({"synthetic.init": usual_start})
+        name = recipe if isinstance(recipe, str) else recipe.name
+        resolved[name if name not in resolved else f"{name} ({len(resolved) + 1})"] = complete
+    assert isinstance(real, RealData)
+    if not networks:
+        usual = network_for(None, next(iter(resolved.values())))
+        networks = {usual.name: usual}
+    for network in networks.values():
+        check_trainable(network, real.size)
+    tell_account(real, observer)
+    wanted = Wanted(resolved, tuple(chosen), networks, minutes)
+    return compare_data(real, wanted, out=check_place(out), device=device, observer=observer)
 
 
 def evaluate(

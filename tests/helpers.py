@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ddistill.augment import Normalisation
+from ddistill.baselines import BASELINES
 from ddistill.config import Recipe
 from ddistill.engine import Observer
 from ddistill.evaluation import Confusion
@@ -80,3 +81,11 @@ def finished_run(folder: Path, images: torch.Tensor, names: Sequence[str], group
     }
     write_checked_json(folder / "summary.json", summary)
     return folder
+
+
+def few_networks(monkeypatch) -> None:
+    """All baselines choose by one network of one epoch."""
+    few = {"model_augmentation.pool_size": 1, "model_augmentation.pool_epochs": 1}
+    for name, own in BASELINES.items():
+        if "model_augmentation.networks" in own.method:
+            monkeypatch.setitem(BASELINES, name, replace(own, method={**own.method, **few}))

@@ -52,8 +52,21 @@ def resized_crop(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     A part that does not fit into the image is drawn anew, so that the mean area is 0.692.
     """
     height, width = crop_sides(uniforms[:, SLOTS["area"]], uniforms[:, SLOTS["ratio"]])
-    centre_y = (uniforms[:, SLOTS["top"]] * 2.0 - 1.0) * (1.0 - height)
-    centre_x = (uniforms[:, SLOTS["left"]] * 2.0 - 1.0) * (1.0 - width)
+    return cut_out(images, height, width, uniforms[:, SLOTS["top"]], uniforms[:, SLOTS["left"]])
+
+
+def cut_out(
+    images: torch.Tensor, height: torch.Tensor, width: torch.Tensor, top: torch.Tensor, left: torch.Tensor
+) -> torch.Tensor:
+    """Parts of images (N, C, H, H), each scaled to the full side.
+
+    Args:
+        images: of any range.
+        height, width: of the parts, as shares of the side, (N,).
+        top, left: where they are in the room that is left, 0 to 1, (N,).
+    """
+    centre_y = (top * 2.0 - 1.0) * (1.0 - height)
+    centre_x = (left * 2.0 - 1.0) * (1.0 - width)
     zero = torch.zeros_like(width)
     theta = torch.stack([width, zero, centre_x, zero, height, centre_y], dim=1).view(-1, 2, 3).to(images.dtype)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ddistill.cli.common import DONE
+from ddistill.cli.compare import compare
 from ddistill.cli.distill import distill
 from ddistill.cli.evaluate import evaluate
 from ddistill.cli.export import export
@@ -54,6 +55,7 @@ def _options(
 
 app.command()(distill)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(pretrain)
 app.command()(plan)
 app.command()(inspect)

@@ -66,8 +66,9 @@ def reported(debug: bool, plugin: list[str] | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         again = shlex.join(["ddistill", *words, "--resume"])
-        again = shlex.join(["ddistill", *words]) if words[:1] in (["reproduce"], ["verify"]) else again
-        hint = f"; go on with: {again}" if words[:1] in (["distill"], ["reproduce"], ["verify"]) else ""
+        same = (["reproduce"], ["verify"], ["compare"])  # go on without a word for it
+        again = shlex.join(["ddistill", *words]) if words[:1] in same else again
+        hint = f"; go on with: {again}" if words[:1] in (["distill"], *same) else ""
         _fail(f"interrupted{hint}", INTERRUPTED, debug)
     except RunError as error:
         _fail(str(error), FAILED, debug)

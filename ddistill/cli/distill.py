@@ -113,7 +113,7 @@ def distill(
 
 
 def _show_run(run: Run, folder: Path) -> None:
-    from ddistill.synthetic.card import BASELINES
+    from ddistill.baselines import BASELINES
 
     summary = run.summary
     distilled, soft = summary["accuracy"], summary.get("accuracy_soft")
@@ -121,8 +121,8 @@ def _show_run(run: Run, folder: Path) -> None:
     stored = f"{summary['stored_images']} stored, {summary['decoded_images']} decoded"
     table.add_row("[bold]distilled[/]", stored, *_figures(distilled, bold=True), *(_figures(soft) if soft else []))
     for name, result in summary["baselines"].items():
-        beside = _figures(summary["baselines_soft"][name]) if soft else []
-        table.add_row(BASELINES[name], str(result["images"]), *_figures(result), *beside)
+        beside = _figures(summary["baselines_soft"][name]) if soft and name in summary["baselines_soft"] else []
+        table.add_row(BASELINES[name].title, str(result["images"]), *_figures(result), *beside)
     print_table(table)
     seconds = summary["seconds"]
     if "selected" in summary:

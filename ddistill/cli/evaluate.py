@@ -67,7 +67,7 @@ def evaluate(
             for by, network_name in product(protocols, asked):
                 called = (network_name or recipe.network.name) + (f" ({by})" if len(protocols) > 1 else "")
                 settings = api.under_protocol(by, recipe, real)
-                settings = settings.model_copy(update={"epochs": epochs}) if epochs else settings
+                settings = settings.model_copy(update={"epochs": epochs, "steps": None} if epochs else {})
                 try:
                     judged = api.evaluate(
                         path,

@@ -2,7 +2,7 @@
 
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.folder import check_folder, check_writable, recorded, source_beside
-from ddistill.engine.plan import InnerStep, OnPaper, Plan, on_paper, plan_run, training_costs
+from ddistill.engine.plan import InnerStep, OnPaper, Plan, evaluation_costs, on_paper, plan_run, training_costs
 from ddistill.engine.run import Resume, Run, Session, distill_data
 from ddistill.observer import Observer
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_folder",
     "check_writable",
     "distill_data",
+    "evaluation_costs",
     "networks_for",
     "on_paper",
     "plan_run",

@@ -9,21 +9,23 @@ from typing import Any
 
 import torch
 
+from ddistill.baselines import ALL
 from ddistill.config import Recipe
 from ddistill.data import RealData, Split
 from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.measure import Seconds, grown, timed
 from ddistill.engine.run import Session
-from ddistill.evaluation.protocol import evaluation_epochs
+from ddistill.evaluation import EvaluationSettings
+from ddistill.evaluation.protocol import training_steps
 from ddistill.methods import Method
 from ddistill.methods.base import synthetic_trainer
 from ddistill.methods.class_matching import ClassMatching
 from ddistill.methods.turns import updates_per_round
 from ddistill.model_augmentation import FreshSource, load_into
-from ddistill.networks import build_network
+from ddistill.networks import NetworkSettings, build_network
 from ddistill.observer import Observer
 from ddistill.runtime.execution import Execution
-from ddistill.synthetic import initial_set, random_set
+from ddistill.synthetic import SyntheticSet, initial_set, random_set
 from ddistill.training import EAGER, ImageSet, Trainer, choose_hot_path, predict_accuracy, training_work
 
 MATCHING_SECONDS, TRAINING_SECONDS, TESTING_SECONDS = 8.0, 3.0, 2.0
@@ -347,38 +349,72 @@ def _training_step(trainer: Trainer, device: torch.device) -> Seconds:
     return grown(work, (*PARTS, *BATCHES), BATCHES[-1], TRAINING_SECONDS, device) * (1 / BATCHES[-1])
 
 
-def _evaluation(data: RealData, recipe: Recipe, device: torch.device) -> Seconds:
-    """Training and testing all networks, those of the baselines and of evaluations on the way included."""
-    settings, total = recipe.evaluation, Seconds()
-    synthetic = initial_set(recipe.synthetic, data, recipe.run.seed)
-    on_the_way = (recipe.budget.steps - 1) // settings.every if settings.every else 0
-    fewer = settings.model_copy(update={"epochs": settings.epochs_on_the_way or settings.epochs})
-    sets = [(synthetic, settings, 1 + (recipe.synthetic.labels == "teacher")), (synthetic, fewer, on_the_way)]
-    for name in settings.baselines:
-        real = random_set(recipe.synthetic, data, 0, decoded=name == "random_decoded")
-        sets.append((real, settings, 1 + (recipe.synthetic.labels == "teacher")))
-    network = settings.network or recipe.network
+def evaluation_costs(
+    one: SyntheticSet | ImageSet,
+    data: RealData,
+    settings: EvaluationSettings,
+    network: NetworkSettings,
+    execution: Execution,
+) -> tuple[Seconds, Seconds]:
+    """An optimiser step on a full mini-batch of a set, and the test of a network, from a few pieces of both.
+
+    Args:
+        one: what is trained on.
+        data: gives the test images.
+        settings: the protocol.
+        network: architecture.
+        execution: device, precision, compilation.
+    """
+    device = execution.device
+    source = one if isinstance(one, ImageSet) else _decoded(one, device)
     module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
-    test = ImageSet.of(data.test.images, data.test.labels, synthetic, device)
+    work = training_work(Trainer(module, source, settings.training), _steps(settings, source, data))
+    work = replace(work, flops=work.flops * settings.repeats)
+    hot = choose_hot_path(module, work, execution.settings.precision, execution.settings.compile)
+    trainer = Trainer(module, source, settings.training, precision=hot.eager)
+    test = ImageSet.of(data.test.images, data.test.labels, source, device)
 
     def tested(size: float) -> Callable[[], object]:
         some = replace(test, images=test.images[: int(size)], labels=test.labels[: int(size)])
         return lambda: predict_accuracy(module, some)
 
-    testing = grown(tested, TESTED, len(test.labels), TESTING_SECONDS, device)
-    steps: dict[int, Seconds] = {}
-    for one, protocol, times in sets:
+    with hot.on_its_threads():
+        step = _training_step(trainer, device) * (1 / hot.gain)
+        return step, grown(tested, TESTED, len(test.labels), TESTING_SECONDS, device)
+
+
+def _decoded(synthetic: SyntheticSet, device: torch.device) -> ImageSet:
+    images, labels = synthetic.decoded()
+    return ImageSet(images.to(device), labels.to(device), synthetic.normalisation)
+
+
+def _steps(settings: EvaluationSettings, source: ImageSet, data: RealData) -> float:
+    return training_steps(settings, len(source.labels), data.num_classes)
+
+
+def _evaluation(data: RealData, recipe: Recipe, device: torch.device) -> Seconds:
+    """Training and testing all networks, those of the baselines and of evaluations on the way included."""
+    settings, total = recipe.evaluation, Seconds()
+    synthetic = _decoded(initial_set(recipe.synthetic, data, recipe.run.seed), device)
+    on_the_way, fewer = (recipe.budget.steps - 1) // settings.every if settings.every else 0, settings
+    if settings.epochs_on_the_way is not None:
+        fewer = settings.model_copy(update={"epochs": settings.epochs_on_the_way, "steps": None})
+    twice = 1 + (recipe.synthetic.labels == "teacher")
+    sets = [(synthetic, settings, twice), (synthetic, fewer, on_the_way)]
+    for name in settings.baselines:  # chosen images are trained on as random ones are
+        if name == ALL:
+            sets.append((ImageSet.of(data.train.images, data.train.labels, data, device), settings, 1))
+        else:
+            real = random_set(recipe.synthetic, data, 0, decoded=name == "random_decoded")
+            sets.append((_decoded(real, device), settings, twice))
+    network, execution = settings.network or recipe.network, Execution(device, recipe.run)
+    costs: dict[int, tuple[Seconds, Seconds]] = {}
+    for source, protocol, times in sets:
         if not times:
             continue
-        images, labels = one.decoded()
-        source = ImageSet(images.to(device), labels.to(device), one.normalisation)
-        batch = min(len(labels), settings.training.batch)
-        epochs = evaluation_epochs(protocol, len(labels) // data.num_classes, data.num_classes)
-        if batch not in steps:
-            work = training_work(Trainer(module, source, settings.training), len(labels) / batch * epochs)
-            work = replace(work, flops=work.flops * settings.repeats)
-            hot = choose_hot_path(module, work, recipe.run.precision, recipe.run.compile)
-            trainer = Trainer(module, source, settings.training, precision=hot.eager)
-            steps[batch] = _training_step(trainer, device) * (1 / hot.gain)
-        total = total + (steps[batch] * (len(labels) / batch * epochs) + testing) * (times * settings.repeats)
+        batch = min(len(source.labels), settings.training.batch)
+        if batch not in costs:
+            costs[batch] = evaluation_costs(source, data, protocol, network, execution)
+        step, testing = costs[batch]
+        total = total + (step * _steps(protocol, source, data) + testing) * (times * settings.repeats)
     return total

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ddistill.baselines import ALL, BASELINES
 from ddistill.config import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.data import RealData
 from ddistill.engine.accuracies import Accuracies
+from ddistill.engine.baselines import coreset_recipe
 from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.costs import Costs
 from ddistill.engine.early_stage import networks_for
@@ -131,6 +133,9 @@ def distill_data(
     """
     recipe = recipe.changed(recorded(data))
     recipe.check(data)
+    for name in recipe.evaluation.baselines:
+        if BASELINES[name].method:
+            coreset_recipe(recipe, name).check(data)
     execution, observer = Execution(torch.device(device), recipe.run, ranks or current()), observer or Observer()
     ranks = execution.ranks
     if out is None:
@@ -222,9 +227,10 @@ class Session:
         network = self.network()
         self._decide(network)
         with self.hot_path.on_its_threads():
-            return self._run(network)
+            return self._finish(*self._distilled(network))
 
-    def _run(self, network: nn.Module) -> Run:
+    def _distilled(self, network: nn.Module) -> tuple[Method, SyntheticSet, Checkpoint, Spent]:
+        """The method, the set after the last outer step, the state then, and its costs."""
         recipe, data = self.recipe, self.data
         trainer = Trainer(
             network,
@@ -240,8 +246,7 @@ class Session:
         if method.chunking is not None:
             chunking = method.chunking
             self.log.event("classes per launch", most=chunking.classes, images_at_once=chunking.images)
-        state, spent = self._distill(method, source, trainer, synthetic)
-        return self._finish(method, synthetic, state, spent)
+        return method, synthetic, *self._distill(method, source, trainer, synthetic)
 
     def network(self) -> nn.Module:
         """The module that all outer steps load their weights into."""
@@ -496,7 +501,7 @@ class Session:
 
     def _judge(
         self,
-        synthetic: SyntheticSet | list[SyntheticSet],
+        synthetic: SyntheticSet | list[SyntheticSet] | list[ImageSet],
         what: str,
         step: int,
         spent: Spent | None = None,
@@ -506,7 +511,8 @@ class Session:
         """Train networks on a set and test them: on the validation part if that is ``what``, else on the test part."""
         settings, key = self.recipe.evaluation, what
         if on_the_way and settings.epochs_on_the_way is not None:  # no figure of the protocol: known by another name
-            settings = settings.model_copy(update={"epochs": settings.epochs_on_the_way})
+            shorter = {"epochs": settings.epochs_on_the_way, "steps": None}
+            settings = settings.model_copy(update=shorter)
             key = f"{what}, {settings.epochs} epochs"
         phase: Phase = "evaluate" if what in ("distilled", "distilled soft", "validation") else "baseline"
         started = time.perf_counter()
@@ -552,24 +558,19 @@ class Session:
         synthetic = replace(synthetic.snapshot(), learned_rate=learned_rate)
         given = state.best[0] if state.best else steps
         evaluation = self._judge(synthetic, "distilled", given, spent)
-        real = {
-            name: [
-                random_set(recipe.synthetic, self.data, recipe.run.seed, draw, decoded=name == "random_decoded")
-                for draw in range(recipe.evaluation.repeats)
-            ]
-            for name in recipe.evaluation.baselines
-        }
-        baselines = {name: self._baseline(sets, name) for name, sets in real.items()}
+        real = {name: self.baseline(name)[0] for name in recipe.evaluation.baselines}
+        baselines = {name: self._beside(sets, name) for name, sets in real.items()}
         soft: dict[str, Any] = {}
         if recipe.synthetic.labels == "teacher":
             factory = self.factory(self.hot_path)
             teachers = Teachers(factory, self._networks(factory))
             synthetic = self.ranks.from_first(teachers.label(synthetic))
             soft["accuracy_soft"] = self._judge(synthetic, "distilled soft", given).as_dict()
-            soft["baselines_soft"] = {
-                name: self._baseline([teachers.label(one) for one in sets], f"{name} soft")
-                for name, sets in real.items()
-            }
+            soft["baselines_soft"] = {}
+            for name, sets in real.items():
+                labelled = [teachers.label(one) for one in sets if isinstance(one, SyntheticSet)]
+                if labelled:
+                    soft["baselines_soft"][name] = self._beside(labelled, f"{name} soft")
         self.costs.seconds["evaluate"] = self.accuracies.seconds
         summary = {
             "recipe": recipe.name,
@@ -628,9 +629,32 @@ class Session:
             classes["group"] = dict(zip(names, self.data.taken.groups, strict=True))
         return {"classes": classes} if classes else {}
 
-    def _baseline(self, real: list[SyntheticSet], what: str) -> dict[str, Any]:
-        """The accuracy on random real images, a set of them per repeat."""
+    def _beside(self, real: list[SyntheticSet] | list[ImageSet], what: str) -> dict[str, Any]:
+        """The accuracy on real images: a set of them per repeat, or one."""
         return {**self._judge(real, what, 0).as_dict(), "images": len(real[0].images)}
+
+    def baseline(self, name: str) -> tuple[list[SyntheticSet] | list[ImageSet], float]:
+        """Real images of a baseline, one set or one per trained network, and the seconds that choosing took."""
+        baseline, recipe = BASELINES[name], self.recipe
+        draws = range(recipe.evaluation.repeats if baseline.redrawn else 1)
+        if name == ALL:
+            return [self.real], 0.0
+        if not baseline.method:
+            decoded = name == "random_decoded"
+            return [random_set(recipe.synthetic, self.data, recipe.run.seed, d, decoded=decoded) for d in draws], 0.0
+        sets, seconds = [], 0.0
+        for draw in draws:
+            chosen = Session(self.data, coreset_recipe(recipe, name, draw), None, self.execution, self.observer)
+            sets.append(chosen.choose())
+            seconds += sum(chosen.costs.seconds.values())
+        return sets, seconds
+
+    def choose(self) -> SyntheticSet:
+        """The set of a coreset, without evaluation."""
+        network = self.network()
+        self._decide(network)
+        with self.hot_path.on_its_threads():
+            return self._distilled(network)[1].snapshot()
 
 
 def groups_in_words(recipe: Recipe, classes: int) -> list[str]:

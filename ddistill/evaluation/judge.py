@@ -23,6 +23,7 @@ from ddistill.training import (
     training_work,
 )
 from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
+from ddistill.training.stretches import Stretches, stretch
 
 
 class Outcome(NamedTuple):
@@ -95,7 +96,7 @@ class Judge:
         wanted = execution.device.type == "cuda" if execution.side_by_side is None else execution.side_by_side
         self.side_by_side = wanted and can_stand_side_by_side(self.module)
         count = len(self.sources[0].labels)
-        steps = count / min(count, self.training.batch) * self.epochs * settings.repeats
+        steps = (settings.steps or count / min(count, self.training.batch) * self.epochs) * settings.repeats
         work = training_work(Trainer(self.module, self.sources[0], self.training), steps)
         asked = execution.settings
         self.hot_path = choose_hot_path(self.module, work, asked.precision, asked.compile)
@@ -163,5 +164,6 @@ class Judge:
         return build_network(self.network, *self.shape, self.seed, "evaluation", repeat).state_dict()
 
     def _train(self, trainer: Trainer | SideBySide, draws: Callable[[int], Any], name: str) -> Iterator[int]:
-        falls, kept = self.settings.falls(self.epochs), self.progress.unfinished
-        return train_epochs(trainer, self.epochs, draws, falls=falls, unfinished=kept, name=name)
+        falls, kept, steps = self.settings.falls(self.epochs), self.progress.unfinished, self.settings.steps
+        trains = Stretches(trainer, stretch(steps)) if steps else trainer
+        return train_epochs(trains, self.epochs, draws, falls=falls, unfinished=kept, name=name)

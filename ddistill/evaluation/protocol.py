@@ -24,6 +24,7 @@ from ddistill.networks import NetworkSettings
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
 from ddistill.training import ImageSet
+from ddistill.training.stretches import STRETCHES, stretch
 
 Part = Literal["test", "validation"]
 
@@ -75,8 +76,14 @@ def evaluation_epochs(settings: EvaluationSettings, decoded_per_class: int, num_
     return epochs if num_classes < 100 else int(epochs * 2 / 3) // 100 * 100
 
 
+def training_steps(settings: EvaluationSettings, images: int, num_classes: int) -> float:
+    """Optimiser steps of one network on so many decoded images, a smaller last mini-batch counted as a part."""
+    epochs = settings.epochs or evaluation_epochs(settings, images // num_classes, num_classes)
+    return settings.steps or images / min(images, settings.training.batch) * epochs
+
+
 def evaluate_set(
-    synthetic: SyntheticSet | Sequence[SyntheticSet],
+    synthetic: SyntheticSet | ImageSet | Sequence[SyntheticSet | ImageSet],
     data: RealData,
     settings: EvaluationSettings,
     network: NetworkSettings,
@@ -89,7 +96,8 @@ def evaluate_set(
     """Train ``settings.repeats`` networks on the decoded set, on its soft labels where it has some, and test each.
 
     Args:
-        synthetic: the set, or one per repeat (random draws of real images, say), all of the same size.
+        synthetic: the set, or one per repeat (random draws of real images, say), all of the same size; or images that
+            need no decoding.
         data: gives the test images; the set's own mean and std normalise both.
         settings: the protocol.
         network: architecture where the protocol names none.
@@ -104,12 +112,12 @@ def evaluate_set(
     """
     execution, progress = execution or Execution(), progress or Progress()
     network, ranks = settings.network or network, execution.ranks
-    sets = [synthetic] if isinstance(synthetic, SyntheticSet) else list(synthetic)
+    sets = [synthetic] if isinstance(synthetic, SyntheticSet | ImageSet) else list(synthetic)
     sources = [_decoded_source(one, execution.device) for one in sets]
-    classes, real = sets[0].num_classes, _part(data, part)
+    classes, real = data.num_classes, _part(data, part)
     test = ImageSet.of(real.images, real.labels, sources[0], execution.device)
-    epochs = evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
-    training, learned_rate = settings.training, sets[0].learned_rate
+    epochs = STRETCHES if settings.steps else evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
+    training, learned_rate = settings.training, getattr(sets[0], "learned_rate", None)
     if protocol(settings.protocol).learned_rate and learned_rate is not None:  # real images have none
         training = training.model_copy(update={"lr": learned_rate})
     in_force = settings.model_copy(update={"epochs": epochs, "training": training})
@@ -129,12 +137,12 @@ def evaluate_set(
         "name": settings.protocol,
         "network": network.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in judge.module.parameters()),
-        "epochs": epochs,
+        **_length(settings, epochs, len(sources[0].labels)),
         "repeats": settings.repeats,
         "training": training.model_dump(mode="json"),
         "lr_decay": in_force.falls(epochs).in_words(),
         "images": "decoded with single",
-        **({"labels": "soft"} if sets[0].targets is not None else {}),
+        **({"labels": "soft"} if getattr(sets[0], "targets", None) is not None else {}),
         "test_images": len(test.labels),
         "precision": judge.hot_path.precision,
         "precision_reason": judge.hot_path.reason,
@@ -145,6 +153,14 @@ def evaluate_set(
     return Evaluation(tuple(one.accuracy for one in all_tested), done, judge.hot_path.fallback, confusion)
 
 
+def _length(settings: EvaluationSettings, epochs: int, images: int) -> dict[str, float]:
+    """How long a network is trained: passes over the decoded set, and the optimiser steps where these are fixed."""
+    if settings.steps is None:
+        return {"epochs": epochs}
+    steps = stretch(settings.steps) * STRETCHES
+    return {"epochs": round(steps * min(settings.training.batch, images) / images, 1), "steps": steps}
+
+
 def _part(data: RealData, part: Part) -> Split:
     if part == "test":
         return data.test
@@ -153,7 +169,9 @@ def _part(data: RealData, part: Part) -> Split:
     return data.validation
 
 
-def _decoded_source(synthetic: SyntheticSet, device: torch.device) -> ImageSet:
+def _decoded_source(synthetic: SyntheticSet | ImageSet, device: torch.device) -> ImageSet:
+    if isinstance(synthetic, ImageSet):
+        return synthetic
     images, labels = synthetic.decoded()
     labels = labels if synthetic.targets is None else synthetic.soft_labels()
     return ImageSet(images.to(device), labels.to(device), synthetic.normalisation)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ddistill.augment import AugmentSettings
+from ddistill.baselines import ALL, known_baseline
 from ddistill.errors import UserError
 from ddistill.evaluation.protocols import IDC, PROTOCOLS, protocol
 from ddistill.networks import NetworkSettings
@@ -42,8 +43,12 @@ class EvaluationSettings(Settings):
     select: Literal["last", "best"] = "last"
     """Which images a run gives: the last, or those of the evaluation with the best accuracy on the validation part of
     the training set; the test set is read once, at the end. Without a schedule ten evaluations choose."""
-    baselines: tuple[Literal["random", "random_decoded"], ...] = ("random",)
-    """random: as many real images as are stored; random_decoded: as many as are decoded; drawn anew per repeat."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps of each network, in place of epochs, in stretches of equal length: sets of any size are then
+    trained equally long."""
+    baselines: tuple[Annotated[str, AfterValidator(known_baseline)], ...] = ("random",)
+    """Real images at equal storage: random, k-center, herding, el2n, el2n-hard, mosaic, el2n-mosaic, rded; besides,
+    random_decoded (as many as are decoded), and all of them. Drawn anew per network, or chosen once."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,3 +93,9 @@ class EvaluationSettings(Settings):
             )
         training = self.training.model_copy(update=chosen.training_on(self.training.augment))
         return self.model_copy(update={"protocol": name, "training": training, **chosen.numbers})
+
+    @model_validator(mode="after")
+    def _check(self) -> EvaluationSettings:
+        if ALL in self.baselines and self.steps is None:
+            raise ValueError("the baseline of all images is trained as long as the set: set evaluation.steps")
+        return self

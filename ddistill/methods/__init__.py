@@ -6,7 +6,16 @@ from ddistill.methods.along_training import AlongTraining, AlongTrainingSettings
 from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.methods.cafe import CAFE, CAFESettings
 from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, Through
-from ddistill.methods.coresets import EL2N, Coreset, EL2NSettings, HerdingSettings, KCenterSettings, RandomSettings
+from ddistill.methods.coresets import (
+    EL2N,
+    RDED,
+    Coreset,
+    EL2NSettings,
+    HerdingSettings,
+    KCenterSettings,
+    RandomSettings,
+    RDEDSettings,
+)
 from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
 from ddistill.methods.gradient_matching import (
     DCSettings,
@@ -22,6 +31,7 @@ __all__ = [
     "CAFE",
     "EL2N",
     "METHODS",
+    "RDED",
     "AlongTraining",
     "AlongTrainingSettings",
     "CAFESettings",
@@ -43,6 +53,7 @@ __all__ = [
     "Needs",
     "Networks",
     "OnInner",
+    "RDEDSettings",
     "RandomSettings",
     "Through",
     "TrajectoryMatching",
@@ -61,6 +72,7 @@ register_method("along-training", AlongTrainingSettings)(AlongTraining)
 register_method("cafe", CAFESettings)(CAFE)
 register_method("tm", TrajectoryMatchingSettings)(TrajectoryMatching)
 register_method("el2n", EL2NSettings)(EL2N)
+register_method("rded", RDEDSettings)(RDED)
 register_method("random", RandomSettings)(Coreset)
 register_method("herding", HerdingSettings)(Coreset)
 register_method("k-center", KCenterSettings)(Coreset)

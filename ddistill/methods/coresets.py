@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch.nn import functional as F
 
 from ddistill.augment import NO_AUGMENTATION
+from ddistill.augment.imagenet import MAX_RATIO, cut_out
 from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.randomness import generator
 from ddistill.runtime.flops import flops_of
@@ -73,6 +75,24 @@ class EL2NSettings(Settings):
         return Needs(network=True)
 
 
+class RDEDSettings(Settings):
+    """Crops of real images that a trained network finds easiest (RDED, https://arxiv.org/abs/2312.03526)."""
+
+    name: Literal["rded"] = "rded"
+    """The method."""
+    candidates: int = Field(default=300, ge=1)
+    """Images of a class that are looked at, drawn at random; more where more are stored."""
+    crops: int = Field(default=5, ge=1)
+    """Random crops of each, of which the one with the lowest loss stands for the image."""
+    min_area: float = Field(default=0.08, gt=0, le=1)
+    """Smallest share of the area that a crop takes; uniform up to 1, aspect ratio log-uniform in [3/4, 4/3]."""
+
+    @property
+    def needs(self) -> Needs:
+        """A network that knows the classes."""
+        return Needs(network=True, one_step=True)
+
+
 def herding(embeddings: torch.Tensor, count: int) -> list[int]:
     """Greedy herding (Welling 2009): each choice brings the mean of the chosen nearest to the mean of all.
 
@@ -122,13 +142,16 @@ class Coreset(Method):
         for label, stored in enumerate(synthetic.counts):
             count = stored * synthetic.factor**2
             first, end = self.context.class_offsets[label : label + 2]
-            positions = torch.tensor(self._choose(label, first, end, min(count, end - first)))
-            repeated = positions.repeat(-(-count // len(positions)))[:count] + first
-            real = self.context.real
-            pictures = real.fetch(repeated.to(real.images.device))
-            synthetic.images[synthetic.class_slice(label)] = mosaics(pictures, synthetic.factor)
+            pictures = self._pictures(label, first, end, count)
+            repeated = torch.arange(count, device=pictures.device) % len(pictures)
+            synthetic.images[synthetic.class_slice(label)] = mosaics(pictures[repeated], synthetic.factor)
             on_inner(label + 1, classes)
         return torch.zeros((), device=synthetic.images.device)
+
+    def _pictures(self, label: int, first: int, end: int, count: int) -> torch.Tensor:
+        """At most ``count`` images of a class, at least one, in [0, 1], the best first; they are repeated to fill."""
+        positions = torch.tensor(self._choose(label, first, end, min(count, end - first))) + first
+        return self.context.real.fetch(positions.to(self.context.real.images.device))
 
     def _choose(self, label: int, first: int, end: int, count: int) -> list[int]:
         if isinstance(self.settings, RandomSettings):
@@ -154,6 +177,45 @@ class Coreset(Method):
         if not self.settings.needs.network:
             return 0.0
         return flops_of(lambda: self._embeddings(0, 1)) * len(self.context.real.labels)
+
+
+class RDED(Coreset):
+    """Chooses among random crops by their cross-entropy under the network, one crop of an image at most."""
+
+    @torch.no_grad()
+    def _pictures(self, label: int, first: int, end: int, count: int) -> torch.Tensor:
+        real, settings = self.context.real, self.settings
+        draws = generator(self.context.seed, "rded", label)
+        positions = torch.randperm(end - first, generator=draws)[: max(settings.candidates, count)] + first
+        images = real.fetch(positions.to(real.images.device))
+        best, lowest = images, torch.full((len(images),), torch.inf, device=images.device)
+        for _ in range(settings.crops):
+            area, ratio, top, left = torch.rand((4, len(images)), generator=draws).to(images.device)
+            side = (settings.min_area + (1.0 - settings.min_area) * area).sqrt()
+            root_ratio = MAX_RATIO ** (ratio - 0.5)
+            sides = ((side / root_ratio).clamp(max=1.0), (side * root_ratio).clamp(max=1.0))
+            crops = cut_out(images, *sides, top, left)
+            losses = self._losses(crops, label)
+            better = losses < lowest
+            best, lowest = torch.where(better.view(-1, 1, 1, 1), crops, best), torch.where(better, losses, lowest)
+        return best[lowest.argsort(stable=True)[:count]]
+
+    def _losses(self, images: torch.Tensor, label: int) -> torch.Tensor:
+        """Cross-entropy of images in [0, 1] of a class, (n,)."""
+        network = self.context.network.eval()
+        logits = torch.cat([network(self.pipeline.normalise(part)) for part in images.split(EMBEDDED_AT_ONCE)])
+        return -logits.log_softmax(dim=1)[:, label]
+
+    def flops_per_outer_step(self) -> float:
+        """Of looking at all crops."""
+        offsets, synthetic = self.context.class_offsets, self.context.synthetic
+        looked_at = (
+            min(end - first, max(self.settings.candidates, stored * synthetic.factor**2))
+            for first, end, stored in zip(offsets, offsets[1:], synthetic.counts, strict=False)
+        )
+        one = self.context.real.fetch(torch.zeros(1, dtype=torch.int64, device=self.context.real.images.device))
+        with torch.no_grad():
+            return flops_of(lambda: self._losses(one, 0)) * self.settings.crops * sum(looked_at)
 
 
 class EL2N(Coreset):

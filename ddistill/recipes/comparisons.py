@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ddistill.augment import DSA_AUGMENTATION
+from ddistill.baselines import BASELINES
 from ddistill.config import Recipe
 from ddistill.recipes import idc
 
@@ -42,8 +43,6 @@ EXPECTED = {
 }
 NOT_MIRRORED = {"mnist", "svhn"}
 """Data of digits, on which DSA does not flip."""
-CORESET_EPOCHS = 10
-"""On real images, of the network whose embeddings herding and k-center compare."""
 
 
 def condensation(name: str, data: str, ipc: int) -> dict[str, Any]:
@@ -142,15 +141,9 @@ def trajectory_matching(name: str, data: str, ipc: int) -> dict[str, Any]:
     return settings
 
 
-def el2n(name: str, data: str, ipc: int) -> dict[str, Any]:
-    """Five draws from the pool of early-stage networks that the recipes with model augmentation share."""
-    return {"method.name": name, "budget.outer_steps": 5, "model_augmentation.networks": "pool"}
-
-
 def coreset(name: str, data: str, ipc: int) -> dict[str, Any]:
-    """Real images chosen once; embeddings come from a network trained on the real images."""
-    epochs = 0 if name == "random" else CORESET_EPOCHS
-    return {"method.name": name, "budget.outer_steps": 1, "model_augmentation.fresh_epochs": epochs}
+    """Real images chosen or drawn once, as the baseline of that name is."""
+    return {"method.name": name, "budget.outer_steps": 1, **BASELINES[name].method}
 
 
 SMALL = {"digits"}
@@ -166,7 +159,8 @@ METHODS: dict[str, tuple[str, Callable[[str, str, int], dict[str, Any]], str]] =
     "random": ("random", coreset, "real images drawn at random"),
     "herding": ("herding", coreset, "real images whose mean embedding follows that of the class"),
     "k-center": ("k-center", coreset, "real images such that every other one is near in embedding"),
-    "el2n": ("EL2N", el2n, "real images that early-stage networks find easiest, or hardest"),
+    "rded": ("RDED", coreset, "crops of real images that a trained network finds easiest"),
+    "el2n": ("EL2N", coreset, "real images that early-stage networks find easiest, or hardest"),
 }
 AUGMENTABLE = ("dc", "dsa", "dm", "cafe")
 

@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ddistill.baselines import BASELINES
 from ddistill.config import Recipe
 from ddistill.errors import UserError, in_words
 from ddistill.evaluation import Confusion
@@ -21,6 +22,9 @@ from ddistill.report.sprites import MOST_BYTES, make_sprites
 from ddistill.storage import read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
 from ddistill.synthetic.decode import in_bytes
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 PAGE = "report.html"
 TILE, SMALL_TILE, COLUMNS_AT_EASE = 48, 32, 20
@@ -38,17 +42,20 @@ def write_page(runs: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: a folder that holds no finished run.
     """
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("ddistill.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     shown = [_run(folder, index, MOST_BYTES // len(runs)) for index, folder in enumerate(runs)]
-    page = environment.get_template("page.html").render(
+    page = template("page.html").render(
         runs=shown, charts=_charts(shown), title=" and ".join(dict.fromkeys(run["title"] for run in shown))
     )
     write_text(out, page)
     return out
+
+
+def template(name: str) -> Template:
+    """A page to fill in; all share one look."""
+    from jinja2 import Environment, PackageLoader
+
+    loader = PackageLoader("ddistill.report", "templates")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
@@ -71,6 +78,9 @@ def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
         "color": COLORS[index % len(COLORS)],
         "summary": summary,
         "baseline": baseline,
+        "beside": [
+            (BASELINES[name].title if name in BASELINES else name, row) for name, row in summary["baselines"].items()
+        ],
         "gain": summary["accuracy"]["mean"] - baseline["mean"] if baseline else None,
         "recipe": yaml.safe_dump(description["recipe"], sort_keys=False, allow_unicode=True),
         "data": description["data"],

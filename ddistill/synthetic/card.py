@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
+from ddistill.baselines import BASELINES
 from ddistill.synthetic.layout import DESCRIPTION, STORED, WHITENING
 from ddistill.synthetic.synthetic_set import SyntheticSet
 
-BASELINES = {"random": "random real images, equal storage", "random_decoded": "random real images, equal count"}
-"""What the sets are called that a distilled one is judged beside."""
 UNKNOWN_LICENCE = "unknown"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 """Numbers of images in the hub's words."""
@@ -195,7 +194,7 @@ def _accuracy(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
 
 
 def _titled(baselines: Mapping[str, Any]) -> dict[str, Any]:
-    return {BASELINES.get(name, code(name)): row for name, row in baselines.items()}
+    return {BASELINES[name].title if name in BASELINES else code(name): row for name, row in baselines.items()}
 
 
 def _figures(row: Mapping[str, Any]) -> str:

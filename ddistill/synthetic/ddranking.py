@@ -177,7 +177,7 @@ def _config(synthetic: SyntheticSet, about: Mapping[str, Any], dataset: str) -> 
         differs.append(f"its ConvNet in place of {network['name']}")
     if training.get("cutmix"):
         differs.append("it has CutMix or an augmentation, not both; CutMix is left out")
-    epochs = protocol.get("epochs") or 1000
+    epochs = math.ceil(protocol.get("epochs") or 1000)
     config = {
         "dataset": dataset,
         "real_data_path": "./dataset/",

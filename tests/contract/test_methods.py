@@ -111,6 +111,7 @@ METHODS |= {
     "herding": {"method.name": "herding", **ONE_STEP},
     "k-center": {"method.name": "k-center", **ONE_STEP},
     "el2n": {"method.name": "el2n"},
+    "rded": {"method.name": "rded", "method.candidates": 20, "budget.outer_steps": 1},
 }
 SOURCES = {
     "fresh": {"model_augmentation.networks": "fresh"},
@@ -162,6 +163,7 @@ SOME_SOURCES = {
     "dc": ["fresh", "pool", "pool + perturb"],
     "random": ["fresh"],
     "el2n": ["pool + perturb"],
+    "rded": ["pool"],
 }
 EVERY = [
     pytest.param({**METHODS[method], **SOURCES[source]}, id=f"{method} / {source}")

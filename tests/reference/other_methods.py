@@ -119,3 +119,31 @@ def k_center(embeddings: np.ndarray, count: int) -> list[int]:
         left = [i for i in everyone if i not in chosen]
         chosen.append(max(left, key=lambda i: min(np.linalg.norm(embeddings[i] - embeddings[j]) for j in chosen)))
     return chosen
+
+
+def crop(image: np.ndarray, area: float, root_ratio: float, top: float, left: float) -> np.ndarray:
+    """A part of an image (channels, side, side), scaled to the full side: every pixel by hand, bilinear.
+
+    The part has ``area`` of the image and sides in the ratio root_ratio ** 2 (cut to the image); ``top`` and ``left``
+    in [0, 1] say where in the room that is left.
+    """
+    side = image.shape[1]
+    height, width = min(1.0, area**0.5 / root_ratio), min(1.0, area**0.5 * root_ratio)
+    made = np.zeros_like(image)
+    for row in range(side):
+        for column in range(side):
+            y = (top * (1 - height) + height * (row + 0.5) / side) * side - 0.5
+            x = (left * (1 - width) + width * (column + 0.5) / side) * side - 0.5
+            y, x = min(max(y, 0.0), side - 1.0), min(max(x, 0.0), side - 1.0)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, side - 1), min(x0 + 1, side - 1)
+            upper = image[:, y0, x0] * (1 - x + x0) + image[:, y0, x1] * (x - x0)
+            lower = image[:, y1, x0] * (1 - x + x0) + image[:, y1, x1] * (x - x0)
+            made[:, row, column] = upper * (1 - y + y0) + lower * (y - y0)
+    return made
+
+
+def rded(crops: list[list[np.ndarray]], loss: Callable[[np.ndarray], float], count: int) -> list[np.ndarray]:
+    """Of each image's crops the one with the lowest loss; of these the ``count`` best, the best first."""
+    best = [min(own, key=loss) for own in crops]
+    return sorted(best, key=loss)[:count]

@@ -51,7 +51,13 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("model_augmentation.perturb_range", (0.09, 0.01), "perturb_range.*0 <= low <= high"),
         ("model_augmentation.perturb_range", (NOT_A_NUMBER, 0.1), "perturb_range.*got nan"),
         ("evaluation.repeats", 0, "evaluation.repeats: must be at least 1, got 0"),
-        ("evaluation.baselines", ("best",), "'random' or 'random_decoded', got 'best'"),
+        (
+            "evaluation.baselines",
+            ("herdin",),
+            "unknown baseline 'herdin'; did you mean herding.*choose from: all, el2n",
+        ),
+        ("evaluation.baselines", ("all",), "set evaluation.steps"),
+        ("evaluation.steps", 0, "evaluation.steps: must be at least 1, got 0"),
         ("evaluation.network.name", "convnt", "unknown network 'convnt'; did you mean convnet"),
         ("network.name", "resnetap", "did you mean resnet_ap"),
         ("network.norm", "layer", "'instance', 'batch' or 'none', got 'layer'"),
@@ -406,6 +412,9 @@ def test_other_data_get_settings_by_the_size_of_their_images_that_these_support(
         "dance": "line",
         "ncfm": "line",
         "el2n": "pool",
+        "herding": "pool",
+        "k-center": "pool",
+        "rded": "pool",
     }
     source = own.get(family, usual)
     assert recipe.model_augmentation.networks == source

@@ -4,6 +4,7 @@ import copy
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from reference import convnet, other_methods
@@ -17,6 +18,7 @@ from ddistill.methods import (
     CAFE,
     EL2N,
     METHODS,
+    RDED,
     CAFESettings,
     Context,
     Coreset,
@@ -29,6 +31,7 @@ from ddistill.methods import (
     HerdingSettings,
     KCenterSettings,
     RandomSettings,
+    RDEDSettings,
     TrajectoryMatching,
     TrajectoryMatchingSettings,
     class_matching,
@@ -37,6 +40,7 @@ from ddistill.methods import cafe as fast_cafe
 from ddistill.methods import coresets as fast_coresets
 from ddistill.methods import trajectory_matching as fast_tm
 from ddistill.networks import NETWORKS, ConvNet
+from ddistill.randomness import generator
 from ddistill.recipes import find
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.synthetic import SyntheticSet
@@ -328,6 +332,43 @@ def test_el2n_chooses_by_the_mean_error_over_all_networks_so_far(choose):
         best = sorted(positions, key=lambda p: total[p], reverse=choose == "hard")[:IPC]
         chosen = context.synthetic.images[context.synthetic.class_slice(label)]
         assert torch.equal(chosen, context.real.images[best].float() / 255)
+
+
+def test_rded_chooses_the_crops_of_least_loss_as_a_plain_search_does():
+    context, settings = make_context(), RDEDSettings(candidates=6, crops=3)
+    RDED(settings, context).outer_step(1, nothing)
+
+    def loss(image: np.ndarray, label: int) -> float:
+        logits = context.network(normalise(torch.from_numpy(image[None]), MEAN, STD)).detach()
+        return float(torch.nn.functional.cross_entropy(logits, torch.tensor([label])))
+
+    for label in range(CLASSES):
+        draws = generator(0, "rded", label)
+        positions = torch.randperm(PER_CLASS, generator=draws)[:6] + PER_CLASS * label
+        numbers = [torch.rand((4, 6), generator=draws) for _ in range(3)]
+        crops = [
+            [
+                other_methods.crop(
+                    (context.real.images[position].float() / 255).numpy(),
+                    0.08 + 0.92 * float(own[0, i]),
+                    float(4 / 3) ** (float(own[1, i]) - 0.5),
+                    *own[2:, i].tolist(),
+                )
+                for own in numbers
+            ]
+            for i, position in enumerate(positions)
+        ]
+        expected = other_methods.rded(crops, lambda image, c=label: loss(image, c), IPC)
+        chosen = context.synthetic.images[context.synthetic.class_slice(label)]
+        torch.testing.assert_close(chosen, torch.from_numpy(np.stack(expected)), rtol=0, atol=1e-4)
+
+
+def test_a_coreset_of_a_small_class_repeats_what_it_has():
+    context = make_context()
+    context = replace(context, class_offsets=[0, 1, 2, 3])
+    for made in (RDED(RDEDSettings(), context), Coreset(RandomSettings(), context), EL2N(EL2NSettings(), context)):
+        made.outer_step(1, nothing)
+        assert torch.equal(context.synthetic.images[0], context.synthetic.images[1])
 
 
 def test_coresets_differ_from_each_other():
