@@ -52,8 +52,8 @@ def serves(x: torch.Tensor) -> bool:
     """Whether the kernels take images or maps like these here: eager, on a CPU, outside of torch.func."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in DEFINED:
         return False
-    # torch.func follows only torch's own operators
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x) and built_kernels(x.dtype) is not None
+    # torch.func follows only torch's own operators, also where these images are not among what it transforms
+    return not torch._C._are_functorch_transforms_active() and built_kernels(x.dtype) is not None
 
 
 def available() -> bool:
