@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench bench-busy bench-digits bench-end-to-end bench-gpu bench-large \
+.PHONY: setup demo test test-slow lint bench bench-busy bench-classes bench-digits bench-end-to-end bench-gpu bench-large \
 	bench-processes gpu-check gpu-results reliability clean
 
 setup: $(READY)
@@ -57,6 +57,10 @@ bench-busy: setup
 
 bench-large: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/large_data.py runs/large --save
+
+# CIFAR10 and CIFAR100: where they are; generated images stand for a set that is not given
+bench-classes: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/classes.py runs/classes --save $(if $(CIFAR10),--cifar10 $(CIFAR10)) $(if $(CIFAR100),--cifar100 $(CIFAR100))
 
 bench-processes: setup
 	$(BIN)/python benchmarks/several_processes.py --save
