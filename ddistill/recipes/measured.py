@@ -54,10 +54,9 @@ def measured() -> tuple[Measured, ...]:
 def measured_in_words() -> dict[tuple[str, str], str]:
     """By family and data, those of the recipes as they are."""
     found: dict[tuple[str, str], list[str]] = {}
-    mended: dict[tuple[str, str], str] = {}
     for one in measured():
         if one.scale == "full":
-            found.setdefault((one.family, one.data), []).append(f"ipc {one.ipc} {one.accuracy:.1f}")
-            mended[one.family, one.data] = one.measured.partition("networks; ")[2]
-    remarks = {name: f" ({remark})" if remark else "" for name, remark in mended.items()}
-    return {name: f"measured here: {', '.join(words)}{remarks[name]}" for name, words in found.items()}
+            mended = one.measured.partition("networks; ")[2]
+            words = f"ipc {one.ipc} {one.accuracy:.1f}" + (f" ({mended})" if mended else "")
+            found.setdefault((one.family, one.data), []).append(words)
+    return {name: f"measured here: {', '.join(words)}" for name, words in found.items()}
