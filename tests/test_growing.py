@@ -17,6 +17,7 @@ from ddistill.data import load_data
 from ddistill.data.settings import DataSettings
 from ddistill.errors import UserError
 from ddistill.growing import shared
+from ddistill.synthetic import GrowSettings, SyntheticSet, SyntheticSettings, initial_set, save_synthetic
 
 OLD = ("0", "1", "2", "3", "4", "5", "6", "9")
 TINY = {
@@ -153,7 +154,7 @@ def test_with_refine_all_images_go_on_from_where_they_were(finished, tmp_path):
 )
 def test_methods_that_match_class_by_class_leave_the_others_alone(finished, changes):
     run = ddistill.distill("digits", changes={**changes, "synthetic.ipc": 3}, add_classes_to=finished.folder)
-    first = ddistill.synthetic.initial_set(run.recipe.synthetic, load_data("digits", run.recipe.data), 0)
+    first = initial_set(run.recipe.synthetic, load_data("digits", run.recipe.data), 0)
     assert kept(run, finished)
     assert run.synthetic.counts == [2] * 8 + [3, 3]
     for label in (8, 9):
@@ -267,13 +268,28 @@ def test_finished_classes_make_room_for_new_ones(finished, tmp_path):
     run = ddistill.distill("digits", add_classes_to=finished.folder, memory=14, out=tmp_path / "run")
     assert run.synthetic.counts == [2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
     for label, count in enumerate(run.synthetic.counts[:8]):
-        before = finished.synthetic.images[finished.synthetic.class_slice(label)][:count]
-        assert torch.equal(run.synthetic.images[run.synthetic.class_slice(label)], before)
+        before = finished.synthetic.images[finished.synthetic.class_slice(label)]
+        own = run.synthetic.images[run.synthetic.class_slice(label)]
+        assert len({tuple(image.flatten().tolist()) for image in torch.cat([before, own])}) == len(before)
+        assert len(own) == count
     more = ddistill.distill("digits", add_classes_to=finished.folder, memory=30)
     assert more.synthetic.counts == [2] * 8 + [7, 7]
     assert kept(more, finished)
     refined = ddistill.distill("digits", add_classes_to=finished.folder, memory=30, refine=True)
     assert refined.synthetic.counts == [3] * 10
+
+
+def test_of_a_class_that_shrinks_those_stay_that_stand_for_all(tmp_path):
+    levels = torch.tensor([0.1, 0.5, 0.8, 0.1, 0.5, 0.8])
+    images = levels.view(-1, 1, 1, 1).expand(6, 1, 8, 8).contiguous()
+    real = load_data("digits", DataSettings(classes=("0", "1", "2")))
+    labels = torch.arange(2).repeat_interleave(3)
+    save_synthetic(SyntheticSet(images, labels, ("0", "1"), 1, "single", real.normalisation), tmp_path, {})
+    grow = GrowSettings(source=str(tmp_path))
+    first = initial_set(SyntheticSettings(ipc_by_class={"1": 2}, factor=1, grow=grow), real, 0)
+    assert first.counts == [1, 2, 1]
+    # the mean is 0.467: 0.5 is nearest to it, then with 0.1 the mean is 0.3, with 0.8 it is 0.65
+    assert first.images[:3, 0, 0, 0].tolist() == pytest.approx([0.5, 0.1, 0.5])
 
 
 def test_the_command_grows_a_run(finished, tmp_path):

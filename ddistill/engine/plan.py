@@ -328,7 +328,7 @@ def _of_few_classes(session: Session, classes: int, changes: dict[str, Any]) -> 
         few = replace(data, train=train, test=test, class_names=names)
         vars(few).update(whitening=data.whitening, normalisation=data.normalisation)  # those of all images
         own = {name: ipc for name, ipc in recipe.synthetic.ipc_by_class.items() if name in names}
-        recipe = recipe.changed({"synthetic.ipc_by_class": own})
+        recipe = recipe.changed({"synthetic.ipc_by_class": own, "synthetic.grow": None})
     some = Session(few, recipe, None, session.execution, Observer())
     some.hot_path = session.hot_path
     return some

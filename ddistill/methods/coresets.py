@@ -20,6 +20,7 @@ from ddistill.methods.base import Context, Method, Needs, OnInner
 from ddistill.randomness import generator
 from ddistill.runtime.flops import flops_of
 from ddistill.settings import Settings
+from ddistill.synthetic.herding import herding
 from ddistill.synthetic.initialise import mosaics
 
 EMBEDDED_AT_ONCE = 250
@@ -91,25 +92,6 @@ class RDEDSettings(Settings):
     def needs(self) -> Needs:
         """A network that knows the classes."""
         return Needs(network=True, one_step=True)
-
-
-def herding(embeddings: torch.Tensor, count: int) -> list[int]:
-    """Greedy herding (Welling 2009): each choice brings the mean of the chosen nearest to the mean of all.
-
-    Args:
-        embeddings: (n, E).
-        count: positions to choose, at most n.
-    """
-    mean, total = embeddings.mean(dim=0), torch.zeros_like(embeddings[0])
-    chosen: list[int] = []
-    taken = torch.zeros(len(embeddings), dtype=torch.bool, device=embeddings.device)
-    for size in range(1, count + 1):
-        distance = (mean - (total + embeddings) / size).square().sum(dim=1).masked_fill(taken, torch.inf)
-        best = int(distance.argmin())
-        chosen.append(best)
-        taken[best] = True
-        total = total + embeddings[best]
-    return chosen
 
 
 def k_center(embeddings: torch.Tensor, count: int) -> list[int]:

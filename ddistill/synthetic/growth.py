@@ -11,6 +11,7 @@ from ddistill.data import RealData
 from ddistill.errors import UserError
 from ddistill.storage import fingerprint
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description
+from ddistill.synthetic.herding import herding
 from ddistill.synthetic.layout import STORED
 from ddistill.synthetic.synthetic_set import SyntheticSet, SyntheticSettings
 
@@ -53,7 +54,8 @@ def check_grown(settings: SyntheticSettings, data: RealData) -> None:
 def finished_classes(settings: SyntheticSettings, data: RealData) -> list[torch.Tensor]:
     """The stored images that each class of the finished set starts with; none where the set does not grow from one.
 
-    Of a class that is to have fewer than it had, the first ones stay.
+    Of a class that is to have fewer than it had, those stay whose mean is nearest to the mean of all of them, chosen by
+    herding on pixels.
 
     Raises:
         UserError: see `check_grown`.
@@ -83,7 +85,12 @@ def finished_classes(settings: SyntheticSettings, data: RealData) -> list[torch.
             f"class {names[few]!r} of {where} has {before.counts[few]} images and is to have {counts[few]}; finished "
             "classes get no new images: ask for fewer, or go on with them all by --refine"
         )
-    return [before.images[before.class_slice(c)][:count] for c, count in enumerate(counts)]
+    return [_kept(before.images[before.class_slice(c)], count) for c, count in enumerate(counts)]
+
+
+def _kept(images: torch.Tensor, count: int) -> torch.Tensor:
+    """At most ``count`` of a class's stored images, in their order."""
+    return images if count >= len(images) else images[sorted(herding(images.flatten(1), count))]
 
 
 def _finished(source: str | None, wanted: str | None) -> SyntheticSet:
