@@ -144,7 +144,7 @@ def verdict(rows: Sequence[Row], where: str = "") -> str:
         where: it was made, in words, for the time that it took.
     """
     distilled, chosen, everything = best(rows, "distilled"), best(rows, "selection"), best(rows, "all")
-    end = f"; all images: {everything.mean():.1f}." if everything else "."
+    end = f"; all images, in as many steps: {everything.mean():.1f}." if everything else "."
     if chosen is None or distilled is None:
         only = distilled or chosen
         what = "distilled set" if distilled else "selection"

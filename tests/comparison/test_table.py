@@ -28,7 +28,7 @@ ALL = row("all", "all", 84.0, 86.0)
 def test_the_verdict_weighs_the_difference_by_the_spread(runs, expected):
     said = verdict([RANDOM, HERDING, row("idc", "distilled", *runs, seconds=2400), ALL], "1 CPU thread")
     assert said.startswith(expected)
-    assert said.endswith("; all images: 85.0.")
+    assert said.endswith("; all images, in as many steps: 85.0.")
     assert len(runs) == 1 or "for 40 min (1 CPU thread)" in said
 
 
