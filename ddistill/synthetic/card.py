@@ -21,7 +21,7 @@ UNKNOWN_LICENCE = "unknown"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 """Numbers of images in the hub's words."""
 LARGEST = "1M<n<10M"
-CHOOSE = ("random", "herding", "k-center", "el2n")
+CHOOSE = ("random", "herding", "k-center", "el2n", "rded")
 """Methods that choose real images, which are then what is published."""
 CLASSES_SHOWN = 20
 SOURCE_TITLE = "## Licence and source"

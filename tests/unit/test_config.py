@@ -109,7 +109,7 @@ def test_changed_gives_a_copy_with_the_named_fields_changed_and_no_other():
 
 
 def test_every_field_path_leads_to_a_value_of_the_recipe():
-    values = Recipe().changed({"evaluation.network.name": "convnet"}).model_dump()
+    values = Recipe().changed({"evaluation.network.name": "convnet", "synthetic.grow.source": "runs/a"}).model_dump()
     paths = [path for path, _ in field_paths(Recipe)]
     assert len(paths) == len(set(paths)) > 50
     for path in paths:
