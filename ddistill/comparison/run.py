@@ -41,6 +41,7 @@ from ddistill.runtime.execution import Execution
 from ddistill.storage import fingerprint, read_checked_json, write_checked_json
 from ddistill.synthetic import SyntheticSet, load_synthetic, read_description, save_synthetic
 from ddistill.training import ImageSet, Safety, Unfinished
+from ddistill.training.stretches import STRETCHES, stretch
 
 USUAL_SELECTIONS = ("random", "k-center", "herding", "el2n", "mosaic", "el2n-mosaic")
 RESULT = "compare.json"
@@ -287,9 +288,9 @@ class _Comparing:
         return Measured(step, test, epoch, look, plans)
 
     def _division_in_words(self, division: Division) -> list[str]:
-        steps = f"{division.steps} optimiser steps for each of {self.wanted.first.evaluation.repeats} networks on a row"
-        usual = self.wanted.steps(self.data)
-        lines = [steps + (f" (the protocol has {usual})" if division.steps < usual else "")]
+        taken, usual = stretch(division.steps) * STRETCHES, self.wanted.steps(self.data)
+        steps = f"{taken} optimiser steps for each of {self.wanted.first.evaluation.repeats} networks on a row"
+        lines = [steps + (f" (the protocol has {usual})" if taken < usual else "")]
         for name, share in division.seconds.items():
             got = "as long as its recipe" if share is None else f"at most {in_time(share)} of pool and distillation"
             fewer = division.pools.get(name)
