@@ -93,7 +93,8 @@ def evaluate(
         table = Table(Column("network", no_wrap=True), "size", "protocol", "accuracy %", *columns, "networks x epochs")
         for name, by, result in results:
             figures = [f"{one.mean:.1f} ({one.std:.1f})" for one in (result, result.soft) if one]
-            size = f"{result.protocol['parameters'] / 1e6:.2f} M"
+            parameters = result.protocol["parameters"]
+            size = f"{parameters / 1e6:.2f} M" if parameters >= 1e5 else f"{parameters / 1e3:.1f} k"
             table.add_row(escape(name), size, by, *figures, f"{len(result.runs)} x {result.protocol['epochs']}")
         print_table(table)
         out.print(
