@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ddistill.config import Recipe
 from ddistill.data import RealData, load_data
 from ddistill.engine import Observer, distill_data
 from ddistill.evaluation import evaluate_set
+from ddistill.recipe import Recipe
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set
 

@@ -38,15 +38,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddistill.config import Recipe
-from ddistill.data import DataSettings, load_data
+from ddistill.data import DataSettings, ImageSet, load_data
 from ddistill.engine import Observer, distill_data
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.engine.run import Session
+from ddistill.recipe import Recipe
 from ddistill.report import PAGE, write_page
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import initial_set, load_synthetic, save_synthetic
-from ddistill.training import ImageSet, Trainer
+from ddistill.training import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")

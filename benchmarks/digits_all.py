@@ -23,7 +23,7 @@ import torch
 
 import ddistill
 from ddistill import recipes
-from ddistill.training import keep_freed_memory
+from ddistill.runtime.memory import keep_freed_memory
 
 LONGEST_FIRST = ("idc", "tm", "cafe", "idc-ma", "dsa", "dc", "dm")
 JUDGES_RANDOM = "random"

@@ -23,7 +23,7 @@ import torch
 import ddistill
 from ddistill.engine import Observer
 from ddistill.reproduce import SCALES, cells_of
-from ddistill.training import keep_freed_memory
+from ddistill.runtime.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 CUT_OFF = 3

@@ -26,14 +26,14 @@ from pathlib import Path
 import torch
 from end_to_end import CUT_OFF, Clock
 
-from ddistill.config import Recipe
 from ddistill.data import RealData
 from ddistill.engine import Observer
-from ddistill.errors import UserError
+from ddistill.recipe import Recipe
 from ddistill.reproduce import SCALES, Cell, Result, Sources, Store, cells_of
 from ddistill.reproduce.runs import cell_key, folder_of, run_cell
 from ddistill.reproduce.targets import cell as cell_of
-from ddistill.training import keep_freed_memory
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.memory import keep_freed_memory
 
 SPEEDUPS = (5, 10, 20)
 ALONG = "along training"

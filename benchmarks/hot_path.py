@@ -31,15 +31,17 @@ import torch
 from torch.nn import functional as F
 
 from ddistill.augment import Normalisation
+from ddistill.data import ImageSet
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
 from ddistill.evaluation import EvaluationSettings
 from ddistill.methods import Context, GradientMatching, IDCSettings
 from ddistill.networks import NetworkSettings, build_network, runs_on_kernels
-from ddistill.randomness import generator
-from ddistill.ranks import ALONE, Ranks
+from ddistill.runtime.distributed import ALONE, Ranks
 from ddistill.runtime.execution import Execution
+from ddistill.runtime.memory import keep_freed_memory
+from ddistill.runtime.randomness import generator
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import EAGER, ImageSet, Resolved, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training import EAGER, Resolved, Trainer, TrainingSettings
 from ddistill.training.precision import has_fast_bf16
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -25,13 +25,15 @@ import torch
 from torch.nn import functional as F
 
 from ddistill.augment import NO_AUGMENTATION, Normalisation
+from ddistill.data import ImageSet
 from ddistill.engine.environment import machine, versions
 from ddistill.methods import METHODS, Context, build_method
 from ddistill.methods.base import draw_real
 from ddistill.networks import NetworkSettings, build_network
-from ddistill.settings import Settings
+from ddistill.runtime.memory import keep_freed_memory
+from ddistill.runtime.settings import Settings
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import EAGER, ImageSet, Trainer, TrainingSettings, keep_freed_memory
+from ddistill.training import EAGER, Trainer, TrainingSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hot_path import MEAN, RESULTS, STD, timed

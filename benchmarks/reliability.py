@@ -22,11 +22,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from faults.campaigns import CAMPAIGNS
 
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.engine import Observer, distill_data
 from ddistill.engine.checkpoint import Checkpoint, save_checkpoint
 from ddistill.engine.environment import machine, versions
+from ddistill.recipe import Recipe
 from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
 TRIALS = 9

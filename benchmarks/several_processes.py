@@ -25,9 +25,9 @@ from hot_path import RESULTS, SHAPE, fast_phases
 
 from ddistill.engine.environment import machine, versions
 from ddistill.methods import GradientMatching
-from ddistill.model_augmentation import NetworkDraw, copy_of, load_into
-from ddistill.ranks import ALONE, Ranks, joined
-from ddistill.training import keep_freed_memory
+from ddistill.network_sources import NetworkDraw, copy_of, load_into
+from ddistill.runtime.distributed import ALONE, Ranks, joined
+from ddistill.runtime.memory import keep_freed_memory
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddistill import augment, methods, networks, recipes
     from ddistill.api import compare, distill, evaluate, export, push
-    from ddistill.config import Recipe
     from ddistill.data import load_data
-    from ddistill.errors import RunError, UserError
+    from ddistill.recipe import Recipe
+    from ddistill.runtime.errors import RunError, UserError
     from ddistill.runtime.plugins import load_plugin
+    from ddistill.runtime.settings import Settings
     from ddistill.synthetic import load_synthetic
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Recipe",
     "RunError",
+    "Settings",
     "UserError",
     "__version__",
     "augment",
@@ -39,9 +41,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Recipe": "config",
-    "RunError": "errors",
-    "UserError": "errors",
+    "Recipe": "recipe",
+    "RunError": "runtime.errors",
+    "Settings": "runtime.settings",
+    "UserError": "runtime.errors",
     "compare": "api",
     "distill": "api",
     "evaluate": "api",

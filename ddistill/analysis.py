@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddistill.augment import NO_AUGMENTATION
-from ddistill.config import Recipe
-from ddistill.data import RealData
-from ddistill.errors import UserError
-from ddistill.model_augmentation import NetworkFactory, load_into
-from ddistill.randomness import generator
-from ddistill.training import ImageSet, choose_hot_path, predict_accuracy, train_epochs, training_work
+from ddistill.data import ImageSet, RealData
+from ddistill.network_sources import NetworkFactory, load_into
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.randomness import generator
+from ddistill.training import choose_hot_path, predict_accuracy, train_epochs, training_work
 
 ROUNDS = 4
 """Batches of each class at each age."""

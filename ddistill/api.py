@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from ddistill import recipes
 from ddistill.baselines import ALL, known_baseline
 from ddistill.comparison import Candidates, Comparison, Wanted, check_place, compare_data
-from ddistill.config import Recipe, build, recipe_from
 from ddistill.data import RealData, load_data
 from ddistill.data.which import AFTER_DECODING, remembered
 from ddistill.engine import (
@@ -31,12 +30,13 @@ from ddistill.engine import (
     recorded,
     source_beside,
 )
-from ddistill.errors import UserError
 from ddistill.evaluation import IDC, Evaluation, EvaluationSettings, Progress, evaluate_set, protocol
 from ddistill.growing import Finished, Growth, grown_changes
-from ddistill.model_augmentation import NetworkStore
+from ddistill.network_sources import NetworkStore
 from ddistill.networks import NetworkSettings, check_trainable, network_of
-from ddistill.ranks import current
+from ddistill.recipe import Recipe, build, recipe_from
+from ddistill.runtime.distributed import current
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import (
     MOST_CUT,

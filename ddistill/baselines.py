@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ddistill.errors import unknown_name
+from ddistill.runtime.errors import unknown_name
 
 EARLY_STAGE: dict[str, Any] = {"model_augmentation.pool_size": 5, "model_augmentation.pool_epochs": 2}
 """The pool that most recipes with model augmentation share; where a recipe has a pool, its own is taken."""

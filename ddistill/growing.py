@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from ddistill.config import Recipe
 from ddistill.data import RealData, class_names_of
 from ddistill.data.labels import listed, resolve_wanted, wanted_classes
 from ddistill.data.which import remembered
-from ddistill.errors import UserError
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import SyntheticSet, artifact_folder, fingerprint_of
 from ddistill.synthetic.hub import is_on_hub
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 EPSILON = 0.1
 """Added to the variances of pixels in [0, 1], as the published program of TM does."""

@@ -10,11 +10,11 @@ import torch
 
 from ddistill.augment import Normalisation
 from ddistill.baselines import BASELINES
-from ddistill.config import Recipe
 from ddistill.engine import Observer
 from ddistill.evaluation import Confusion
+from ddistill.recipe import Recipe
 from ddistill.report import save_snapshot
-from ddistill.storage import write_checked_json
+from ddistill.runtime.storage import write_checked_json
 from ddistill.synthetic import SyntheticSet, save_synthetic
 
 

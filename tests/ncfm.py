@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ddistill.augment import AugmentSettings
 from ddistill.methods import ClassMatching, ClassMatchingSettings, Needs, Networks, Through
 from ddistill.methods.image_optimiser import ImageAdam, ImageOptimiser
-from ddistill.randomness import generator
+from ddistill.runtime.randomness import generator
 
 
 class CharacteristicSettings(ClassMatchingSettings):

@@ -1,4 +1,4 @@
-"""What the processes of `unit/test_ranks.py` run; started by torchrun, or alone."""
+"""What the processes of `runtime/test_distributed.py` run; started by torchrun, or alone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from ddistill.data import load_data
 from ddistill.engine import distill_data
-from ddistill.errors import UserError
 from ddistill.evaluation import evaluate_set
-from ddistill.ranks import Ranks, joined
+from ddistill.runtime.distributed import Ranks, joined
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
 
 POOL = {"model_augmentation.networks": "pool", "model_augmentation.pool_size": 3, "model_augmentation.pool_epochs": 1}

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ddistill import api
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 
 def pairs(side: int) -> list[tuple[Image.Image, int]]:

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 import ddistill
 from ddistill.cli import app
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.data.settings import DataSettings
-from ddistill.errors import UserError
 from ddistill.growing import shared
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import GrowSettings, SyntheticSet, SyntheticSettings, initial_set, save_synthetic
 
 OLD = ("0", "1", "2", "3", "4", "5", "6", "9")

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from ddistill.augment import imagenet
 from ddistill.augment.normalisation import Normalisation
-from ddistill.errors import UserError, unknown_name
-from ddistill.randomness import key_hash
 from ddistill.runtime import plugins
-from ddistill.settings import Settings
+from ddistill.runtime.errors import UserError, unknown_name
+from ddistill.runtime.randomness import key_hash
+from ddistill.runtime.settings import Settings
 
 Operation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From images (N, C, H, H) and uniforms (1 or N, numbers) in [0, 1) to images."""

@@ -15,12 +15,12 @@ import typer
 import yaml
 from rich.markup import escape
 
-from ddistill.errors import RunError, UserError, in_words
+from ddistill.runtime.errors import RunError, UserError, in_words
 from ddistill.runtime.plugins import load_installed, load_plugin
 from ddistill.terminal import Screen, err, out, plain
 
 if TYPE_CHECKING:
-    from ddistill.config import Recipe
+    from ddistill.recipe import Recipe
 
 DONE, FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -97,7 +97,7 @@ def together(device: str) -> Iterator[None]:
     """Join the processes that torchrun started; only the first one shows what the run is at."""
     import torch
 
-    from ddistill.ranks import joined
+    from ddistill.runtime.distributed import joined
 
     with joined(torch.device(device)) as ranks:
         out.quiet = Screen.quiet = not ranks.first
@@ -136,7 +136,7 @@ def asked_recipe(
 def recipe_or_name(name: str) -> Recipe | str:
     """The recipe in a file; a name stays a name, whose settings follow the data."""
     if Path(name).suffix in (".yaml", ".yml"):
-        from ddistill.config import Recipe
+        from ddistill.recipe import Recipe
 
         return Recipe.from_yaml(name)
     return name
@@ -157,13 +157,13 @@ def usable_device(name: str) -> str:
     except RuntimeError as error:
         raise UserError(f"unknown device {name!r}; choose from: auto, cpu, cuda, cuda:N") from error
     if device.type == "cuda" and device.index is None and launched():
-        from ddistill.ranks import local_rank
+        from ddistill.runtime.distributed import local_rank
 
         device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type == "cpu":
-        from ddistill.training import keep_freed_memory
+        from ddistill.runtime.memory import keep_freed_memory
 
         keep_freed_memory()
     return str(device)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ddistill.cli.common import RUN_HELP, DebugOption, DeviceOption, PluginOption, reported, together, usable_device
-from ddistill.errors import RunError
+from ddistill.runtime.errors import RunError
 from ddistill.terminal import Screen, out, print_table
 
 

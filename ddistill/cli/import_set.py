@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from ddistill.cli.common import DebugOption, SetOption, assignments, reported
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import Screen, out
 
 

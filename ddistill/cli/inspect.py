@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ddistill.cli.common import DATA_HELP, DebugOption, SetOption, assignments, reported, slug
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import Screen, out, plain
 
 
@@ -24,8 +24,8 @@ def inspect(
 ) -> None:
     """Say what DATA are taken for: parts, classes, counts, what is left out and assumed; with a contact sheet."""
     with reported(debug):
-        from ddistill.config import build
         from ddistill.data import DataSettings, load_data
+        from ddistill.recipe import build
         from ddistill.report import save_contact_sheet
 
         asked = assignments(changes)

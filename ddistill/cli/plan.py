@@ -19,12 +19,12 @@ from ddistill.cli.common import (
     reported,
     usable_device,
 )
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import Screen, in_units, out, print_table
 
 if TYPE_CHECKING:
-    from ddistill.config import Recipe
     from ddistill.engine import Plan
+    from ddistill.recipe import Recipe
 
 
 def plan(

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ddistill.cli.common import DebugOption, reported
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import out
 
 

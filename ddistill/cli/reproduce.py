@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ddistill.cli.common import DebugOption, DeviceOption, PluginOption, reported, usable_device
 from ddistill.data.facts import short_names
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import Screen, in_units, out, print_table
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddistill.cli.common import FAILED, DebugOption, DeviceOption, PluginOption, reported, usable_device
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import Screen, out, print_table
 
 SECTION = "verified"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddistill.baselines import BASELINES
 from ddistill.engine import Plan
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 SAFE = 0.9
 """Of the time, that is planned with: estimates come from a few steps, and a machine may get busier."""

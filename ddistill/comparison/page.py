@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ddistill.comparison.table import Comparison, Row
 from ddistill.report import PAGE, class_sheet
 from ddistill.report.page import template
-from ddistill.storage import write_atomically, write_text
+from ddistill.runtime.storage import write_atomically, write_text
 from ddistill.synthetic import load_synthetic
 from ddistill.synthetic.decode import in_bytes
 

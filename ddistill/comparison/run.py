@@ -24,23 +24,23 @@ from ddistill.baselines import ALL, BASELINES
 from ddistill.comparison.budget import Division, Measured, divide
 from ddistill.comparison.page import save_page
 from ddistill.comparison.table import Comparison, Row, in_time
-from ddistill.config import Recipe, build
-from ddistill.data import RealData
+from ddistill.data import ImageSet, RealData
 from ddistill.engine import Observer, Session, check_folder, distill_data, evaluation_costs, plan_run, training_costs
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.baselines import coreset_recipe
 from ddistill.engine.environment import machine, versions
-from ddistill.engine.folder import SUMMARY
 from ddistill.engine.lock import locked
-from ddistill.errors import UserError
+from ddistill.engine.run_folder import SUMMARY
 from ddistill.evaluation import Evaluation, EvaluationSettings, Outcome, Progress, evaluate_set
 from ddistill.evaluation.protocol import training_steps
 from ddistill.networks import NetworkSettings
 from ddistill.observer import Phase
+from ddistill.recipe import Recipe, build
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
-from ddistill.storage import fingerprint, read_checked_json, write_checked_json
+from ddistill.runtime.storage import fingerprint, read_checked_json, write_checked_json
 from ddistill.synthetic import SyntheticSet, load_synthetic, read_description, save_synthetic
-from ddistill.training import ImageSet, Safety, Unfinished
+from ddistill.training import Safety, Unfinished
 from ddistill.training.stretches import STRETCHES, stretch
 
 USUAL_SELECTIONS = ("random", "k-center", "herding", "el2n", "mosaic", "el2n-mosaic")

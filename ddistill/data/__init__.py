@@ -1,6 +1,7 @@
 """Real images: from a name, a path or a data set to class-sorted tensors, and the positions of batches in them."""
 
 from ddistill.data.facts import DIGITS_SIDE, KNOWN_SETS, KnownSet, is_copy, short_names, subset_classes
+from ddistill.data.image_set import ImageSet
 from ddistill.data.load import class_names_of, load_data
 from ddistill.data.real_data import RealData, Split
 from ddistill.data.rows import expect, touched
@@ -11,6 +12,7 @@ __all__ = [
     "DIGITS_SIDE",
     "KNOWN_SETS",
     "DataSettings",
+    "ImageSet",
     "KnownSet",
     "RealData",
     "Split",

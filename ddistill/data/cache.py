@@ -26,7 +26,7 @@ from ddistill.data.account import Taken
 from ddistill.data.images import DecodedPart
 from ddistill.data.real_data import Split, content_fingerprint
 from ddistill.data.rows import RowFile, RowMemory, chosen_rows, open_rows
-from ddistill.storage import cache_folder, fingerprint, read_checked_json, write_checked_json, write_tensors
+from ddistill.runtime.storage import cache_folder, fingerprint, read_checked_json, write_checked_json, write_tensors
 
 VERSION = 4
 """Raised when reading or decoding changes, so that older files are not used."""

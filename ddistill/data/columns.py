@@ -15,7 +15,7 @@ import numpy as np
 from ddistill.data.labels import Labels, labels_of, listed, text_labels
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import SPLIT_COLUMNS, SURE_SPLITS, is_part_word, refuse_unknown, role_of
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

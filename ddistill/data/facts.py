@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from ddistill.errors import unknown_name
+from ddistill.runtime.errors import unknown_name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from ddistill.data.labels import listed
-from ddistill.errors import UserError, in_words
+from ddistill.runtime.errors import UserError, in_words
 
 TABLE_SUFFIXES = {".parquet", ".arrow", ".csv", ".tsv", ".jsonl"}
 UNREADABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}

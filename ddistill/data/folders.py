@@ -32,7 +32,7 @@ from ddistill.data.splits import (
     role_of,
     unused,
 )
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 EXPECTED = "expected ROOT/CLASS/*.png or ROOT/train/CLASS/*.png"
 

@@ -11,7 +11,7 @@ from ddistill.data.labels import resolve_wanted, wanted_classes
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import Parts
 from ddistill.data.tables import one_line, open_tables
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 PROBE_SECONDS = 10.0
 

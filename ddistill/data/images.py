@@ -34,7 +34,7 @@ from ddistill.data.pixels import (
     opened,
 )
 from ddistill.data.rows import RowMemory, Rows
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,7 +11,7 @@ import torch
 from ddistill.data.labels import TRUTH, Labels, NoLabelError, as_label, labels_of
 from ddistill.data.pixels import Encoded
 from ddistill.data.splits import Part, Parts
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 CHANNELS = (1, 2, 3, 4)
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ddistill.data.facts import subset_classes
-from ddistill.errors import UserError
-from ddistill.randomness import generator
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.randomness import generator
 
 SHOWN = 3
 EMPTY = int(np.iinfo(np.int64).min)

@@ -22,8 +22,8 @@ from ddistill.data.settings import DataSettings
 from ddistill.data.sources import Source, find_source
 from ddistill.data.splits import Part
 from ddistill.data.which import check_fingerprint
-from ddistill.errors import UserError
-from ddistill.memory import free_memory_bytes
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.memory import free_memory_bytes
 from ddistill.runtime.resumable import built_once
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image

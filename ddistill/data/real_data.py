@@ -15,7 +15,7 @@ from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, part_accoun
 from ddistill.data.facts import PUBLISHED_CONSTANTS, Statistics
 from ddistill.data.rows import blocks
 from ddistill.data.settings import DataSettings
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.whitening import Whitening, check_values, zca
 
 USUAL = DataSettings()

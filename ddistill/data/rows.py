@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from ddistill.memory import free_memory_bytes
-from ddistill.storage import atomic_path, make_parent
+from ddistill.runtime.memory import free_memory_bytes
+from ddistill.runtime.storage import atomic_path, make_parent
 
 RESIDENT_BYTES = 512 * 2**20
 """Of one mapped file, at most, before its pages are given back; a smaller file stays."""

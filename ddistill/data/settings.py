@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ddistill.settings import Settings
+from ddistill.runtime.settings import Settings
 
 
 class DataSettings(Settings):

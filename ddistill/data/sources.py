@@ -16,7 +16,7 @@ from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import COLUMNS, Part, Parts, choose_parts, is_part_word, refuse_options, unused
 from ddistill.data.which import UNSAID, Which, which
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 DIGITS_TEST_FRACTION = 0.2
 

@@ -12,7 +12,7 @@ import numpy as np
 from ddistill.data.labels import Labels, listed
 from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 Role = Literal["train", "test", "validation"]
 

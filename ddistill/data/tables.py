@@ -31,7 +31,7 @@ from ddistill.data.labels import Labels, listed
 from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import Part, Parts, choose_parts, is_part_word, part_word, refuse_unknown, role_of, unused
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

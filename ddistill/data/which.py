@@ -17,7 +17,7 @@ from typing import Any
 
 from ddistill.data.facts import KNOWN_SETS, known_name, short_names
 from ddistill.data.settings import DataSettings
-from ddistill.errors import UserError, unknown_name
+from ddistill.runtime.errors import UserError, unknown_name
 
 NAME, HUB = "name:", "hub:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ddistill.evaluation import Outcome
-from ddistill.storage import append_line, fingerprint
+from ddistill.runtime.storage import append_line, fingerprint
 
 Key = tuple[str, int, int]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ddistill.baselines import BASELINES, SMALLEST_FACTOR
-from ddistill.config import Recipe
+from ddistill.recipe import Recipe
 
 ONCE: dict[str, Any] = {
     "budget.outer_steps": 1,

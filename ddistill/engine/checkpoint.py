@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ddistill.storage import file_checksum, write_tensors, write_text
+from ddistill.runtime.storage import file_checksum, write_tensors, write_text
 
 KEPT = 2
 BEST = "best images"

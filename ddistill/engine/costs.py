@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ddistill.config import Recipe
 from ddistill.engine.schedule import Spent
 from ddistill.methods import Method
-from ddistill.model_augmentation import NetworkFactory, NetworkStore
+from ddistill.network_sources import NetworkFactory, NetworkStore
+from ddistill.recipe import Recipe
 from ddistill.training import Trainer
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ddistill.config import Recipe
 from ddistill.data import RealData
-from ddistill.model_augmentation import NetworkFactory, NetworkStore, Wanted, train_networks
-from ddistill.model_augmentation.store import Kind
+from ddistill.network_sources import NetworkFactory, NetworkStore, Wanted, train_networks
+from ddistill.network_sources.store import Kind
 from ddistill.observer import Observer
+from ddistill.recipe import Recipe
 from ddistill.training import Safety
 
 

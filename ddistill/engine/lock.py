@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ddistill.errors import UserError
-from ddistill.storage import write_json
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 LOCK_FILES = {LOCK, OWNER}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ddistill.storage import append_line
+from ddistill.runtime.storage import append_line
 
 
 class RunLog:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from ddistill.baselines import ALL
-from ddistill.config import Recipe
-from ddistill.data import RealData, Split
+from ddistill.data import ImageSet, RealData, Split
 from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.measure import Seconds, grown, timed
 from ddistill.engine.run import Session
@@ -21,12 +20,13 @@ from ddistill.methods import Method
 from ddistill.methods.base import synthetic_trainer
 from ddistill.methods.class_matching import ClassMatching
 from ddistill.methods.turns import updates_per_round
-from ddistill.model_augmentation import FreshSource, load_into
+from ddistill.network_sources import FreshSource, load_into
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.observer import Observer
+from ddistill.recipe import Recipe
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet, initial_set, random_set
-from ddistill.training import EAGER, ImageSet, Trainer, choose_hot_path, predict_accuracy, training_work
+from ddistill.training import EAGER, Trainer, choose_hot_path, predict_accuracy, training_work
 
 MATCHING_SECONDS, TRAINING_SECONDS, TESTING_SECONDS = 8.0, 3.0, 2.0
 """For measuring each kind of work, about: a plan takes less than half a minute whatever the set."""

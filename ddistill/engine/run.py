@@ -14,15 +14,16 @@ import torch
 from torch import nn
 
 from ddistill.baselines import ALL, BASELINES
-from ddistill.config import RECIPE, Recipe, in_yaml, read_execution, signed
-from ddistill.data import RealData
+from ddistill.data import ImageSet, RealData
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.baselines import coreset_recipe
 from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint
 from ddistill.engine.costs import Costs
 from ddistill.engine.early_stage import networks_for
 from ddistill.engine.environment import machine, peak_memory_bytes, versions
-from ddistill.engine.folder import (
+from ddistill.engine.lock import locked
+from ddistill.engine.log import RunLog
+from ddistill.engine.run_folder import (
     DATA,
     SUMMARY,
     check_folder,
@@ -31,11 +32,8 @@ from ddistill.engine.folder import (
     check_same_recipe,
     recorded,
 )
-from ddistill.engine.lock import locked
-from ddistill.engine.log import RunLog
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.engine.teachers import Teachers
-from ddistill.errors import RunError, UserError, in_words
 from ddistill.evaluation import Evaluation, Outcome, Progress, evaluate_set
 from ddistill.methods import (
     Context,
@@ -44,7 +42,7 @@ from ddistill.methods import (
     build_method,
 )
 from ddistill.methods.turns import updates_per_round
-from ddistill.model_augmentation import (
+from ddistill.network_sources import (
     FreshSource,
     LineSource,
     NetworkFactory,
@@ -57,16 +55,17 @@ from ddistill.model_augmentation import (
     load_into,
 )
 from ddistill.observer import Observer, Phase
-from ddistill.ranks import Ranks, current
+from ddistill.recipe import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
+from ddistill.runtime.distributed import Ranks, current
+from ddistill.runtime.errors import RunError, UserError, in_words
 from ddistill.runtime.execution import EXECUTION, Execution
 from ddistill.runtime.plugins import plugin_names, travelling
-from ddistill.storage import remove_leftovers, write_checked_json, write_text
+from ddistill.runtime.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import (
     EAGER,
     HotPath,
-    ImageSet,
     Safety,
     Trainer,
     Unfinished,

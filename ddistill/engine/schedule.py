@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ddistill.config import Recipe
+from ddistill.recipe import Recipe
 
 SELECTING_EVALUATIONS = 10
 """Of a run that gives its best images and has no schedule of its own."""

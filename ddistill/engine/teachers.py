@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ddistill.model_augmentation import NetworkFactory, NetworkStore, load_into
+from ddistill.network_sources import NetworkFactory, NetworkStore, load_into
 from ddistill.synthetic import SyntheticSet
 
 LABELLED_AT_ONCE = 250

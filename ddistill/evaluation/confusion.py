@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ddistill.storage import write_tensors
+from ddistill.runtime.storage import write_tensors
 
 CONFUSION = "confusion.safetensors"
 """In the folder of a run: ``true``, ``predicted`` and ``images``, int64 (m,), one entry per pair of classes."""

@@ -9,19 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ddistill.data import ImageSet
 from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings, build_network
-from ddistill.randomness import generator
 from ddistill.runtime.execution import Execution
-from ddistill.training import (
-    ImageSet,
-    Trainer,
-    Unfinished,
-    choose_hot_path,
-    predict_labels,
-    train_epochs,
-    training_work,
-)
+from ddistill.runtime.randomness import generator
+from ddistill.training import Trainer, Unfinished, choose_hot_path, predict_labels, train_epochs, training_work
 from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
 from ddistill.training.stretches import Stretches, stretch
 

@@ -14,16 +14,15 @@ from typing import Any, Literal
 
 import torch
 
-from ddistill.data import RealData, Split
-from ddistill.errors import UserError
+from ddistill.data import ImageSet, RealData, Split
 from ddistill.evaluation.confusion import Confusion
 from ddistill.evaluation.judge import Judge, Progress
 from ddistill.evaluation.protocols import protocol
 from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import ImageSet
 from ddistill.training.stretches import STRETCHES, stretch
 
 Part = Literal["test", "validation"]

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddistill.augment import DSA_AUGMENTATION, NO_AUGMENTATION, AugmentSettings
-from ddistill.errors import unknown_name
+from ddistill.runtime.errors import unknown_name
 from ddistill.training import Falls, thirds_and_sixths
 
 

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ddistill.augment import AugmentSettings
 from ddistill.baselines import ALL, known_baseline
-from ddistill.errors import UserError
 from ddistill.evaluation.protocols import IDC, PROTOCOLS, protocol
 from ddistill.networks import NetworkSettings
-from ddistill.settings import Settings
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.settings import Settings
 from ddistill.training import Falls, TrainingSettings
 
 EVALUATION_AUGMENT = AugmentSettings(operations=("color", "crop", "flip", "scale", "rotate"))

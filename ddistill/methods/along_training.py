@@ -15,12 +15,12 @@ from pydantic import Field
 from torch.nn import functional as F
 
 from ddistill.augment import AugmentSettings
-from ddistill.errors import UserError
 from ddistill.methods.base import Context, Needs
 from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, StepDraws, Through
 from ddistill.methods.distances import characteristic_distance, mean_distance
 from ddistill.methods.image_optimiser import ImageAdam, ImageOptimiser, ImageSGD
-from ddistill.randomness import generator
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.randomness import generator
 from ddistill.training import Forward
 
 

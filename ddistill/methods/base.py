@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from ddistill.augment import NO_AUGMENTATION
-from ddistill.data import class_batches
+from ddistill.data import ImageSet, class_batches
 from ddistill.methods.turns import Turn, appearances
-from ddistill.randomness import generator
-from ddistill.ranks import Ranks
+from ddistill.runtime.distributed import Ranks
 from ddistill.runtime.execution import Execution
+from ddistill.runtime.randomness import generator
 from ddistill.synthetic import SyntheticSet
-from ddistill.training import EAGER, HotPath, ImageSet, Resolved, Trainer, TrainingSettings
+from ddistill.training import EAGER, HotPath, Resolved, Trainer, TrainingSettings
 
 if TYPE_CHECKING:
     from ddistill.methods.chunking import Chunking
-    from ddistill.model_augmentation import NetworkDraw, NetworkSource
+    from ddistill.network_sources import NetworkDraw, NetworkSource
 
 PLAIN_SGD = TrainingSettings(lr=0.01, momentum=0.0, weight_decay=0.0, batch=256, augment=NO_AUGMENTATION, cutmix=0.0)
 """How DC, DSA and CAFE train their network on the synthetic set."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ddistill.errors import UserError
-from ddistill.memory import free_memory_bytes
 from ddistill.methods.base import Context
 from ddistill.methods.turns import Turn
 from ddistill.networks import couples_batch
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.memory import free_memory_bytes
 
 CLASSES_AT_ONCE = 10
 """Most classes per launch where the device is no CPU and ``run.class_chunk`` is not set."""

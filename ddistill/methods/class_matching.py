@@ -22,11 +22,11 @@ from ddistill.methods.chunking import Chunking, bytes_of_one_more, choose, class
 from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
 from ddistill.methods.turns import Turn, appearances, class_turn, updates_per_round
 from ddistill.networks import couples_batch
-from ddistill.randomness import generator
-from ddistill.ranks import ALONE
+from ddistill.runtime.distributed import ALONE
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
-from ddistill.settings import Settings
+from ddistill.runtime.randomness import generator
+from ddistill.runtime.settings import Settings
 from ddistill.training import Forward, Resolved, maybe_compile
 
 Tensors = dict[str, torch.Tensor]

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from ddistill.augment import NO_AUGMENTATION
 from ddistill.augment.imagenet import MAX_RATIO, cut_out
 from ddistill.methods.base import Context, Method, Needs, OnInner
-from ddistill.randomness import generator
 from ddistill.runtime.flops import flops_of
-from ddistill.settings import Settings
+from ddistill.runtime.randomness import generator
+from ddistill.runtime.settings import Settings
 from ddistill.synthetic.herding import herding
 from ddistill.synthetic.initialise import mosaics
 

@@ -24,10 +24,10 @@ from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
 from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.methods.paths import PathsAhead
 from ddistill.methods.turns import Turn
-from ddistill.model_augmentation import NetworkDraw, NetworkSource, Weights, copy_of, load_into
+from ddistill.network_sources import NetworkDraw, NetworkSource, Weights, copy_of, load_into
 from ddistill.networks import couples_batch
-from ddistill.randomness import generator
-from ddistill.ranks import ALONE
+from ddistill.runtime.distributed import ALONE
+from ddistill.runtime.randomness import generator
 from ddistill.training import TrainingDraws, TrainingSettings
 
 BATCH_NORM_IMAGES = 16

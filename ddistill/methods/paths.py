@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ddistill.memory import free_memory_bytes
-from ddistill.model_augmentation import Weights, load_into
-from ddistill.ranks import Ranks
+from ddistill.network_sources import Weights, load_into
+from ddistill.runtime.distributed import Ranks
+from ddistill.runtime.memory import free_memory_bytes
 
 MEMORY_SHARE = 0.3
 """Of the free memory, that the paths of all ranks may take."""

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ddistill.errors import UserError, unknown_name
 from ddistill.methods.base import Context, Method
 from ddistill.runtime import plugins
-from ddistill.settings import Settings
+from ddistill.runtime.errors import UserError, unknown_name
+from ddistill.runtime.settings import Settings
 
 Class = TypeVar("Class", bound=type[Any])
 
@@ -37,7 +37,7 @@ def register_method(name: str, settings: type[Settings] | None = None) -> Callab
         if not (isinstance(model, type) and issubclass(model, Settings) and hasattr(model, "needs")):
             raise UserError(
                 f"method {name!r}: {made.__name__} needs an annotation `settings: MySettings`, a subclass of "
-                "ddistill.settings.Settings with a property `needs`"
+                "ddistill.Settings with a property `needs`"
             )
         usual = model.model_fields["name"].default if "name" in model.model_fields else None
         if usual != name:

@@ -27,14 +27,14 @@ from torch.nn import functional as F
 
 from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, draw_augment
 from ddistill.data import epoch_batches
-from ddistill.errors import RunError, UserError
 from ddistill.methods.base import Context, Method, Needs, OnInner, Trajectory
 from ddistill.methods.image_optimiser import ImageSGD
 from ddistill.networks import couples_batch
-from ddistill.randomness import generator
+from ddistill.runtime.errors import RunError, UserError
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import GradAndValue, eager_grad_and_value, grad_and_value_for
-from ddistill.settings import Settings
+from ddistill.runtime.randomness import generator
+from ddistill.runtime.settings import Settings
 from ddistill.training import Forward, maybe_compile
 
 Tensors = dict[str, torch.Tensor]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ddistill.randomness import generator
+from ddistill.runtime.randomness import generator
 
 Turn = Sequence[int]
 """Labels of the classes of an image update, ascending."""

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field, ValidationError
 from torch import nn
 
-from ddistill.errors import UserError, unknown_name
 from ddistill.networks import kernels
 from ddistill.networks.classic import MLP, VGG11, AlexNet, LeNet
 from ddistill.networks.convnet import ConvNet, final_side
@@ -20,9 +19,10 @@ from ddistill.networks.layers import InstanceNorm, NormName, couples_batch
 from ddistill.networks.resnet import ResNet, ResNet10
 from ddistill.networks.resnet_ap import ResNetAP
 from ddistill.networks.vit import ViT
-from ddistill.randomness import key_hash
 from ddistill.runtime import plugins
-from ddistill.settings import Settings
+from ddistill.runtime.errors import UserError, unknown_name
+from ddistill.runtime.randomness import key_hash
+from ddistill.runtime.settings import Settings
 
 __all__ = [
     "ConvNet",
@@ -97,7 +97,7 @@ def register_network(name: str) -> Callable[[Constructor], Constructor]:
 
 
 def build_network(settings: NetworkSettings, num_classes: int, channels: int, size: int, *key: int | str) -> nn.Module:
-    """A network with freshly drawn weights that depend on ``key`` alone (see `ddistill.randomness`).
+    """A network with freshly drawn weights that depend on ``key`` alone (see `ddistill.runtime.randomness`).
 
     Modules draw their first weights from torch's global generator and take no other. So it is seeded from the key
     inside a fork: what it held before stands again afterwards, and any `nn.Module` can be used.

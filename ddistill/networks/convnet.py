@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ddistill.errors import UserError
 from ddistill.networks import kernels
 from ddistill.networks.layers import NormName, average_pool, make_norm, norm_relu_pool
+from ddistill.runtime.errors import UserError
 
 
 class Convolution(nn.Conv2d):

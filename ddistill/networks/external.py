@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddistill.errors import UserError, unknown_name
+from ddistill.runtime.errors import UserError, unknown_name
 
 LIBRARIES = ("timm", "torchvision")
 

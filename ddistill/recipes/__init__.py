@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ddistill.config import Recipe
 from ddistill.data import DIGITS_SIDE, KNOWN_SETS, RealData, is_copy
-from ddistill.errors import UserError, unknown_name
 from ddistill.methods.turns import updates_per_round
+from ddistill.recipe import Recipe
 from ddistill.recipes import along_training, comparisons, idc
 from ddistill.recipes.measured import Measured, measured, measured_in_words
+from ddistill.runtime.errors import UserError, unknown_name
 
 __all__ = ["FAMILIES", "RECIPES", "Entry", "Measured", "find", "for_images", "measured", "names", "suited"]
 

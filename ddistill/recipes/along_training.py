@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddistill.config import Recipe
+from ddistill.recipe import Recipe
 from ddistill.recipes import idc
 
 FAMILIES = {

@@ -19,7 +19,7 @@ from typing import Any
 
 from ddistill.augment import DSA_AUGMENTATION
 from ddistill.baselines import BASELINES
-from ddistill.config import Recipe
+from ddistill.recipe import Recipe
 from ddistill.recipes import idc
 
 CONDENSATION_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ddistill.config import Recipe
+from ddistill.recipe import Recipe
 
 SPEEDUP = 5
 """Of the recipes with model augmentation."""

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ddistill.baselines import BASELINES
-from ddistill.config import Recipe
-from ddistill.errors import UserError, in_words
 from ddistill.evaluation import Confusion
+from ddistill.recipe import Recipe
 from ddistill.report.classes import Classes
 from ddistill.report.curves import Curve, chart
 from ddistill.report.snapshots import load_snapshots
 from ddistill.report.sprites import MOST_BYTES, make_sprites
-from ddistill.storage import read_checked_json, write_text
+from ddistill.runtime.errors import UserError, in_words
+from ddistill.runtime.storage import read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
 from ddistill.synthetic.decode import in_bytes
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ddistill.data import RealData
-from ddistill.storage import write_atomically
+from ddistill.runtime.storage import write_atomically
 from ddistill.synthetic import SyntheticSet
 from ddistill.synthetic.decode import in_bytes
 

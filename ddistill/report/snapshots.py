@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ddistill.storage import write_tensors
+from ddistill.runtime.storage import write_tensors
 from ddistill.synthetic import SyntheticSet
 from ddistill.synthetic.decode import in_bytes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ddistill.config import Recipe
 from ddistill.engine import Plan, plan_run, training_costs
+from ddistill.recipe import Recipe
 from ddistill.reproduce.runs import Sources
 from ddistill.reproduce.store import Result, images_key, result_key
 from ddistill.reproduce.targets import Cell

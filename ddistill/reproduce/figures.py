@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddistill.errors import UserError
 from ddistill.report import class_sheet, load_snapshots
 from ddistill.reproduce.store import Result
 from ddistill.reproduce.tables import Row, mean_gradients, rows_of
 from ddistill.reproduce.targets import AUGMENTED, DATA_TITLES, Cell
-from ddistill.storage import make_parent, write_atomically
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import make_parent, write_atomically
 from ddistill.synthetic import load_synthetic
 
 if TYPE_CHECKING:

@@ -93,7 +93,7 @@ def _begin(stop: Event, driver: int, threads: int, plugins: Sequence[tuple[str, 
     """In a new process."""
     import torch
 
-    from ddistill.training import keep_freed_memory
+    from ddistill.runtime.memory import keep_freed_memory
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears it, and says so
     _Worker.stop, _Worker.driver = stop, driver

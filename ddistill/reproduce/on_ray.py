@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddistill.data import RealData
 from ddistill.engine import Observer
-from ddistill.errors import RunError, UserError
 from ddistill.observer import Phase
 from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.runs import OnCell, Plain, Sources, cell_key, from_plain_values, in_plain_values, run_cell
 from ddistill.reproduce.store import Result, Store, images_key
 from ddistill.reproduce.targets import Cell
+from ddistill.runtime.errors import RunError, UserError
 from ddistill.runtime.plugins import load_plugin, to_elsewhere
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _task(
     """In a worker: run a cell, or go on with it; ``place`` is the output folder, the device and the threads."""
     import torch
 
-    from ddistill.training import keep_freed_memory
+    from ddistill.runtime.memory import keep_freed_memory
 
     for plugin, folder in plugins:
         load_plugin(plugin, folder)

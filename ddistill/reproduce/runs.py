@@ -13,16 +13,16 @@ from typing import Any
 import torch
 
 from ddistill.analysis import gradients_by_age
-from ddistill.config import RECIPE, Recipe, build
 from ddistill.data import RealData, load_data
 from ddistill.data.which import NAME
 from ddistill.engine import Observer, Run, distill_data, recorded
 from ddistill.engine.accuracies import Accuracies
 from ddistill.engine.environment import machine, versions
 from ddistill.evaluation import Outcome, Progress, evaluate_set
-from ddistill.ranks import current
+from ddistill.recipe import RECIPE, Recipe, build
 from ddistill.reproduce.store import Judged, Result, Store, images_key, result_key
 from ddistill.reproduce.targets import Cell, Labels
+from ddistill.runtime.distributed import current
 from ddistill.runtime.execution import Execution
 from ddistill.training import Safety, Unfinished
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from ddistill.config import Recipe, build
-from ddistill.errors import UserError
 from ddistill.evaluation import EvaluationSettings
-from ddistill.storage import append_line, fingerprint, make_parent
+from ddistill.recipe import Recipe, build
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import append_line, fingerprint, make_parent
 
 VERSION = 2
 """Of the keys: 2 leaves the execution out."""

@@ -11,7 +11,7 @@ from ddistill.evaluation import IDC
 from ddistill.reproduce.published import Published, published
 from ddistill.reproduce.store import Result
 from ddistill.reproduce.targets import AUGMENTED, CORESETS, DATA_TITLES, SCALES, TARGETS, TITLES, USUAL, Cell
-from ddistill.storage import write_text
+from ddistill.runtime.storage import write_text
 
 NOT_RUN = "not run"
 BOTH = ("accuracy, by the method's own protocol", "by IDC's")

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from ddistill import recipes
-from ddistill.config import Recipe
-from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import IDC, OWN
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError, unknown_name
 
 Labels = dict[str, str | int]
 

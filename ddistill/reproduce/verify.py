@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddistill import recipes
-from ddistill.errors import UserError, unknown_name
 from ddistill.evaluation import IDC, OWN
 from ddistill.recipes import along_training
 from ddistill.reproduce.published import published_rows
 from ddistill.reproduce.store import Result, Store, result_key
 from ddistill.reproduce.tables import machine_of, markdown, spread
 from ddistill.reproduce.targets import DATA_TITLES, SCALES, TITLES, Cell, Labels
+from ddistill.runtime.errors import UserError, unknown_name
 
 UNPRINTED = 0.5
 """Standard deviation of a figure that is printed without one, in points."""

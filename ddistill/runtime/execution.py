@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from pydantic import Field, field_validator
 
-from ddistill.ranks import ALONE, Ranks
+from ddistill.runtime.distributed import ALONE, Ranks
 from ddistill.runtime.plugins import plugin_names
-from ddistill.settings import Settings
+from ddistill.runtime.settings import Settings
 from ddistill.training.compilation import CompileMode
 from ddistill.training.precision import Precision
 from ddistill.training.replay import wants_replay

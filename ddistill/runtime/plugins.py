@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 GROUP = "ddistill.plugins"
 OURS = "ddistill."

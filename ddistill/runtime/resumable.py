@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from ddistill.ranks import ALONE, Ranks
-from ddistill.storage import make_parent, remove_leftovers
+from ddistill.runtime.distributed import ALONE, Ranks
+from ddistill.runtime.storage import make_parent, remove_leftovers
 
 Built = TypeVar("Built")
 

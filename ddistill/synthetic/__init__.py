@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ddistill.data import RealData
-from ddistill.randomness import generator
+from ddistill.runtime.randomness import generator
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
 from ddistill.synthetic.growth import GrowingSet, check_grown, fingerprint_of, finished_classes
 from ddistill.synthetic.initialise import initial_images

@@ -30,8 +30,15 @@ import numpy as np
 import torch
 
 from ddistill.augment import Normalisation
-from ddistill.errors import UserError
-from ddistill.storage import file_checksum, fingerprint, write_atomically, write_checked_json, write_tensors, write_text
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import (
+    file_checksum,
+    fingerprint,
+    write_atomically,
+    write_checked_json,
+    write_tensors,
+    write_text,
+)
 from ddistill.synthetic.card import UNPUBLISHED, Published, Table, dataset_card
 from ddistill.synthetic.decode import in_bytes
 from ddistill.synthetic.hub import HUB, download, is_on_hub

@@ -25,8 +25,8 @@ import torch
 import yaml
 
 from ddistill.data.facts import known_name
-from ddistill.errors import UserError, unknown_name
-from ddistill.storage import write_json, write_text
+from ddistill.runtime.errors import UserError, unknown_name
+from ddistill.runtime.storage import write_json, write_text
 from ddistill.synthetic.synthetic_set import SyntheticSet
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]

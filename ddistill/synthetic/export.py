@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddistill.errors import UserError, unknown_name
-from ddistill.storage import atomic_folder, write_atomically, write_json, write_text
+from ddistill.runtime.errors import UserError, unknown_name
+from ddistill.runtime.storage import atomic_folder, write_atomically, write_json, write_text
 from ddistill.synthetic.artifact import png
 from ddistill.synthetic.ddranking import Entry, write_ddranking
 from ddistill.synthetic.decode import in_bytes

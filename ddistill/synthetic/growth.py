@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ddistill.data import RealData
-from ddistill.errors import UserError
-from ddistill.storage import fingerprint
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import fingerprint
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description
 from ddistill.synthetic.herding import herding
 from ddistill.synthetic.layout import STORED

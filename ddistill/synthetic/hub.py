@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic.layout import DESCRIPTION, STORED, WHITENING
 
 HUB = "hub:"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic.artifact import artifact_folder, load_synthetic, read_description, save_synthetic
 from ddistill.synthetic.card import SOURCE_TITLE, TO_FILL, UNKNOWN_LICENCE, Published
 from ddistill.synthetic.hub import split_name, told

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch.utils.data import TensorDataset
 
 from ddistill.augment import Normalisation
-from ddistill.errors import UserError
-from ddistill.settings import Settings
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.settings import Settings
 from ddistill.synthetic.decode import Decoder, decode, decode_single, decoded_count
 from ddistill.synthetic.initialise import Initialisation
 

@@ -19,7 +19,7 @@ import torch
 
 from ddistill.augment import Normalisation
 from ddistill.data import RealData
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic.synthetic_set import MAX_FACTOR, SyntheticSet
 
 MAX_BYTES = 4 * 2**30

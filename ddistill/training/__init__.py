@@ -1,11 +1,10 @@
 """Training a network on a fixed set: one implementation for the pool, the inner loop and the evaluation."""
 
-from ddistill.memory import free_memory_bytes, keep_freed_memory
 from ddistill.training.compilation import CompileMode, compiler_available, maybe_compile
 from ddistill.training.epochs import CONSTANT, train_epochs
 from ddistill.training.hot_path import EAGER, HotPath, Work, choose_hot_path, training_work
-from ddistill.training.image_set import ImageSet
-from ddistill.training.loop import (
+from ddistill.training.precision import Forward, Precision, Resolved, trial_fault
+from ddistill.training.trainer import (
     Falls,
     Trainer,
     TrainingDraws,
@@ -14,7 +13,6 @@ from ddistill.training.loop import (
     predict_labels,
     thirds_and_sixths,
 )
-from ddistill.training.precision import Forward, Precision, Resolved, trial_fault
 from ddistill.training.unfinished import Safety, Unfinished
 
 __all__ = [
@@ -24,7 +22,6 @@ __all__ = [
     "Falls",
     "Forward",
     "HotPath",
-    "ImageSet",
     "Precision",
     "Resolved",
     "Safety",
@@ -35,8 +32,6 @@ __all__ = [
     "Work",
     "choose_hot_path",
     "compiler_available",
-    "free_memory_bytes",
-    "keep_freed_memory",
     "maybe_compile",
     "predict_accuracy",
     "predict_labels",

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 
-from ddistill.storage import cache_folder
+from ddistill.runtime.storage import cache_folder
 
 CompileMode = Literal["auto", "on", "off"]
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from ddistill.training.loop import Falls, TrainingSettings
+from ddistill.training.trainer import Falls, TrainingSettings
 from ddistill.training.unfinished import HasState, Unfinished
 
 CONSTANT = Falls()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ddistill.errors import UserError
 from ddistill.networks import couples_batch, runs_on_kernels
+from ddistill.runtime.errors import UserError
 from ddistill.training.compilation import COMPILED_OVER_EAGER, CompileMode, repays_compilation
-from ddistill.training.loop import Trainer
 from ddistill.training.precision import Precision, Resolved, has_fast_bf16, trial_fault
+from ddistill.training.trainer import Trainer
 
 AUTO_PRECISION = "DDISTILL_AUTO_PRECISION"
 """Environment variable that fixes what ``auto`` means on any device: fp32 or bf16."""

@@ -15,10 +15,11 @@ from torch import nn
 from torch.func import grad_and_value
 
 from ddistill.augment import Pipeline
+from ddistill.data.image_set import ImageSet
 from ddistill.networks import couples_batch
 from ddistill.training.compilation import maybe_compile
-from ddistill.training.image_set import ImageSet
-from ddistill.training.loop import (
+from ddistill.training.precision import Forward, Resolved
+from ddistill.training.trainer import (
     TrainingDraws,
     TrainingSettings,
     descend,
@@ -28,7 +29,6 @@ from ddistill.training.loop import (
     mixed_loss,
     no_momenta,
 )
-from ddistill.training.precision import Forward, Resolved
 
 Tensors = dict[str, torch.Tensor]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ddistill.data import epoch_batches
-from ddistill.training.image_set import ImageSet
-from ddistill.training.loop import Trainer, draw_training
+from ddistill.data.image_set import ImageSet
 from ddistill.training.side_by_side import SideBySide
+from ddistill.training.trainer import Trainer, draw_training
 
 STRETCHES = 12
 """That a training of a number of steps is divided into; the rate falls at the 8th and the 10th."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from ddistill.storage import write_tensors
+from ddistill.runtime.storage import write_tensors
 
 KEPT_EVERY_SECONDS = 120.0
 EXTRA = "extra."

@@ -5,7 +5,7 @@ import pytest
 from ddistill.comparison import Measured, divide
 from ddistill.comparison.budget import SPARED_FIRST, choosing
 from ddistill.engine import Plan
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 SELECTIONS = ("random", "k-center", "herding", "el2n", "mosaic", "el2n-mosaic")
 

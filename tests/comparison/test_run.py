@@ -12,7 +12,7 @@ import ddistill
 from ddistill.cli import app
 from ddistill.comparison import Candidates
 from ddistill.data import Split, load_data
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 TINY = {
     "network.depth": 2,

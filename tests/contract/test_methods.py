@@ -5,10 +5,10 @@ import hashlib
 import pytest
 import torch
 
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.engine import Observer, distill_data
-from ddistill.errors import RunError
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import RunError
 from ddistill.synthetic import initial_set, load_synthetic
 
 TINY = {

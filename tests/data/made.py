@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ddistill.data import DataSettings, RealData, load_data
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "grey": (128, 128, 128)}
 NAMES = ("red", "blue")

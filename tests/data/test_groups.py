@@ -4,8 +4,8 @@ import datasets
 import pytest
 from data.made import png, refused, rows, write_table
 
-from ddistill.config import Recipe
 from ddistill.data import DataSettings, load_data
+from ddistill.recipe import Recipe
 from ddistill.reproduce.store import result_key
 
 SHARE = {"test_fraction": 0.25}

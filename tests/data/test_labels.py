@@ -15,7 +15,7 @@ from PIL import Image
 
 from ddistill.data import DataSettings, load_data
 from ddistill.data.labels import EMPTY, Labels, NoLabelError, agree, as_label, labels_of
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 SHARE = {"test_fraction": 0.25}
 NAMED = ({"blue": ("blue", 3), "red": ("red", 3)}, {"blue": ("blue", 1), "red": ("red", 1)})

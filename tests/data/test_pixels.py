@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from ddistill.data import DataSettings, RealData, load_data
 from ddistill.data.images import decode
 from ddistill.data.pixels import Extremes, Tone, Unreadable, judged
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 SHARE = {"test_fraction": 0.25}
 

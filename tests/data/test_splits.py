@@ -13,7 +13,7 @@ from data.made import check, fill, parts, picture, png, refused, rows, write_tab
 from ddistill.data import DataSettings, load_data
 from ddistill.data.files import find_files, image_suffixes
 from ddistill.data.splits import choose_parts, is_part_word, role_of
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 SHARE = {"test_fraction": 0.25}
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddistill.data import DataSettings, load_data
 from ddistill.data.which import check_fingerprint, remembered, travels, which
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 
 
 def pictures(root: Path, level: int = 50) -> Path:

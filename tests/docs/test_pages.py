@@ -103,7 +103,7 @@ def test_my_network(tmp_path, monkeypatch):
 
 
 def test_many_machines_names_what_there_is():
-    """Its commands start several processes: `tests/unit/test_ranks.py` and `test_on_ray.py` run such ones."""
+    """Its commands start several processes: `test_distributed.py` and `test_on_ray.py` run such ones."""
     text = page("many_machines.md")
     assert re.findall(r"^torchrun .* -m ddistill (\w+)", text, re.MULTILINE) == ["distill", "evaluate"]
     assert commands(text)[0][:2] == ["reproduce", "table5"]

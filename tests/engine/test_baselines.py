@@ -8,14 +8,14 @@ from helpers import few_networks
 from torch import nn
 
 from ddistill.baselines import ALL, BASELINES, SELECTIONS
-from ddistill.config import Recipe
 from ddistill.data import Split, load_data
 from ddistill.engine import Session, distill_data
 from ddistill.engine.baselines import coreset_recipe
-from ddistill.errors import UserError
 from ddistill.methods import METHODS
 from ddistill.networks import NETWORKS
 from ddistill.observer import Observer
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
 
 TINY = {

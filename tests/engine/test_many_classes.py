@@ -7,10 +7,10 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 
 from ddistill import api
-from ddistill.config import Recipe
 from ddistill.data import DataSettings, load_data
 from ddistill.engine import Observer, distill_data
-from ddistill.errors import UserError
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import initial_set
 
 SIDE = 8

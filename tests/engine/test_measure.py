@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.engine import measure, plan_run
 from ddistill.engine import plan as plan_module
 from ddistill.engine.measure import Seconds, grown
+from ddistill.recipe import Recipe
 
 CPU = torch.device("cpu")
 SMALL = {

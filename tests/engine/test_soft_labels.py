@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import ddistill
-from ddistill.config import Recipe
-from ddistill.data import load_data
+from ddistill.data import ImageSet, load_data
 from ddistill.engine import distill_data
-from ddistill.errors import UserError
 from ddistill.evaluation import EvaluationSettings, evaluate_set
 from ddistill.networks import NetworkSettings, build_network
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
-from ddistill.storage import cache_folder, file_checksum, write_checked_json, write_tensors
+from ddistill.runtime.storage import cache_folder, file_checksum, write_checked_json, write_tensors
 from ddistill.synthetic import initial_set, load_synthetic, read_description, save_synthetic
-from ddistill.training import ImageSet, Trainer, TrainingSettings
+from ddistill.training import Trainer, TrainingSettings
 
 TINY = {
     "network.depth": 2,

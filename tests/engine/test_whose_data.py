@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 import ddistill
 from ddistill import api
 from ddistill.cli import app
-from ddistill.config import signed
 from ddistill.data import load_data
-from ddistill.errors import UserError
+from ddistill.recipe import signed
 from ddistill.report import write_page
 from ddistill.reproduce.runs import Sources
 from ddistill.reproduce.targets import Cell
-from ddistill.storage import read_checked_json, write_checked_json
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import read_checked_json, write_checked_json
 
 FEW = {
     "budget.outer_steps": 1,

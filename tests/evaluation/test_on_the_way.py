@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from unit.test_budget import TINY, events
-from unit.test_faults import At, StopAt
+from engine.test_budget import TINY, events
+from engine.test_faults import At, StopAt
 
 from ddistill import terminal
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.engine import distill_data
+from ddistill.recipe import Recipe
 from ddistill.terminal import Screen
 
 SHORT = {

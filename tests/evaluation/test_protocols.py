@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from ddistill import api, recipes
 from ddistill.augment import DSA_AUGMENTATION, NO_AUGMENTATION, Normalisation
 from ddistill.cli import app
-from ddistill.config import Recipe
-from ddistill.data import load_data
-from ddistill.errors import UserError
+from ddistill.data import ImageSet, load_data
 from ddistill.evaluation import OWN, PROTOCOLS, EvaluationSettings, evaluate_set
 from ddistill.networks import NetworkSettings
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import load_synthetic, random_set
-from ddistill.training import ImageSet, Trainer, TrainingSettings, train_epochs
+from ddistill.training import Trainer, TrainingSettings, train_epochs
 from ddistill.training.side_by_side import SideBySide
 
 IDC_AUGMENTATION = ("color", "crop", "flip", "scale", "rotate")
@@ -265,7 +265,7 @@ def test_the_learned_rate_goes_with_the_set_and_evaluation_trains_at_it(matched)
 def test_a_learned_rate_that_is_none_is_damage(matched, written, tmp_path):
     import shutil
 
-    from ddistill.storage import write_checked_json
+    from ddistill.runtime.storage import write_checked_json
 
     shutil.copytree(matched.folder / "distilled", tmp_path / "set")
     about = json.loads((tmp_path / "set" / "synthetic.json").read_text())

@@ -5,19 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from unit.test_class_matching import make as make_characteristic
-from unit.test_image_optimiser import gradients, make_set
-from unit.test_other_methods import CLASSES, IPC, PER_CLASS, make_context, nothing
+from methods.test_class_matching import make as make_characteristic
+from methods.test_image_optimiser import gradients, make_set
+from methods.test_other_methods import CLASSES, IPC, PER_CLASS, make_context, nothing
 
-from ddistill.config import Recipe
-from ddistill.data import load_data
+from ddistill.data import ImageSet, load_data
 from ddistill.engine.run import groups_in_words
-from ddistill.errors import UserError
 from ddistill.methods import DistributionMatching, DistributionMatchingSettings, DSASettings, GradientMatching
 from ddistill.methods.image_optimiser import ImageAdam, ImageSGD
 from ddistill.methods.turns import appearances, class_turn, updates_per_round
+from ddistill.recipe import Recipe
 from ddistill.recipes import FAMILIES, MOST_AT_ONCE, for_images
-from ddistill.training import ImageSet
+from ddistill.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(("classes", "most"), [(10, 3), (10, 5), (7, 1), (100, 30), (1000, 100)])

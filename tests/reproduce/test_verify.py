@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from ddistill import recipes, reproduce
 from ddistill.cli import app
-from ddistill.errors import UserError
 from ddistill.recipes import measured
 from ddistill.reproduce.in_processes import _Worker, run_cells_in_processes
 from ddistill.reproduce.targets import SCALES, Scale
 from ddistill.reproduce.verify import Figure, Verified, all_figures
+from ddistill.runtime.errors import UserError
 
 FIGURE = Figure("dm", "digits", 10, 50.0, 0.3, "a table", True)
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from ddistill import api
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.engine import distill_data
-from ddistill.errors import UserError
+from ddistill.recipe import Recipe
+from ddistill.runtime.errors import UserError
 
 TINY = {
     "network.width": 4,
@@ -111,8 +111,8 @@ def test_a_run_of_the_first_edition_is_read_and_goes_on(digits, tmp_path):
 
 
 def test_another_place_to_go_on_is_told(digits, tmp_path, monkeypatch):
-    from ddistill.config import in_yaml, signed
     from ddistill.observer import Observer
+    from ddistill.recipe import in_yaml, signed
 
     class Listener(Observer):
         def __init__(self) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ddistill.errors import UserError
 from ddistill.methods import registry
 from ddistill.methods.registry import register_method
 from ddistill.networks import NETWORKS, register_network
 from ddistill.runtime import plugins
-from ddistill.settings import Settings
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 SCRIPT = str(Path(sys.executable).with_name("ddistill"))

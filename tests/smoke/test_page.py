@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ddistill.cli import app
-from ddistill.config import Recipe
 from ddistill.data import load_data
 from ddistill.engine import distill_data
-from ddistill.errors import UserError
+from ddistill.recipe import Recipe
 from ddistill.report import write_page
 from ddistill.report.curves import Curve, chart, short, ticks
+from ddistill.runtime.errors import UserError
 
 TINY = {
     "network.depth": 2,

@@ -138,7 +138,7 @@ def test_the_name_follows_from_the_contents_alone(tmp_path):
 
 
 def test_an_artifact_of_an_earlier_version_is_read(tmp_path):
-    from ddistill.storage import read_checked_json, write_checked_json
+    from ddistill.runtime.storage import read_checked_json, write_checked_json
 
     folder = save_synthetic(grey(10, 20), tmp_path / "distilled", {})
     old = "data/train-00000-of-00001.parquet"

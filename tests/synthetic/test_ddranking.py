@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import ddistill
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import SyntheticSet, save_synthetic
 from ddistill.synthetic.ddranking import label_robust_score
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import ddistill
 from ddistill.cli import app
 from ddistill.data import DataSettings, load_data
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import SyntheticSet, import_pt, save_synthetic
 from ddistill.synthetic.export import folder_names
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ddistill import api
 from ddistill.cli import app
 from ddistill.data import load_data
-from ddistill.errors import UserError
+from ddistill.runtime.errors import UserError
 from ddistill.synthetic import import_pt, load_synthetic
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1), torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 import ddistill
 from ddistill.cli import app
-from ddistill.errors import UserError
-from ddistill.storage import read_checked_json, write_checked_json
+from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import read_checked_json, write_checked_json
 from ddistill.synthetic import load_synthetic, save_synthetic
 
 from .conftest import made

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from ddistill.augment import Normalisation
-from ddistill.errors import UserError
+from ddistill.data import ImageSet
 from ddistill.networks import ConvNet
-from ddistill.training import ImageSet, Trainer, TrainingSettings, Work, choose_hot_path, training_work
+from ddistill.runtime.errors import UserError
+from ddistill.training import Trainer, TrainingSettings, Work, choose_hot_path, training_work
 from ddistill.training.compilation import REPAYING_FLOPS
 from ddistill.training.hot_path import AUTO_PRECISION
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ddistill.storage import atomic_path, cache_folder, fingerprint
+from ddistill.runtime.storage import atomic_path, cache_folder, fingerprint
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 BUILD_SECONDS = 60

@@ -1,0 +1,265 @@
+"""Early-stage networks: trained once, stored with the settings that made them, reused when they agree.
+
+A pool keeps the last epoch of each network; snapshots and trajectories keep all epochs from the first weights on:
+
+    KIND.json                 what made them, seconds, checksums of the networks so far
+    member-000.safetensors    tensors "NAME", or "EPOCH/NAME"; of trajectories expert-000.safetensors
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddistill.network_sources.perturb import Weights
+from ddistill.network_sources.training import NetworkFactory
+from ddistill.runtime.resumable import built_once
+from ddistill.runtime.storage import (
+    cache_folder,
+    file_checksum,
+    fingerprint,
+    read_checked_json,
+    write_checked_json,
+    write_tensors,
+)
+from ddistill.training import Safety, Unfinished
+
+FORMAT = 2
+
+OnMember = Callable[[int, int], None]
+Kind = Literal["pool", "snapshots", "trajectories"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which networks, besides their factory's settings.
+
+    Attributes:
+        size: number of networks.
+        epochs: that each is trained for.
+        seed: of all.
+        kind: pool: of each the last weights; snapshots: the weights after every epoch; trajectories: the same, trained
+            at a constant rate.
+        constant: the rate of a pool, too, is constant.
+    """
+
+    size: int
+    epochs: int
+    seed: int
+    kind: Kind = "pool"
+    constant: bool = False
+
+    @property
+    def all_epochs(self) -> bool:
+        """The weights after every epoch are kept."""
+        return self.kind != "pool"
+
+    @property
+    def falls_over(self) -> int | None:
+        """Epochs at 2/3 and 5/6 of which the rate falls, as the published programs count them; None: it is constant."""
+        falling = {"pool": self.epochs + 1, "snapshots": self.epochs, "trajectories": None}
+        return None if self.constant else falling[self.kind]
+
+    @property
+    def folder(self) -> str:
+        """Of the cache."""
+        return "pools" if self.kind == "pool" else self.kind
+
+    @property
+    def description(self) -> str:
+        """Name of the file that says what they are."""
+        return f"{self.kind}.json"
+
+    @property
+    def member(self) -> str:
+        """What one is called in its files."""
+        return "expert" if self.kind == "trajectories" else "member"
+
+    def identity(self, factory: NetworkFactory, data_fingerprint: str) -> dict[str, Any]:
+        """All that decides the weights."""
+        return {
+            "format": FORMAT,
+            "data": data_fingerprint,
+            "images": len(factory.source.labels),
+            "network": factory.network.model_dump(mode="json"),
+            "training": factory.training.identity(),
+            "size": self.size,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            **({"precision": factory.precision} if factory.precision != "fp32" else {}),
+            **({"kind": self.kind} if self.all_epochs else {"falls_over": self.falls_over}),
+            **({"constant": True} if self.constant and self.kind == "snapshots" else {}),
+        }
+
+
+@dataclass(frozen=True)
+class NetworkStore:
+    """Networks and what they cost.
+
+    Attributes:
+        folder: where they are stored.
+        wanted: which they are.
+        seconds: wall time that their training took, also when they were found.
+        reused: they were there already.
+        members: the weights of each network of a pool, on the CPU. Of the other kinds they stay on the disk: `weights`
+            reads what is asked for, tensor by tensor.
+    """
+
+    folder: Path
+    wanted: Wanted
+    seconds: float
+    reused: bool
+    members: list[Weights]
+
+    @property
+    def size(self) -> int:
+        """Number of networks."""
+        return self.wanted.size
+
+    @property
+    def epochs(self) -> int:
+        """That each was trained for."""
+        return self.wanted.epochs
+
+    def last(self, member: int) -> Weights:
+        """The weights of a network after its last epoch, on the CPU."""
+        return self.weights(member, self.epochs) if self.wanted.all_epochs else self.members[member]
+
+    def weights(self, member: int, epoch: int) -> Weights:
+        """The weights of a network after ``epoch`` epochs, on the CPU; not of a pool, which keeps the last ones."""
+        from safetensors import safe_open
+
+        prefix = f"{epoch}/"
+        with safe_open(_path(self.folder, self.wanted, member), framework="pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
+
+
+def train_networks(
+    factory: NetworkFactory,
+    data_fingerprint: str,
+    wanted: Wanted,
+    *,
+    folder: Path | None = None,
+    on_member: OnMember | None = None,
+    safety: Safety | None = None,
+) -> NetworkStore:
+    """The networks that are wanted: read where they were stored before, else trained and stored one by one.
+
+    Args:
+        factory: builds and trains networks.
+        data_fingerprint: of the real data.
+        wanted: which.
+        folder: where they are kept; in the cache folder by default.
+        on_member: called with (epochs done, epochs in all).
+        safety: how training in progress is kept; a pool that cannot be stored is used all the same.
+    """
+    identity = wanted.identity(factory, data_fingerprint)
+    home = (folder or cache_folder() / wanted.folder) / fingerprint(identity)[:20]
+    builder = _Builder(factory, wanted, identity, home, on_member, safety or Safety())
+    unlocked = None if wanted.all_epochs else builder.not_stored
+    return built_once(home, builder.whole, builder.train, ranks=factory.ranks, unlocked=unlocked)
+
+
+@dataclass
+class _Builder:
+    factory: NetworkFactory
+    wanted: Wanted
+    identity: dict[str, Any]
+    home: Path
+    on_member: OnMember | None
+    safety: Safety
+    stores: bool = True
+
+    def not_stored(self, error: OSError) -> None:
+        self.safety.note(f"the pool cannot be stored for other runs: {error.strerror}: {self.home}")
+        self.stores = False
+
+    def whole(self) -> NetworkStore | None:
+        """All networks, if they are there."""
+        members, seconds, checksums = self._found()
+        whole = len(checksums) == self.wanted.size
+        return NetworkStore(self.home, self.wanted, seconds, reused=True, members=members) if whole else None
+
+    def train(self) -> NetworkStore:
+        """Train what is missing; finished networks and epochs are kept, so that an interrupted training goes on.
+
+        Ranks train a network each. Those of a pool come to all ranks and the first one stores them; experts, which are
+        large, are written by who trained them, into a folder that the ranks must share.
+        """
+        wanted, ranks = self.wanted, self.factory.ranks
+        members, seconds, checksums = ranks.first_does(self._found)
+        own_file = "in-progress.safetensors" if ranks.first else f"in-progress-{ranks.rank}.safetensors"
+        unfinished = Unfinished(self.home / own_file if self.stores else None, self.safety)
+        for group in ranks.rounds(range(len(checksums), wanted.size)):
+            started = time.perf_counter()
+            own = ranks.own(group)
+            trained = None if own is None else self._train_one(own, unfinished)
+            if wanted.all_epochs:
+                checksums += [c for c in ranks.gather(None if trained is None else self._write(own, trained)) if c]
+            else:
+                members += [member for member in ranks.gather(trained) if member is not None]
+            seconds += time.perf_counter() - started
+            if self.stores and ranks.first:
+                self._describe(group, members, seconds, checksums, unfinished)
+            unfinished.finish()
+            if group[-1] + 1 < wanted.size:
+                self.safety.check()
+        return NetworkStore(self.home, wanted, ranks.from_first(seconds), reused=False, members=members)
+
+    def _train_one(self, member: int, unfinished: Unfinished) -> Weights:
+        """What the file of a network holds."""
+        wanted, states = self.wanted, Weights()
+        unfinished.extra = states
+        purpose = "expert" if wanted.kind == "trajectories" else "pool"
+        how: dict[str, Any] = {"falls_over": wanted.falls_over, "unfinished": unfinished}
+        stages = self.factory.stages(wanted.epochs, wanted.seed, purpose, member, **how)
+        for epoch, weights in stages:
+            if wanted.all_epochs or epoch == wanted.epochs:
+                prefix = f"{epoch}/" if wanted.all_epochs else ""
+                states.update({prefix + name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+            if epoch and self.on_member:
+                self.on_member(member * wanted.epochs + epoch, wanted.size * wanted.epochs)
+        return states
+
+    def _describe(
+        self, group: list[int], members: list[Weights], seconds: float, checksums: list[str], unfinished: Unfinished
+    ) -> None:
+        """Store the new networks of a pool, and what there is now."""
+        try:
+            if not self.wanted.all_epochs:
+                checksums += [self._write(member, members[member]) for member in group]
+            about = {**self.identity, "seconds": seconds, f"{self.wanted.member}s": checksums}
+            write_checked_json(self.home / self.wanted.description, about)
+        except OSError as error:
+            if self.wanted.all_epochs:
+                raise
+            self.not_stored(error)
+            unfinished.path = None
+
+    def _write(self, member: int | None, state: Weights) -> str:
+        path = _path(self.home, self.wanted, member or 0)
+        write_tensors(path, state)
+        return file_checksum(path)
+
+    def _found(self) -> tuple[list[Weights], float, list[str]]:
+        """Networks that are there and whole, the seconds they took, their checksums; none where any is damaged."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            about = read_checked_json(self.home / self.wanted.description)
+            seconds, checksums = float(about.pop("seconds")), list(about.pop(f"{self.wanted.member}s"))
+            paths = [_path(self.home, self.wanted, member) for member in range(len(checksums))]
+            if about != self.identity or [file_checksum(path) for path in paths] != checksums:
+                return [], 0.0, []
+            return [] if self.wanted.all_epochs else [load_file(path) for path in paths], seconds, checksums
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
+            return [], 0.0, []
+
+
+def _path(home: Path, wanted: Wanted, member: int) -> Path:
+    return home / f"{wanted.member}-{member:03d}.safetensors"

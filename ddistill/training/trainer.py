@@ -1,0 +1,389 @@
+"""SGD on mini-batches with augmentation and CutMix; every random number is drawn before the loop.
+
+Shapes: B batch, N images of the source, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from ddistill.augment import (
+    AugmentDraws,
+    AugmentSettings,
+    CutMixDraws,
+    Pipeline,
+    cutmix,
+    draw_augment,
+    draw_cutmix,
+)
+from ddistill.data import epoch_batches
+from ddistill.data.image_set import ImageSet
+from ddistill.networks import couples_batch
+from ddistill.runtime.flops import flops_of
+from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
+from ddistill.runtime.settings import Settings
+from ddistill.training.compilation import maybe_compile
+from ddistill.training.precision import Forward, Resolved
+from ddistill.training.replay import Replayed, wants_replay
+
+EVALUATION_BATCH = 250
+READ_AHEAD = 8
+"""Mini-batches."""
+SQUARES, STEPS = "square ", "steps"
+"""Of adamw, in what an optimiser remembers: second moments by parameter, and the number of steps."""
+SECOND_BETA, EPSILON = 0.999, 1e-8
+"""Of adamw."""
+
+
+class TrainingSettings(Settings):
+    """How a network is trained: SGD with momentum, or AdamW, on mini-batches."""
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """sgd; or adamw (https://arxiv.org/abs/1711.05101), whose second beta is 0.999 and epsilon 1e-8."""
+    lr: float = Field(default=0.01, gt=0)
+    """Learning rate at the start."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd, first beta of adamw."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """On all parameters; an L2 penalty of sgd, decoupled from the gradient in adamw."""
+    batch: int = Field(default=64, ge=1)
+    """Images in a mini-batch."""
+    augment: AugmentSettings = AugmentSettings(operations=("color", "crop"))
+    """Augmentation, drawn per image."""
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a batch is mixed by CutMix."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a training, JSON-able: without the optimiser where it is sgd, as before there was another."""
+        return self.model_dump(mode="json", exclude={"optimiser"} if self.optimiser == "sgd" else None)
+
+
+Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingDraws:
+    """Augmentation and CutMix parameters of a number of mini-batches."""
+
+    augment: AugmentDraws
+    mix: CutMixDraws
+
+    def part(self, first: int, count: int) -> TrainingDraws:
+        """The parameters of ``count`` batches from ``first`` on."""
+        chosen = slice(first, first + count)
+        return TrainingDraws(
+            AugmentDraws(self.augment.uniforms[chosen], self.augment.choices[chosen]),
+            CutMixDraws(self.mix.box[chosen], self.mix.keys[chosen]),
+        )
+
+
+class Trainer:
+    """Trains one module in place, again and again with the same code.
+
+    Args:
+        module: the network; its parameter tensors are updated, never replaced.
+        source: images to train on.
+        settings: optimiser, augmentation, CutMix.
+        compiled: compile forward, backward and update into one graph, unless the module couples the images of a batch.
+        precision: of convolutions and products; the weights and the optimiser's state are float32 always.
+        replay: capture the step on a GPU and replay it; pays where the trainer makes some hundred steps.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        source: ImageSet,
+        settings: TrainingSettings,
+        *,
+        compiled: bool = False,
+        precision: Resolved = "fp32",
+        replay: bool = False,
+    ) -> None:
+        self.module = module
+        self.source = source
+        self.settings = settings
+        self.pipeline = source.pipeline(settings.augment)
+        self.forward = Forward(module, precision)
+        couples = couples_batch(module)
+        compiled = compiled and not couples
+        self.grad_and_value = grad_and_value_for(compiled)
+        self._step = maybe_compile(self._update, compiled)
+        self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        self.momenta = no_momenta(settings, self.parameters)
+        self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
+        if replay and wants_replay(source.device) and not couples:
+            self._whole_step = Replayed(self._step_in_place, [*self.parameters.values(), *self.momenta.values()])
+
+    def restart(self, momenta: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Forget the momentum, as a new optimiser would, or take that of another training of the same network over; in
+        place, where compiled and captured code knows it."""
+        for name, momentum in self.momenta.items():
+            momentum.zero_()
+            if momenta is not None:
+                momentum.copy_(momenta[name])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights and momentum: all that decides how the training goes on."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        return {**weights, **{f"momentum.{name}": tensor for name, tensor in self.momenta.items()}}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave, into the tensors that compiled code knows.
+
+        Raises:
+            KeyError, RuntimeError: it is of another network.
+        """
+        prefix = "weights."
+        weights = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+        momenta = {name: state[f"momentum.{name}"] for name in self.momenta}
+        with torch.no_grad():
+            self.module.load_state_dict(weights)
+            for name, tensor in momenta.items():
+                self.momenta[name].copy_(tensor)
+
+    def draw(self, steps: int, images: int, generator: torch.Generator) -> TrainingDraws:
+        """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the device."""
+        return draw_training(self.settings, self.source, steps, images, generator)
+
+    def run(
+        self,
+        batches: Sequence[torch.Tensor],
+        draws: TrainingDraws | torch.Generator,
+        lrs: Sequence[float] | None = None,
+    ) -> torch.Tensor:
+        """One SGD step per batch of positions into the source.
+
+        Args:
+            batches: int64 tensors of positions, at most ``settings.batch`` each.
+            draws: augmentation and CutMix of all steps, or a generator to draw them from.
+            lrs: learning rate of each step; the settings' constant rate by default.
+
+        Returns:
+            The loss of the last batch, a 0-d tensor on the device.
+        """
+        if not batches:
+            return torch.zeros(())
+        if isinstance(draws, torch.Generator):
+            draws = self.draw(len(batches), max(map(len, batches)), draws)
+        rates = _on_device(lrs or [self.settings.lr] * len(batches), self.source.device)
+        self.module.train()
+        loss = torch.zeros(())
+        for ahead in batches[:READ_AHEAD]:
+            self.source.expect(ahead)
+        for step, batch in enumerate(batches):
+            if step + READ_AHEAD < len(batches):
+                self.source.expect(batches[step + READ_AHEAD])
+            inputs = mixed_batch(self.source, self.pipeline, batch, draws, step)
+            loss = self._whole_step(*inputs, rates[step])
+        return loss.clone()
+
+    def run_epoch(self, draws: torch.Generator, lr: float | None = None, *, filled: bool = False) -> None:
+        """One SGD step per mini-batch of one shuffled pass over the source.
+
+        Args:
+            draws: the order, then augmentation and CutMix.
+            lr: learning rate; the settings' by default.
+            filled: fill the last mini-batch from a further pass, else it is smaller.
+        """
+        batches = epoch_order(self.source, self.settings.batch, draws, filled=filled)
+        self.run(batches, draws, [self.settings.lr if lr is None else lr] * len(batches))
+
+    def _step_in_place(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        lr: torch.Tensor,
+    ) -> torch.Tensor:
+        return self._step(images, labels, partner_labels, share, lr, self.parameters, self.momenta)
+
+    def flops_per_step(self) -> float:
+        """Floating-point operations of one step on a full batch, by torch's counter."""
+        images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        forward = Forward(copy.deepcopy(self.module))  # the statistics of a batch norm would move
+        step = eager_grad_and_value(lambda weights: F.cross_entropy(forward(weights, images), labels))
+        return flops_of(lambda: step(self.parameters))
+
+    def flops_per_epoch(self) -> float:
+        """Floating-point operations of a pass over the source."""
+        total = len(self.source.labels)
+        return self.flops_per_step() * (total / min(total, self.settings.batch))
+
+    def _update(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        lr: torch.Tensor,
+        parameters: dict[str, torch.Tensor],
+        momenta: dict[str, torch.Tensor],
+    ) -> torch.Tensor:
+        gradients, loss = self._batch_gradients(images, labels, partner_labels, share, parameters)
+        descend(self.settings, gradients, lr, parameters, momenta)
+        return loss
+
+    def _batch_gradients(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        partner_labels: torch.Tensor,
+        share: torch.Tensor,
+        parameters: dict[str, torch.Tensor],
+    ) -> Gradients:
+        def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+            return mixed_loss(self.forward(weights, images), labels, partner_labels, share)
+
+        gradients: Gradients = self.grad_and_value(loss)(parameters)
+        return gradients
+
+
+def draw_training(
+    settings: TrainingSettings, source: ImageSet, steps: int, images: int, generator: torch.Generator
+) -> TrainingDraws:
+    """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the source's device."""
+    augment = draw_augment(settings.augment, steps, images, generator)
+    mix = draw_cutmix(settings.cutmix, steps, images, source.images.shape[-1], generator)
+    return TrainingDraws(augment.to(source.device), mix.to(source.device))
+
+
+def epoch_order(source: ImageSet, batch: int, draws: torch.Generator, *, filled: bool) -> Sequence[torch.Tensor]:
+    """Positions of the mini-batches of one shuffled pass, where the images are.
+
+    Args:
+        source: what is passed over.
+        batch: images in a mini-batch, at most.
+        draws: of the order.
+        filled: fill the last mini-batch from a further pass, else it is smaller.
+    """
+    total, device = len(source.labels), source.images.device
+    batch = min(batch, total)
+    if filled:
+        return epoch_batches(total, batch, -(-total // batch), draws).to(device).unbind()
+    return torch.randperm(total, generator=draws).to(device).split(batch)
+
+
+@torch.no_grad()
+def mixed_batch(
+    source: ImageSet, pipeline: Pipeline, batch: torch.Tensor, draws: TrainingDraws, step: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Augmented and mixed images at positions of the source, labels, labels of what was mixed in, share of the own."""
+    augment, mix = draws.augment, draws.mix
+    images = pipeline(source.fetch(batch), augment.uniforms[step, : len(batch)], augment.choices[step])
+    partner = mix.keys[step, : len(batch)].argsort()
+    images, share = cutmix(images, mix.box[step], partner)
+    labels = source.fetch_labels(batch)
+    return images, labels, labels[partner], share
+
+
+def mixed_loss(
+    logits: torch.Tensor, labels: torch.Tensor, partner_labels: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy with both labels of a mixed batch, each classes (B,) or soft labels (B, C).
+
+    It is linear in a soft label, so this is the loss with both mixed by area, as CutMix mixes them
+    (https://arxiv.org/abs/1905.04899).
+    """
+    return share * F.cross_entropy(logits, labels) + (1.0 - share) * F.cross_entropy(logits, partner_labels)
+
+
+def no_momenta(settings: TrainingSettings, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the optimiser remembers of a new training: zeros, by the name of the parameter; of adamw also second moments
+    and the number of steps."""
+    momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    if settings.optimiser == "sgd":
+        return momenta
+    squares = {f"{SQUARES}{name}": torch.zeros_like(momentum) for name, momentum in momenta.items()}
+    like = next(iter(momenta.values()))
+    return {**momenta, **squares, STEPS: torch.zeros((), dtype=like.dtype, device=like.device)}
+
+
+@torch.no_grad()
+def descend(
+    settings: TrainingSettings,
+    gradients: dict[str, torch.Tensor],
+    lr: torch.Tensor,
+    parameters: dict[str, torch.Tensor],
+    momenta: dict[str, torch.Tensor],
+) -> None:
+    """One step of the optimiser with its weight decay, in place."""
+    if settings.optimiser == "adamw":
+        first, second, steps = settings.momentum, SECOND_BETA, momenta[STEPS].add_(1)
+        for name, parameter in parameters.items():
+            momentum = momenta[name].lerp_(gradients[name], 1 - first)
+            square = momenta[SQUARES + name].mul_(second).addcmul_(gradients[name], gradients[name], value=1 - second)
+            length = (square / (1 - second**steps)).sqrt_().add_(EPSILON)
+            parameter.mul_(1 - lr * settings.weight_decay).sub_(lr * (momentum / (1 - first**steps)) / length)
+        return
+    for name, parameter in parameters.items():
+        decayed = gradients[name] + settings.weight_decay * parameter
+        momentum = momenta[name].mul_(settings.momentum).add_(decayed)
+        parameter.sub_(lr * momentum)
+
+
+def _on_device(rates: Sequence[float], device: torch.device) -> torch.Tensor:
+    """Rates as a tensor; equal ones, the usual case, without a copy that a GPU would be waited for."""
+    if min(rates) == max(rates):
+        return torch.full((len(rates),), rates[0], device=device)
+    return torch.tensor(rates, device=device)
+
+
+@dataclass(frozen=True)
+class Falls:
+    """How the learning rate falls in the course of a training.
+
+    Attributes:
+        at: epochs done at which it falls, ascending.
+        factor: that it is multiplied by at each.
+        restart: a new optimiser goes on at each, without the momentum of the one before.
+    """
+
+    at: tuple[int, ...] = ()
+    factor: float = 1.0
+    restart: bool = False
+
+    def rate(self, lr: float, epoch: int) -> float:
+        """The rate in ``epoch`` (from 0)."""
+        return lr * self.factor ** sum(epoch >= one for one in self.at)
+
+    def in_words(self) -> str:
+        """For the record."""
+        if not self.at:
+            return "constant"
+        epochs = ", ".join(map(str, self.at))
+        return f"x{self.factor:g} after epoch {epochs}" + (", with a new optimiser" if self.restart else "")
+
+
+def thirds_and_sixths(epochs: int) -> Falls:
+    """To a fifth at 2/3 of the epochs and again at 5/6, rounded down, as in IDC.
+
+    The first epoch is always trained at the full rate. The published program of model augmentation counts one epoch
+    more than it trains its pool for, so that both of two epochs are at the full rate there.
+    """
+    return Falls((max(1, 2 * epochs // 3), max(1, 5 * epochs // 6)), 0.2)
+
+
+@torch.no_grad()
+def predict_labels(module: nn.Module, source: ImageSet) -> torch.Tensor:
+    """The class that the network takes each image of the source for: int64 (N,), where the labels are."""
+    module.eval()
+    positions = torch.arange(len(source.labels), device=source.images.device)
+    batches = [
+        module(source.normalisation(source.fetch(one))).argmax(dim=1) for one in positions.split(EVALUATION_BATCH)
+    ]
+    return torch.cat(batches).to(source.labels.device)
+
+
+def predict_accuracy(module: nn.Module, source: ImageSet) -> float:
+    """Top-1 accuracy in percent on all images of the source."""
+    return 100.0 * (predict_labels(module, source) == source.labels).sum().item() / len(source.labels)
