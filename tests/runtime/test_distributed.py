@@ -39,7 +39,8 @@ def launched(tmp_path: Path, processes: int, *runs: str) -> Path:
     out.mkdir()
     start = [*LAUNCH[:-1], f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
     words = [*start, str(TESTS / "ranks_program.py"), str(out), *runs]
-    place = environment(tmp_path, DDISTILL_CACHE=str(out / "cache"), PYTHONPATH=str(TESTS))
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this package, also where another copy is installed
+    place = environment(tmp_path, DDISTILL_CACHE=str(out / "cache"), PYTHONPATH=path)
     done = subprocess.run(words, env=place, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
