@@ -35,14 +35,20 @@ def draw_cutmix(probability: float, batches: int, batch: int, side: int, generat
 
 
 def cutmix(images: torch.Tensor, box: torch.Tensor, partner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix images (B, C, H, W) with their partners inside ``box`` (4,).
+    """Mix images with their partners inside of a box: one batch, or K batches at once.
+
+    Args:
+        images: (B, C, H, W) or (K, B, C, H, W).
+        box: as of `CutMixDraws`, (4,) or (K, 4).
+        partner: the image of the batch that each one is mixed with, int64 (B,) or (K, B).
 
     Returns:
-        The mixed images and the share of each image's own label, a 0-d tensor in [0, 1].
+        The mixed images and the share of each image's own label, in [0, 1], 0-d or (K,).
     """
     position = torch.arange(images.shape[-1], device=images.device)
-    rows = (position >= box[0]) & (position < box[1])
-    columns = (position >= box[2]) & (position < box[3])
-    inside = rows[:, None] & columns[None, :]
-    share = 1.0 - inside.to(images.dtype).mean()
-    return torch.where(inside, images[partner], images), share
+    rows = (position >= box[..., 0:1]) & (position < box[..., 1:2])
+    columns = (position >= box[..., 2:3]) & (position < box[..., 3:4])
+    inside = rows[..., :, None] & columns[..., None, :]
+    share = 1.0 - inside.to(images.dtype).mean(dim=(-2, -1))
+    batch = () if images.ndim == 4 else (torch.arange(len(images), device=images.device)[:, None],)
+    return torch.where(inside[..., None, None, :, :], images[(*batch, partner)], images), share

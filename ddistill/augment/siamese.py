@@ -7,7 +7,7 @@ of a call shares one draw (siamese), k = N for one draw per image. Which operati
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -163,14 +163,21 @@ class AugmentDraws:
     Attributes:
         uniforms: U(0, 1), (calls, k, NUM_UNIFORMS and more): the common table, then those of registered operations.
         choices: for each call the index of the alternative that the rule picks.
+        chosen: the same as a tensor, int64 (calls,), for work that cannot ask the host.
     """
 
     uniforms: torch.Tensor
-    choices: list[int]
+    choices: Sequence[int]
+    chosen: torch.Tensor
 
     def to(self, device: torch.device) -> AugmentDraws:
-        """The same draws with their tensor on ``device``."""
-        return AugmentDraws(self.uniforms.to(device), self.choices)
+        """The same draws with their tensors on ``device``."""
+        return AugmentDraws(self.uniforms.to(device), self.choices, self.chosen.to(device))
+
+    def part(self, first: int, count: int) -> AugmentDraws:
+        """The parameters of ``count`` calls from ``first`` on."""
+        calls = slice(first, first + count)
+        return AugmentDraws(self.uniforms[calls], self.choices[calls], self.chosen[calls])
 
 
 def draw_augment(settings: AugmentSettings, calls: int, images: int, generator: torch.Generator) -> AugmentDraws:
@@ -186,28 +193,36 @@ def draw_augment(settings: AugmentSettings, calls: int, images: int, generator: 
         apart = torch.Generator().manual_seed(key_hash("augmentation", name, stands))
         uniforms.append(torch.rand(calls, images, OPERATIONS[name].numbers, generator=apart))
     alternatives = max(1, len(settings.alternatives))
-    choices = torch.randint(alternatives, (calls,), generator=generator).tolist()
-    return AugmentDraws(torch.cat(uniforms, dim=2), choices)
+    chosen = torch.randint(alternatives, (calls,), generator=generator)
+    return AugmentDraws(torch.cat(uniforms, dim=2), chosen.tolist(), chosen)
 
 
-def augment(settings: AugmentSettings, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
+def augment(
+    settings: AugmentSettings, images: torch.Tensor, uniforms: torch.Tensor, choice: int | torch.Tensor
+) -> torch.Tensor:
     """Apply one call of the strategy to normalised images (N, C, H, W); zero is the mean colour.
 
     Args:
         settings: operations and rule.
         images: (N, C, H, H), normalised; gradients flow through.
         uniforms: (1 or N, NUM_UNIFORMS and more) in [0, 1), as `draw_augment` gives them.
-        choice: index into ``settings.alternatives``.
+        choice: index into ``settings.alternatives``; as int64 (N,) one for each image, which is not read on the host:
+            all alternatives are computed, and each image keeps its own.
     """
-    chosen = settings.alternatives[choice] if settings.alternatives else None
-    first = NUM_UNIFORMS
+    alternatives, first = settings.alternatives, NUM_UNIFORMS
     for name in ("flip", "color", *GEOMETRIC, "cutout", *settings.registered):
         operation = OPERATIONS[name]
         numbers = uniforms[:, first : first + operation.numbers] if operation.numbers else uniforms
         first += operation.numbers
         always = settings.rule == "idc" and name not in GEOMETRIC and name in settings.operations
-        if always or name == chosen:
+        if always or alternatives == (name,):
             images = operation.apply(images, numbers)
+        elif name in alternatives:
+            its = choice == alternatives.index(name)
+            if torch.is_tensor(its):
+                images = torch.where(its.view(-1, 1, 1, 1), operation.apply(images, numbers), images)
+            elif its:
+                images = operation.apply(images, numbers)
     return images
 
 
@@ -223,7 +238,7 @@ class Pipeline:
         self.settings = settings
         self.normalise = normalise
 
-    def __call__(self, images: torch.Tensor, uniforms: torch.Tensor, choice: int) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, uniforms: torch.Tensor, choice: int | torch.Tensor) -> torch.Tensor:
         """Normalise and augment (N, C, H, H); the imagenet rule augments before it normalises."""
         if self.settings.rule == "imagenet":
             return self.normalise(imagenet.imagenet_augment(images, uniforms.expand(len(images), -1)))

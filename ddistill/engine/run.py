@@ -237,7 +237,7 @@ class Session:
             recipe.training,
             compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
-            replay=True,
+            captured=True,
         )
         synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
         source = self._source()

@@ -13,9 +13,16 @@ from ddistill.data import ImageSet
 from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.runtime.execution import Execution
-from ddistill.runtime.randomness import generator
-from ddistill.training import Trainer, Unfinished, choose_hot_path, predict_labels, train_epochs, training_work
-from ddistill.training.side_by_side import SideBySide, can_stand_side_by_side
+from ddistill.training import (
+    ImageSet,
+    Trainer,
+    Unfinished,
+    choose_hot_path,
+    predict_labels,
+    train_epochs,
+    training_work,
+)
+from ddistill.training.side_by_side import SideBySide
 from ddistill.training.stretches import Stretches, stretch
 
 
@@ -86,8 +93,8 @@ class Judge:
         self.training, self.epochs = settings.training, settings.epochs or 0
         self.shape = (self.classes, images.shape[1], images.shape[-1])
         self.module = build_network(self.network, *self.shape, "evaluation").to(execution.device)
-        wanted = execution.device.type == "cuda" if execution.side_by_side is None else execution.side_by_side
-        self.side_by_side = wanted and can_stand_side_by_side(self.module)
+        on_gpu = execution.device.type == "cuda"
+        self.side_by_side = on_gpu if execution.side_by_side is None else execution.side_by_side
         count = len(self.sources[0].labels)
         steps = (settings.steps or count / min(count, self.training.batch) * self.epochs) * settings.repeats
         work = training_work(Trainer(self.module, self.sources[0], self.training), steps)
@@ -99,7 +106,7 @@ class Judge:
             self.training,
             compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
-            replay=True,
+            captured=True,
         )
 
     def rounds(self, repeats: Sequence[int], ranks: int) -> list[list[list[int]]]:
@@ -115,7 +122,7 @@ class Judge:
 
     def _one(self, repeat: int) -> Outcome:
         self.module.load_state_dict(self._first_weights(repeat))
-        self.trainer.source = self._source(repeat)
+        self.trainer.look_at(self._source(repeat))
         self.trainer.restart()
         draws = partial(generator, self.seed, "evaluation epoch", repeat)
         for done in self._train(self.trainer, draws, f"{self.progress.name} {repeat}"):
@@ -124,14 +131,9 @@ class Judge:
         return self._test()
 
     def _together(self, repeats: Sequence[int]) -> list[Outcome]:
-        group = SideBySide(
-            self.module,
-            [self._first_weights(repeat) for repeat in repeats],
-            [self._source(repeat) for repeat in repeats],
-            self.training,
-            compiled=self.hot_path.compiled,
-            precision=self.hot_path.precision,
-        )
+        group = SideBySide(self.trainer, [self._source(repeat) for repeat in repeats])
+        for trainer, repeat in zip(group.trainers, repeats, strict=True):
+            trainer.module.load_state_dict(self._first_weights(repeat))
 
         def draws(epoch: int) -> list[torch.Generator]:
             return [generator(self.seed, "evaluation epoch", repeat, epoch) for repeat in repeats]
@@ -140,8 +142,8 @@ class Judge:
             if self.progress.on_epoch:
                 self.progress.on_epoch(len(repeats) * done, len(repeats) * self.epochs)
         tested = []
-        for number in range(len(repeats)):
-            self.module.load_state_dict(group.weights(number))
+        for trainer in group.trainers:
+            self.module.load_state_dict(trainer.module.state_dict())
             tested.append(self._test())
         return tested
 

@@ -19,7 +19,7 @@ from ddistill.methods.base import Context, Needs
 from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, StepDraws, Through
 from ddistill.methods.distances import characteristic_distance, mean_distance
 from ddistill.methods.image_optimiser import ImageAdam, ImageOptimiser, ImageSGD
-from ddistill.runtime.errors import UserError
+from ddistill.methods.turns import Turn
 from ddistill.runtime.randomness import generator
 from ddistill.training import Forward
 
@@ -131,9 +131,16 @@ class AlongTraining(ClassMatching):
             self.sweep = sweep
             super().class_work(label, draws)
 
-    def real_side(self, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
-        """A class's real images, (B, channels, H, H); none where they are not matched."""
-        return super().real_side(label, inner, draws) if self.sweep.matches else self.context.synthetic.images[:0]
+    def real_side(self, labels: Turn, inner: int, draws: StepDraws) -> torch.Tensor:
+        """The real images of some classes, (K, B, channels, H, H); none where they are not matched."""
+        if self.sweep.matches:
+            return self.real_images(labels, inner, draws)
+        return self.context.synthetic.images.new_empty(len(labels), 0, *self.context.synthetic.images.shape[1:])
+
+    @property
+    def variant(self) -> Sweep:
+        """The terms that the loss looks at."""
+        return self.sweep
 
     @property
     def max_decoded(self) -> int:

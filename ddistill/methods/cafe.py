@@ -139,6 +139,7 @@ class CAFE(ClassMatching):
 
     settings: CAFESettings
     mapped = False
+    captured = False
 
     def __init__(self, settings: CAFESettings, context: Context) -> None:
         self.layers = Through(context.network, "layers", context.precision)
@@ -196,14 +197,14 @@ class CAFE(ClassMatching):
     def _look(self, label: int, inner: int, draws: StepDraws) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         """Layer means and embeddings of a class's real images, and the mean embedding of its synthetic ones."""
         synthetic, weights = self.context.synthetic, self.networks.weights
-        target, embedded = self._describe(self.layers, weights, self.real_images(label, inner, draws))
+        target, embedded = self._describe(self.layers, weights, self.real_images([label], inner, draws)[0])
         stored = synthetic.images[synthetic.class_slice(label)]
-        means, _ = self._describe(self.layers, weights, self.synthetic_images(label, stored, inner, draws))
+        means, _ = self._describe(self.layers, weights, self.synthetic_images([label], stored, inner, draws)[0])
         return target, embedded, means[-1].flatten()
 
-    def real_side(self, label: int, inner: int, draws: StepDraws) -> Any:
-        """What `image_step` has found for the class."""
-        return self.targets[label]
+    def real_side(self, labels: Turn, inner: int, draws: StepDraws) -> Any:
+        """What `image_step` has found for the classes."""
+        return [self.targets[label] for label in labels]
 
     @property
     def inner_steps(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -20,8 +21,9 @@ from ddistill.augment import DSA_AUGMENTATION, AugmentDraws, AugmentSettings, dr
 from ddistill.methods.base import Context, Method, Needs, OnInner, draw_real
 from ddistill.methods.chunking import Chunking, bytes_of_one_more, choose, class_runs
 from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
-from ddistill.methods.turns import Turn, appearances, class_turn, updates_per_round
+from ddistill.methods.turns import Turn, appearances, class_turn, labels_of, updates_per_round
 from ddistill.networks import couples_batch
+from ddistill.runtime.capture import Captured, wants_capture
 from ddistill.runtime.distributed import ALONE
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
@@ -74,16 +76,22 @@ class StepDraws:
         subset: by label and inner step, for classes with too many decoded images: the ones to use, int64
             (max_decoded,).
         augment: one call per (inner step, place).
+        labels: of the classes, on the device, int64 (G, M).
     """
 
     turns: list[Turn]
     real: torch.Tensor
     subset: dict[int, dict[int, torch.Tensor]]
     augment: AugmentDraws
+    labels: torch.Tensor
 
     def place(self, label: int, inner: int) -> int:
         """Of a class in the turn of an inner step."""
         return bisect_left(self.turns[inner], label)
+
+    def call(self, place: int, inner: int) -> int:
+        """The augmentation of the class at a place."""
+        return inner * len(self.real) + place
 
 
 class Through:
@@ -117,11 +125,13 @@ class ClassMatching(Method):
         own: classes that this rank may match.
         in_groups: an image update looks at some classes, not at all.
         mapped: `loss` can be mapped over classes, so that several go into one launch.
+        captured: `real_side` gives the real images, so that on a GPU the whole of `image_gradient` can be captured.
         divided: the method has `class_gradient_in_parts`.
     """
 
     chunking: Chunking
     mapped = True
+    captured = True
     divided = False
 
     def __init__(self, settings: Any, context: Context) -> None:
@@ -158,6 +168,12 @@ class ClassMatching(Method):
         self._several = maybe_compile(self.classes_gradient, self.compiled)
         if chunking.images:
             self._one = self.class_gradient_in_parts
+        self._launch: Captured | None = None
+        real = self.context.real
+        # what somebody registered may read on the host
+        captured = self.captured and real.travel_to is None and not self.settings.augment.registered
+        if captured and wants_capture(self.labels.device):
+            self._launch = Captured(self._gradient_of, list(self.context.network.buffers()))
 
     # ------------------------------------------------------------------------------------------ what a method says
 
@@ -210,9 +226,14 @@ class ClassMatching(Method):
         """Whether the outer step ends with the image update that was just made."""
         return False
 
-    def real_side(self, label: int, inner: int, draws: StepDraws) -> Any:
-        """What `loss` gets of a class's real images: themselves by default."""
-        return self.real_images(label, inner, draws)
+    def real_side(self, labels: Turn, inner: int, draws: StepDraws) -> Any:
+        """What `loss` gets of the real images of each of some classes: themselves by default, (K, B, ...)."""
+        return self.real_images(labels, inner, draws)
+
+    @property
+    def variant(self) -> Hashable:
+        """What `loss` looks at besides its arguments, where that changes in the course of a run."""
+        return None
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
@@ -250,7 +271,7 @@ class ClassMatching(Method):
         first = sum(counts[label] for label in turn[: share.start])
         for labels in class_runs(counts, self.chunking.classes, turn[share.start : share.stop]):
             rows = slice(first, first + len(labels) * counts[labels[0]])
-            loss, gradient = self.image_gradient(labels, optimiser.moving[rows], inner, draws)
+            loss, gradient = self._gradient(labels, optimiser.moving[rows], inner, draws)
             optimiser.take(rows, gradient)
             total += loss
             first = rows.stop
@@ -267,6 +288,29 @@ class ClassMatching(Method):
             share = self.ranks.share(len(draws.turns[inner]))
             self.context.real.expect(draws.real[share.start : share.stop, inner])
 
+    def _gradient(
+        self, labels: Turn, stored: torch.Tensor, inner: int, draws: StepDraws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`image_gradient`, as one launch where it is captured; for all classes alike but for their numbers."""
+        if self._launch is None:
+            return self.image_gradient(labels, stored, inner, draws)
+        first = draws.place(labels[0], inner)
+        places, augment = slice(first, first + len(labels)), draws.augment.part(draws.call(first, inner), len(labels))
+        subset = [draws.subset[label][inner] for label in labels if label in draws.subset]
+        inputs = (stored, draws.labels[places, inner], draws.real[places, inner], augment.uniforms, augment.chosen)
+        given: tuple[torch.Tensor, torch.Tensor] = self._launch(*inputs, *subset, variant=self.variant)
+        return given
+
+    def _gradient_of(
+        self, stored: torch.Tensor, labels: torch.Tensor, real: torch.Tensor, *others: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        uniforms, chosen, *subset = others
+        turn, augment = range(len(labels)), AugmentDraws(uniforms, (), chosen)
+        chosen_few = {place: {0: positions} for place, positions in enumerate(subset)}
+        return self.image_gradient(
+            turn, stored, 0, StepDraws([turn], real[:, None], chosen_few, augment, labels[:, None])
+        )
+
     def image_gradient(
         self, labels: Turn, stored: torch.Tensor, inner: int, draws: StepDraws
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -279,17 +323,16 @@ class ClassMatching(Method):
             draws: random numbers of the outer step.
         """
         stored = stored.detach().requires_grad_()
-        own = zip(labels, stored.chunk(len(labels)), strict=True)
-        synthetic = [self.synthetic_images(label, images, inner, draws) for label, images in own]
-        real = [self.real_side(label, inner, draws) for label in labels]
+        synthetic = self.synthetic_images(labels, stored, inner, draws)
+        real = self.real_side(labels, inner, draws)
+        first = draws.place(labels[0], inner)
+        chosen = draws.labels[first : first + len(labels), inner]
         # two backward passes: the compiled code ends at the network's input, decoding and augmentation stay eager
         if len(labels) == 1:
-            loss, gradient = self._one(self.networks, real[0], synthetic[0].detach(), self.labels[labels[0]])
-            return loss, torch.autograd.grad(synthetic[0], stored, gradient)[0]
-        stacked = torch.stack(synthetic)
-        chosen = torch.stack([self.labels[label] for label in labels])
-        losses, gradient = self._several(self.networks, torch.stack(real), stacked.detach(), chosen)
-        return losses.sum(), torch.autograd.grad(stacked, stored, gradient)[0]
+            loss, gradient = self._one(self.networks, real[0], synthetic[0].detach(), chosen[0])
+            return loss, torch.autograd.grad(synthetic, stored, gradient[None])[0]
+        losses, gradient = self._several(self.networks, real, synthetic.detach(), chosen)
+        return losses.sum(), torch.autograd.grad(synthetic, stored, gradient)[0]
 
     def class_gradient(
         self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor
@@ -308,21 +351,35 @@ class ClassMatching(Method):
         """
         return torch.vmap(lambda x, s, c: self.class_gradient(networks, x, s, c))(real, synthetic, labels)
 
-    def real_images(self, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
-        """A class's real images of an inner step, (B, channels, H, H), normalised and augmented."""
-        index = draws.real[draws.place(label, inner), inner]
-        return self._augmented(self.context.real.fetch(index), label, inner, draws)
+    def real_images(self, labels: Turn, inner: int, draws: StepDraws) -> torch.Tensor:
+        """Real images of K neighbours in the turn of an inner step, (K, B, channels, H, H), normalised, augmented."""
+        first = draws.place(labels[0], inner)
+        index = draws.real[first : first + len(labels), inner]
+        return self._augmented(self.context.real.fetch(index.flatten()).unflatten(0, index.shape), first, inner, draws)
 
-    def synthetic_images(self, label: int, stored: torch.Tensor, inner: int, draws: StepDraws) -> torch.Tensor:
-        """A class's decoded images, (S, channels, H, H), normalised and augmented by the draw of its real images."""
-        decoded = self.context.synthetic.decode_class(stored)
-        if label in draws.subset:
-            decoded = decoded[draws.subset[label][inner]]
-        return self._augmented(decoded, label, inner, draws)
+    def synthetic_images(self, labels: Turn, stored: torch.Tensor, inner: int, draws: StepDraws) -> torch.Tensor:
+        """Their decoded images, (K, S, channels, H, H), normalised and augmented by the draw of their real images.
 
-    def _augmented(self, images: torch.Tensor, label: int, inner: int, draws: StepDraws) -> torch.Tensor:
-        call = inner * len(draws.real) + draws.place(label, inner)
-        return self.pipeline(images, draws.augment.uniforms[call], draws.augment.choices[call])
+        Args:
+            labels: classes with equally many stored images.
+            stored: these, (K * I, channels, H, H).
+            inner: inner step, from 0.
+            draws: random numbers of the outer step.
+        """
+        decoded = [self.context.synthetic.decode_class(images) for images in stored.chunk(len(labels))]
+        few = [draws.subset[label][inner] if label in draws.subset else None for label in labels]
+        taken = [images if some is None else images[some] for images, some in zip(decoded, few, strict=True)]
+        return self._augmented(torch.stack(taken), draws.place(labels[0], inner), inner, draws)
+
+    def _augmented(self, images: torch.Tensor, place: int, inner: int, draws: StepDraws) -> torch.Tensor:
+        """Images of the classes from a place on, (K, n, channels, H, H), each class by its one draw."""
+        (count, each), first, augment = images.shape[:2], draws.call(place, inner), draws.augment
+        if augment.choices:
+            calls = zip(images, augment.uniforms[first:], augment.choices[first:], strict=False)
+            return torch.stack([self.pipeline(own, uniforms, choice) for own, uniforms, choice in calls])
+        uniforms = augment.uniforms[first : first + count].expand(-1, each, -1).flatten(0, 1)
+        choice = augment.chosen[first : first + count].repeat_interleave(each)
+        return self.pipeline(images.flatten(0, 1), uniforms, choice).unflatten(0, (count, each))
 
     @property
     def updates_per_round(self) -> int:
@@ -348,7 +405,7 @@ class ClassMatching(Method):
                 subset[label] = dict(zip(numbers, keys.argsort(dim=1)[:, :most].to(device), strict=True))
         real = draw_real(context, "real batch", step, self.settings.real_batch, len(turns), turns)
         augment = draw_augment(self.settings.augment, len(turns) * len(real), 1, generator(seed, "siamese", step))
-        return StepDraws(turns, real, subset, augment.to(device))
+        return StepDraws(turns, real, subset, augment.to(device), labels_of(turns, len(real)).to(device))
 
     def join_classes(self, turn: Turn | None = None) -> None:
         """Bring together the images of the classes of a turn (of all if None) that ranks have moved on their own."""
@@ -419,4 +476,5 @@ class ClassMatching(Method):
         eager = copy.copy(self)
         eager.grad_and_value = eager_grad_and_value
         eager._one = eager.class_gradient
+        eager._launch = None
         return eager

@@ -8,7 +8,6 @@ Shapes: C classes, B real images of a class per step, S decoded synthetic images
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,17 +17,14 @@ from torch import nn
 from ddistill.augment import DSA_AUGMENTATION, NO_AUGMENTATION, AugmentSettings
 from ddistill.data import epoch_batches
 from ddistill.methods.base import PLAIN_SGD, Needs, draw_real, synthetic_trainer
-from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks, StepDraws
+from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings, Networks
 from ddistill.methods.distances import DistanceName
 from ddistill.methods.image_optimiser import ImageOptimiser, ImageSGD
 from ddistill.methods.match import gradient_distance, match_in_parts
-from ddistill.methods.paths import PathsAhead
-from ddistill.methods.turns import Turn
-from ddistill.network_sources import NetworkDraw, NetworkSource, Weights, copy_of, load_into
-from ddistill.networks import couples_batch
-from ddistill.runtime.distributed import ALONE
+from ddistill.methods.paths import NetworkDraws, Paths
+from ddistill.network_sources import NetworkDraw, NetworkSource, copy_of
 from ddistill.runtime.randomness import generator
-from ddistill.training import TrainingDraws, TrainingSettings
+from ddistill.training import Trainer, TrainingSettings
 
 BATCH_NORM_IMAGES = 16
 """Real images per class that set the statistics of a batch norm (DC)."""
@@ -121,17 +117,19 @@ class DSASettings(CondensationSettings):
     synthetic_training: TrainingSettings = PLAIN_SGD.model_copy(update={"augment": DSA_AUGMENTATION})
 
 
-@dataclass(frozen=True)
-class GradientDraws(StepDraws):
-    """The random numbers of an outer step, with those of the network's training on real images.
+class AsItIs:
+    """A source of the network that is there.
 
-    Attributes:
-        network: positions of the network's mini-batches, int64 (M, batches, batch).
-        training: augmentation and CutMix of those mini-batches, one after another.
+    Args:
+        trainer: of it.
     """
 
-    network: torch.Tensor
-    training: TrainingDraws
+    def __init__(self, trainer: Trainer) -> None:
+        self.networks = NetworkDraw(copy_of(trainer.module.state_dict()), momenta=copy_of(trainer.momenta))
+
+    def draw(self, _step: int) -> NetworkDraw:
+        """Its weights, and the momenta of its training."""
+        return self.networks
 
 
 class GradientMatching(ClassMatching):
@@ -143,7 +141,8 @@ class GradientMatching(ClassMatching):
 
     settings: GradientMatchingSettings
     divided = True
-    paths: PathsAhead | None = None
+    paths: Paths | None = None
+    drawn: int | None = None
 
     def loss(self, networks: Networks, real: Any, synthetic: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """D(gradient of the real images' loss, gradient of the synthetic images' loss)."""
@@ -180,6 +179,8 @@ class GradientMatching(ClassMatching):
         """Move the statistics of batch norms by one batch of 16 real images per class, then hold them still (DC)."""
         context, network = self.context, self.context.network
         network.train()
+        if self.paths is not None:
+            self.paths.advance()
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         if not norms or not self.settings.freeze_batch_norm:
             return
@@ -191,44 +192,32 @@ class GradientMatching(ClassMatching):
             norm.eval()
 
     def draw_networks(self, step: int, source: NetworkSource) -> NetworkDraw:
-        """Those that the source draws; of several ranks each trains those of whole outer steps ahead (IDC)."""
-        network = self.context.network
-        if self.paths is None:
-            # statistics of a batch norm move while the images are matched, too
-            ahead = self.ranks.count > 1 and self.settings.network_samples and not couples_batch(network)
-            paths = PathsAhead(self.ranks)
-            self.paths = paths if ahead and paths.fit(network, self.inner_steps) else PathsAhead(ALONE)
-        if self.paths.ranks.count == 1:
+        """Those that the source draws; what they go through on real images is computed ahead (IDC)."""
+        if not self.settings.network_samples or self.inner_steps == 1:
             return source.draw(step)
-        self.paths.reach(step, self.context.outer_steps, lambda mine: self._path(mine, source))
-        self.paths.load_into(network, step, 0)
-        return NetworkDraw(copy_of(network.state_dict()))
+        if self.paths is None or step not in self.paths.steps:
+            self.paths = self._paths(range(step, max(step, self.context.outer_steps) + 1))
+        self.paths.load_into(self.context.network, step, 0, source)
+        self.drawn = step
+        return NetworkDraw(copy_of(self.context.network.state_dict()))
 
-    def _path(self, step: int, source: NetworkSource) -> list[Weights]:
-        """Weights of the network at the inner steps of an outer step, trained on real images in between."""
-        network = self.context.network
-        drawn = source.draw(step)
-        load_into(network, drawn.weights)
-        self.context.trainer.restart(drawn.momenta)
-        draws, path = self.draw(step), [copy_of(network.state_dict())]
-        for inner in range(self.inner_steps - 1):
-            self._train(inner, draws)
-            path.append(copy_of(network.state_dict()))
-        return path
+    def _paths(self, steps: range) -> Paths:
+        return Paths(self.context.trainer, self.network_draws, self.ranks, self.inner_steps, steps)
 
-    def _train(self, inner: int, draws: Any) -> None:
-        batches = draws.network[inner].unbind()
-        self.context.trainer.run(batches, draws.training.part(inner * len(batches), len(batches)))
+    def begin(self, step: int) -> None:
+        """Start an outer step, with the network as it is where `draw_networks` was not asked."""
+        if self.drawn != step and self.settings.network_samples and self.inner_steps > 1:
+            self.paths = self._paths(range(step, step + 1))
+            self.paths.load_into(self.context.network, step, 0, AsItIs(self.context.trainer))
+        self.drawn = None
 
     def between(self, step: int, inner: int, draws: Any) -> None:
         """Train the network on real images (IDC), or for some epochs on the synthetic set as it now is (DC, DSA)."""
         settings, context = self.settings, self.context
         if inner + 1 == settings.inner_steps:
             return  # nobody would use it
-        if settings.network_samples and self.paths is not None and self.paths.ranks.count > 1:
+        if self.paths is not None:
             self.paths.load_into(context.network, step, inner + 1)
-        elif settings.network_samples:
-            self._train(inner, draws)
         elif settings.network_epochs:
             if self.optimiser.coasts:
                 self.join_classes()
@@ -237,17 +226,19 @@ class GradientMatching(ClassMatching):
             for _ in range(settings.network_epochs):
                 trainer.run_epoch(random)
 
-    def draw(self, step: int, turns: list[Turn] | None = None) -> GradientDraws:
-        """Every random number of outer step ``step``, with its own turns or with others."""
-        context, samples = self.context, self.settings.network_samples
-        matching = super().draw(step, turns)
-        steps, total = len(matching.turns), len(context.real.labels)
+    def network_draws(self, step: int) -> NetworkDraws:
+        """Of the training on real images at an outer step."""
+        context, steps, total = self.context, self.inner_steps, len(self.context.real.labels)
         batch = min(context.trainer.settings.batch, total)
-        batches = -(-samples // batch)
+        batches = -(-self.settings.network_samples // batch)
         order = epoch_batches(total, batch, steps * batches, generator(context.seed, "network batch", step))
         training = context.trainer.draw(steps * batches, batch, generator(context.seed, "network augmentation", step))
-        order = order.view(steps, batches, batch).to(context.real.images.device)
-        return GradientDraws(**vars(matching), network=order, training=training)
+        return order.view(steps, batches, batch).to(context.real.images.device), training
+
+    def smaller_chunk(self) -> str | None:
+        """Put less into a launch after the device ran out of memory: fewer networks, then fewer classes."""
+        fewer = self.paths.smaller() if self.paths is not None else None
+        return fewer or super().smaller_chunk()
 
     def flops_per_outer_step(self) -> float:
         """Of the image updates and of the network's training between them."""

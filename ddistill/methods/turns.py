@@ -43,6 +43,14 @@ def class_turn(seed: int, update: int, classes: range, most: int | None) -> Turn
     return sorted(classes[place] for place in order[number * group // groups : number * (group + 1) // groups].tolist())
 
 
+def labels_of(turns: Sequence[Turn], places: int) -> torch.Tensor:
+    """The labels at the places of each turn, int64 (places, turns); zeros fill the shorter ones."""
+    labels = torch.zeros(places, len(turns), dtype=torch.int64)
+    for number, turn in enumerate(turns):
+        labels[: len(turn), number] = torch.tensor(turn)
+    return labels
+
+
 def appearances(turns: Sequence[Turn]) -> dict[int, tuple[list[int], list[int]]]:
     """For each class that has a turn, ascending: its positions in its turns, and which turns they are."""
     found: dict[int, tuple[list[int], list[int]]] = {}

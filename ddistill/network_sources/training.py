@@ -74,7 +74,7 @@ class NetworkFactory:
                 self.training,
                 compiled=self.hot_path.compiled,
                 precision=self.precision,
-                replay=True,
+                captured=True,
             )
         return self._trainer
 

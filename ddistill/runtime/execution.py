@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from pydantic import Field, field_validator
 
+from ddistill.runtime.capture import wants_capture
 from ddistill.runtime.distributed import ALONE, Ranks
 from ddistill.runtime.plugins import plugin_names
 from ddistill.runtime.settings import Settings
 from ddistill.training.compilation import CompileMode
 from ddistill.training.precision import Precision
-from ddistill.training.replay import wants_replay
 from ddistill.training.unfinished import KEPT_EVERY_SECONDS
 
 EXECUTION = "execution.yaml"
@@ -65,7 +65,7 @@ class Execution:
         return {
             "asked": self.settings.model_dump(mode="json", include=set(ExecutionSettings.model_fields)),
             "device": str(self.device),
-            "cuda_graphs": wants_replay(self.device),
+            "cuda_graphs": wants_capture(self.device),
             "processes": self.ranks.count,
             "plugins": plugin_names(),
             **decided,

@@ -1,85 +1,50 @@
-"""Several networks of one architecture trained side by side: every step is one launch for all of them.
+"""Several networks of one architecture trained side by side: on a GPU a launch makes steps of all of them.
 
-A batch of 64 small images leaves most of a GPU idle, so R networks take little longer there than one. On a CPU they
-would only share it.
+A batch of 64 small images leaves most of a GPU idle, so R networks on streams of their own take little longer there
+than one (per network 0.65 of the time with R = 4 on an H200; as one batch of grouped convolutions they gained nothing).
+On a CPU they are trained one after the other.
 
-Shapes: R networks, B batch.
+Shapes: R networks, K steps of a launch, B batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from torch import nn
-from torch.func import grad_and_value
 
-from ddistill.augment import Pipeline
 from ddistill.data.image_set import ImageSet
-from ddistill.networks import couples_batch
-from ddistill.training.compilation import maybe_compile
-from ddistill.training.precision import Forward, Resolved
-from ddistill.training.trainer import (
-    TrainingDraws,
-    TrainingSettings,
-    descend,
-    draw_training,
-    epoch_order,
-    mixed_batch,
-    mixed_loss,
-    no_momenta,
-)
+from ddistill.runtime.capture import Captured, side_by_side
+from ddistill.training.trainer import Block, Trainer, TrainingDraws, blocks, draw_training, epoch_order
 
 Tensors = dict[str, torch.Tensor]
 
 
-def can_stand_side_by_side(module: nn.Module) -> bool:
-    """Whether one launch can compute several such networks: not where they couple the images of a batch."""
-    return not couples_batch(module)
-
-
 class SideBySide:
-    """What `Trainer` does to one module, done to R sets of weights; each has its own images and random numbers.
+    """What `Trainer` does to one network, done to R; each has its own images and random numbers.
 
     Args:
-        module: gives the architecture; its own weights are not touched.
-        states: the first weights of each network.
+        trainer: of such a network; neither its own network nor its optimiser is touched.
         sources: images of each network, all of one shape.
-        settings: optimiser, augmentation, CutMix.
-        compiled: compile forward, backward and update into one graph.
-        precision: of convolutions and products.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        states: Sequence[Mapping[str, torch.Tensor]],
-        sources: Sequence[ImageSet],
-        settings: TrainingSettings,
-        *,
-        compiled: bool = False,
-        precision: Resolved = "fp32",
-    ) -> None:
-        self.settings = settings
+    def __init__(self, trainer: Trainer, sources: Sequence[ImageSet]) -> None:
+        self.settings = trainer.settings
         self.sources = sources
-        self.pipelines: list[Pipeline] = [source.pipeline(settings.augment) for source in sources]
-        self.forward = Forward(module, precision)
-        device = sources[0].device
-        stacked = {name: torch.stack([state[name].to(device) for state in states]) for name in states[0]}
-        self.parameters = {name: stacked.pop(name) for name, _ in module.named_parameters()}
-        self.buffers = stacked  # constant
-        self.momenta = no_momenta(settings, self.parameters)
-        self._step = maybe_compile(self._update, compiled)
+        self.trainers = [trainer.alike(source) for source in sources]
+        first, changed = self.trainers[0], [tensor for one in self.trainers for tensor in one.changed]
+        self._launch = Captured(self._steps_of, changed) if first.captures else None
 
     def restart(self) -> None:
-        """Forget the momentum, as new optimisers would."""
-        for momentum in self.momenta.values():
-            momentum.zero_()
+        """Forget the momenta, as new optimisers would."""
+        for trainer in self.trainers:
+            trainer.restart()
 
     def state(self) -> Tensors:
         """Weights and momenta: all that decides how the training goes on."""
-        weights = {f"weights.{name}": tensor for name, tensor in self.parameters.items()}
-        return {**weights, **{f"momentum.{name}": tensor for name, tensor in self.momenta.items()}}
+        states = enumerate(trainer.state() for trainer in self.trainers)
+        return {f"{number}.{name}": tensor for number, state in states for name, tensor in state.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take back what `state` gave.
@@ -87,35 +52,29 @@ class SideBySide:
         Raises:
             KeyError, RuntimeError: it is of other networks.
         """
-        found = [(own, state[name]) for name, own in self.state().items()]
-        if any(own.shape != other.shape for own, other in found):
-            raise RuntimeError("other networks")
-        for own, other in found:
-            own.copy_(other)
-
-    def weights(self, network: int) -> Tensors:
-        """The weights and buffers of one network, by name."""
-        return {name: tensor[network] for name, tensor in (self.parameters | self.buffers).items()}
+        for number, trainer in enumerate(self.trainers):
+            trainer.load_state({name: state[f"{number}.{name}"] for name in trainer.state()})
 
     def run(self, batches: Sequence[Sequence[torch.Tensor]], draws: Sequence[TrainingDraws], lr: float) -> None:
-        """One SGD step of all networks per mini-batch.
+        """One optimiser step of all networks per mini-batch.
 
         Args:
             batches: of each network, positions into its source; the same sizes for all.
             draws: of each network, augmentation and CutMix of its batches.
             lr: learning rate.
         """
-        rate = torch.full((), lr, device=self.sources[0].device)
-        for step in range(len(batches[0])):
-            inputs = [
-                mixed_batch(source, pipeline, own[step], numbers, step)
-                for source, pipeline, own, numbers in zip(self.sources, self.pipelines, batches, draws, strict=True)
-            ]
-            images, labels, partner_labels, share = (torch.stack(parts) for parts in zip(*inputs, strict=True))
-            self._step(images, labels, partner_labels, share, rate, self.parameters, self.momenta)
+        if self._launch is None:
+            for trainer, own, numbers in zip(self.trainers, batches, draws, strict=True):
+                trainer.run(own, numbers, [lr] * len(own))
+            return
+        first = self.trainers[0]
+        rates = torch.full((len(batches[0]),), lr, device=first.source.device)
+        each = [blocks(own, numbers, rates, first.steps_at_once) for own, numbers in zip(batches, draws, strict=True)]
+        for group in zip(*each, strict=True):
+            self._launch(*[tensor for block in group for tensor in block.tensors()])
 
     def run_epoch(self, draws: Sequence[torch.Generator], lr: float, *, filled: bool = False) -> None:
-        """One SGD step of all networks per mini-batch of one shuffled pass over their sources.
+        """One optimiser step of all networks per mini-batch of one shuffled pass over their sources.
 
         Args:
             draws: of each network, the order, then augmentation and CutMix.
@@ -127,26 +86,9 @@ class SideBySide:
         steps, most = len(batches[0]), len(batches[0][0])
         self.run(batches, [draw_training(self.settings, source, steps, most, random) for source, random in own], lr)
 
-    def _update(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        partner_labels: torch.Tensor,
-        share: torch.Tensor,
-        lr: torch.Tensor,
-        parameters: Tensors,
-        momenta: Tensors,
-    ) -> None:
-        def loss(
-            weights: Tensors,
-            buffers: Tensors,
-            x: torch.Tensor,
-            own: torch.Tensor,
-            other: torch.Tensor,
-            part: torch.Tensor,
-        ) -> torch.Tensor:
-            return mixed_loss(self.forward({**weights, **buffers}, x), own, other, part)
-
-        inputs = (images, labels, partner_labels, share)
-        gradients, _ = torch.vmap(grad_and_value(loss))(parameters, self.buffers, *inputs)
-        descend(self.settings, gradients, lr, parameters, momenta)
+    def _steps_of(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        each = len(tensors) // len(self.trainers)
+        groups = [tensors[number * each :][:each] for number in range(len(self.trainers))]
+        works = [partial(one.steps, Block.of_tensors(*own)) for one, own in zip(self.trainers, groups, strict=True)]
+        losses: list[torch.Tensor] = side_by_side(works, self.sources[0].device)
+        return losses

@@ -6,7 +6,7 @@ Shapes: B batch, N images of the source, C classes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,16 +27,20 @@ from ddistill.augment import (
 from ddistill.data import epoch_batches
 from ddistill.data.image_set import ImageSet
 from ddistill.networks import couples_batch
+from ddistill.runtime.capture import Captured, wants_capture
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.runtime.settings import Settings
 from ddistill.training.compilation import maybe_compile
 from ddistill.training.precision import Forward, Resolved
-from ddistill.training.replay import Replayed, wants_replay
 
 EVALUATION_BATCH = 250
 READ_AHEAD = 8
 """Mini-batches."""
+STEPS_AT_ONCE = 32
+"""Steps of a launch where they are captured, at most: what an inner step of IDC trains a network for."""
+BLOCK_BYTES = 2**28
+"""Of the images of the steps of a launch, at most."""
 SQUARES, STEPS = "square ", "steps"
 """Of adamw, in what an optimiser remembers: second moments by parameter, and the number of steps."""
 SECOND_BETA, EPSILON = 0.999, 1e-8
@@ -79,10 +83,53 @@ class TrainingDraws:
     def part(self, first: int, count: int) -> TrainingDraws:
         """The parameters of ``count`` batches from ``first`` on."""
         chosen = slice(first, first + count)
-        return TrainingDraws(
-            AugmentDraws(self.augment.uniforms[chosen], self.augment.choices[chosen]),
-            CutMixDraws(self.mix.box[chosen], self.mix.keys[chosen]),
-        )
+        return TrainingDraws(self.augment.part(first, count), CutMixDraws(self.mix.box[chosen], self.mix.keys[chosen]))
+
+    def tensors(self, images: int) -> tuple[torch.Tensor, ...]:
+        """All of it for batches of so many images, as `of_tensors` takes it."""
+        augment, mix = self.augment, self.mix
+        return augment.uniforms[:, :images], augment.chosen, mix.box, mix.keys[:, :images]
+
+    @classmethod
+    def of_tensors(cls, uniforms: torch.Tensor, chosen: torch.Tensor, *mix: torch.Tensor) -> TrainingDraws:
+        """Draws whose choices are known on the device alone."""
+        return cls(AugmentDraws(uniforms, (), chosen), CutMixDraws(*mix))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps that are made by one launch.
+
+    Attributes:
+        batches: positions into the source, int64 (K, B).
+        draws: of the K batches.
+        rates: learning rates, (K,).
+    """
+
+    batches: torch.Tensor
+    draws: TrainingDraws
+    rates: torch.Tensor
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of it, as `of_tensors` takes it."""
+        return self.batches, self.rates, *self.draws.tensors(self.batches.shape[1])
+
+    @classmethod
+    def of_tensors(cls, batches: torch.Tensor, rates: torch.Tensor, *draws: torch.Tensor) -> Block:
+        """A block whose choices are known on the device alone."""
+        return cls(batches, TrainingDraws.of_tensors(*draws), rates)
+
+
+def blocks(batches: Sequence[torch.Tensor], draws: TrainingDraws, rates: torch.Tensor, most: int) -> Iterator[Block]:
+    """Mini-batches in blocks of at most ``most``; those that fill no block, and those of another size (the last one of
+    an epoch), one by one, so that few shapes occur."""
+    full = sum(len(batch) == len(batches[0]) for batch in batches)
+    most, first = min(most, full), 0
+    while first < len(batches):
+        count = most if first + most <= full else 1
+        part = slice(first, first + count)
+        yield Block(torch.stack(list(batches[part])), draws.part(first, count), rates[part])
+        first += count
 
 
 class Trainer:
@@ -94,7 +141,7 @@ class Trainer:
         settings: optimiser, augmentation, CutMix.
         compiled: compile forward, backward and update into one graph, unless the module couples the images of a batch.
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
-        replay: capture the step on a GPU and replay it; pays where the trainer makes some hundred steps.
+        captured: launch many steps at once on a GPU; pays where the trainer makes some hundred steps.
     """
 
     def __init__(
@@ -105,22 +152,59 @@ class Trainer:
         *,
         compiled: bool = False,
         precision: Resolved = "fp32",
-        replay: bool = False,
+        captured: bool = False,
     ) -> None:
-        self.module = module
-        self.source = source
         self.settings = settings
-        self.pipeline = source.pipeline(settings.augment)
-        self.forward = Forward(module, precision)
-        couples = couples_batch(module)
-        compiled = compiled and not couples
-        self.grad_and_value = grad_and_value_for(compiled)
-        self._step = maybe_compile(self._update, compiled)
+        self.precision = precision
+        self.compiled = compiled and not couples_batch(module)
+        self.captured = captured
+        self.grad_and_value = grad_and_value_for(self.compiled)
+        self._hold(module)
+        self._step = maybe_compile(self._update, self.compiled)
+        self.look_at(source)
+
+    def _hold(self, module: nn.Module) -> None:
+        """Take a module for the one that is trained."""
+        self.module = module
+        self.forward = Forward(module, self.precision)
         self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        self.momenta = no_momenta(settings, self.parameters)
-        self._whole_step: Callable[..., torch.Tensor] = self._step_in_place
-        if replay and wants_replay(source.device) and not couples:
-            self._whole_step = Replayed(self._step_in_place, [*self.parameters.values(), *self.momenta.values()])
+        self.momenta = no_momenta(self.settings, self.parameters)
+
+    def look_at(self, source: ImageSet) -> None:
+        """Take other images to train on."""
+        self.source = source
+        self.pipeline = source.pipeline(self.settings.augment)
+        self._launch = Captured(self._steps_of, self.changed) if self.captures else None
+
+    def alike(self, source: ImageSet) -> Trainer:
+        """A trainer of another network of the architecture, on other images of the shape, that shares compiled code."""
+        other = copy.copy(self)
+        module = copy.deepcopy(self.module)
+        if self.source.device.type == "cuda":
+            module = module.to(memory_format=torch.channels_last)  # 12 % of a step were changes of layout on an H200
+        other._hold(module)
+        if not self.compiled:
+            other._step = other._update
+        other.look_at(source)
+        return other
+
+    @property
+    def captures(self) -> bool:
+        """Whether steps are captured: images that come from elsewhere are fetched outside of a launch."""
+        return self.captured and wants_capture(self.source.device) and self.source.travel_to is None
+
+    @property
+    def changed(self) -> list[torch.Tensor]:
+        """All that a step changes."""
+        return [*self.parameters.values(), *self.module.buffers(), *self.momenta.values()]
+
+    @property
+    def steps_at_once(self) -> int:
+        """Steps of a launch. A function that somebody registered sees one mini-batch at a time."""
+        if not self.captures or self.settings.augment.registered:
+            return 1
+        image = self.source.images[:1].numel() * 4
+        return max(1, min(STEPS_AT_ONCE, BLOCK_BYTES // (image * self.settings.batch)))
 
     def restart(self, momenta: Mapping[str, torch.Tensor] | None = None) -> None:
         """Forget the momentum, as a new optimiser would, or take that of another training of the same network over; in
@@ -178,12 +262,24 @@ class Trainer:
         loss = torch.zeros(())
         for ahead in batches[:READ_AHEAD]:
             self.source.expect(ahead)
-        for step, batch in enumerate(batches):
+        for step, block in enumerate(blocks(batches, draws, rates, self.steps_at_once)):
+            if self._launch is not None:
+                loss = self._launch(*block.tensors())
+                continue
             if step + READ_AHEAD < len(batches):
                 self.source.expect(batches[step + READ_AHEAD])
-            inputs = mixed_batch(self.source, self.pipeline, batch, draws, step)
-            loss = self._whole_step(*inputs, rates[step])
+            loss = self.steps(block)
         return loss.clone()
+
+    def steps(self, block: Block) -> torch.Tensor:
+        """The steps of a block; the loss of the last one."""
+        loss = torch.zeros(())
+        for batch in zip(*mixed_batches(self.source, self.pipeline, block), block.rates, strict=True):
+            loss = self._step(*batch, self.parameters, self.momenta)
+        return loss
+
+    def _steps_of(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.steps(Block.of_tensors(*tensors))
 
     def run_epoch(self, draws: torch.Generator, lr: float | None = None, *, filled: bool = False) -> None:
         """One SGD step per mini-batch of one shuffled pass over the source.
@@ -195,16 +291,6 @@ class Trainer:
         """
         batches = epoch_order(self.source, self.settings.batch, draws, filled=filled)
         self.run(batches, draws, [self.settings.lr if lr is None else lr] * len(batches))
-
-    def _step_in_place(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        partner_labels: torch.Tensor,
-        share: torch.Tensor,
-        lr: torch.Tensor,
-    ) -> torch.Tensor:
-        return self._step(images, labels, partner_labels, share, lr, self.parameters, self.momenta)
 
     def flops_per_step(self) -> float:
         """Floating-point operations of one step on a full batch, by torch's counter."""
@@ -274,16 +360,23 @@ def epoch_order(source: ImageSet, batch: int, draws: torch.Generator, *, filled:
 
 
 @torch.no_grad()
-def mixed_batch(
-    source: ImageSet, pipeline: Pipeline, batch: torch.Tensor, draws: TrainingDraws, step: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Augmented and mixed images at positions of the source, labels, labels of what was mixed in, share of the own."""
-    augment, mix = draws.augment, draws.mix
-    images = pipeline(source.fetch(batch), augment.uniforms[step, : len(batch)], augment.choices[step])
-    partner = mix.keys[step, : len(batch)].argsort()
-    images, share = cutmix(images, mix.box[step], partner)
-    labels = source.fetch_labels(batch)
-    return images, labels, labels[partner], share
+def mixed_batches(source: ImageSet, pipeline: Pipeline, block: Block) -> tuple[torch.Tensor, ...]:
+    """The mini-batches of a block, augmented and mixed all at once.
+
+    Returns:
+        Images (K, B, channels, H, H), labels (K, B, ...), labels of what was mixed in, share of the own (K,).
+    """
+    (count, batch), positions = block.batches.shape, block.batches.flatten()
+    augment, mix = block.draws.augment, block.draws.mix
+    choice = augment.choices[0] if len(augment.choices) == 1 else augment.chosen.repeat_interleave(batch)
+    images = pipeline(source.fetch(positions), augment.uniforms[:, :batch].flatten(0, 1), choice)
+    partner = mix.keys[:, :batch].argsort(dim=1)
+    images, share = cutmix(images.unflatten(0, (count, batch)), mix.box, partner)
+    if images.device.type == "cuda":
+        images = images.flatten(0, 1).contiguous(memory_format=torch.channels_last).view_as(images)
+    labels = source.fetch_labels(positions).unflatten(0, (count, batch))
+    batches = torch.arange(count, device=labels.device)[:, None]
+    return images, labels, labels[batches, partner], share
 
 
 def mixed_loss(
