@@ -106,8 +106,8 @@ def fast_phases(
         IDCSettings(inner_steps=inner_steps, network_samples=shape["samples"]),
         Context(trainer, offsets, synthetic, 0, hot_path, Execution(device, ranks=ranks)),
     )
-    plan = method.draw(1)
-    batches = list(plan.network[0])
+    plan, (positions, training) = method.draw(1), method.network_draws(1)
+    batches = list(positions[0])
     decoded, decoded_labels = synthetic.decoded()
     judge = Trainer(
         build_network(settings, classes, 3, size, "judge").to(device),
@@ -123,7 +123,7 @@ def fast_phases(
     ]
     return {
         "matching": lambda: method.image_step(0, plan),
-        "network": lambda: trainer.run(batches, plan.training),
+        "network": lambda: trainer.run(batches, training),
         "evaluation": lambda: judge.run(order, generator(0, "judge")),
     }, method
 
@@ -134,7 +134,7 @@ def reference_phases(shape: Shape, device: torch.device) -> Phases:
     context, plan = method.context, method.draw(1)
     stored = context.synthetic.images.view(shape["classes"], shape["ipc"], 3, shape["size"], shape["size"])
     real = [context.real.fetch(plan.real[c, 0]) for c in range(shape["classes"])]
-    batches = list(plan.network[0])
+    batches = list(method.network_draws(1)[0][0])
     fixed = {name: p.detach() for name, p in context.network.named_parameters()}
     trained = {name: p.detach().clone().requires_grad_() for name, p in fixed.items()}
     optimiser = torch.optim.SGD(trained.values(), lr=0.01, momentum=0.9, weight_decay=5e-4)

@@ -7,11 +7,12 @@ goes on with what it saw first. A read on the host, and a tensor made of numbers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 HOST = {
     "aten::_local_scalar_dense": "a value is read on the host",
@@ -32,8 +33,14 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.name() in HOST:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func.name()}: {HOST[func.name()]}")
+        if func.name().startswith("aten::index") and any(
+            torch.is_tensor(leaf) and leaf.dtype == torch.bool for leaf in tree_leaves(args[1])
+        ):
+            raise RuntimeError("operation not permitted when stream is capturing: a shape depends on values")
         given = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, given))
+        # aliases: the shapes of what was given and taken may be changed in place later
+        alias = partial(tree_map_only, torch.Tensor, torch.Tensor.detach)
+        self.calls.append((func, alias(args), alias(kwargs or {}), alias(given)))
         return given
 
     @torch.no_grad()

@@ -13,8 +13,8 @@ from ddistill.data import ImageSet
 from ddistill.evaluation.settings import EvaluationSettings
 from ddistill.networks import NetworkSettings, build_network
 from ddistill.runtime.execution import Execution
+from ddistill.runtime.randomness import generator
 from ddistill.training import (
-    ImageSet,
     Trainer,
     Unfinished,
     choose_hot_path,

@@ -20,6 +20,7 @@ from ddistill.methods.class_matching import ClassMatching, ClassMatchingSettings
 from ddistill.methods.distances import characteristic_distance, mean_distance
 from ddistill.methods.image_optimiser import ImageAdam, ImageOptimiser, ImageSGD
 from ddistill.methods.turns import Turn
+from ddistill.runtime.errors import UserError
 from ddistill.runtime.randomness import generator
 from ddistill.training import Forward
 

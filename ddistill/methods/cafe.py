@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ddistill.augment import NO_AUGMENTATION, AugmentSettings
 from ddistill.methods.base import PLAIN_SGD, Context, Needs, OnInner, draw_real, synthetic_trainer
 from ddistill.methods.class_matching import ClassMatching, Networks, StepDraws, Through
+from ddistill.methods.turns import Turn
 from ddistill.runtime.flops import flops_of
 from ddistill.runtime.randomness import generator
 from ddistill.runtime.settings import Settings

@@ -79,6 +79,7 @@ class Paths:
         self.trainer, self.draws, self.inner_steps, self.steps = trainer, draws, inner_steps, steps
         self.beside = Beside(trainer.source.device)
         self.source: NetworkSource | None = None
+        self.drawn: list[NetworkDraws] = []
         # a rank that cannot hold whole paths trains for itself
         self.ranks = ranks if self._fits(1, ranks) else ALONE
         most = min(MOST_SIDE_BY_SIDE, len(steps)) if trainer.captures else 1
@@ -164,7 +165,6 @@ class Paths:
 
     def _start_over(self) -> None:
         self.networks = SideBySide(self.trainer, [self.trainer.source] * self.width)
-        self.drawn: list[NetworkDraws] = []
         self.ready: Window | None = None
         self.coming: Window | None = None
         self.followed = 0

@@ -135,12 +135,12 @@ class HostReads(TorchDispatchMode):
 
 def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end():
     method = make_method()
-    plan = method.draw(1)
+    plan, (positions, training) = method.draw(1), method.network_draws(1)
     with HostReads() as reads:
         for inner in range(2):
             method.image_step(inner, plan)
-            batches = plan.network[inner].unbind()
-            method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
+            batches = positions[inner].unbind()
+            method.context.trainer.run(batches, training.part(inner * len(batches), len(batches)))
     assert reads.count == 0
     with HostReads() as control:
         torch.rand(()).item()
@@ -150,13 +150,13 @@ def test_an_outer_step_reads_nothing_on_the_host_between_its_draws_and_its_end()
 @pytest.mark.gpu
 def test_a_gpu_is_not_waited_for_between_the_draws_of_an_outer_step_and_its_end(waiting_forbidden):
     method = make_method(device="cuda")
-    plan = method.draw(1)
+    plan, (positions, training) = method.draw(1), method.network_draws(1)
 
     def all_inner_steps() -> None:
         for inner in range(2):
             method.image_step(inner, plan)
-            batches = plan.network[inner].unbind()
-            method.context.trainer.run(batches, plan.training.part(inner * len(batches), len(batches)))
+            batches = positions[inner].unbind()
+            method.context.trainer.run(batches, training.part(inner * len(batches), len(batches)))
 
     all_inner_steps()  # what is made once may wait
     with waiting_forbidden():

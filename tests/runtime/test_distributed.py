@@ -15,8 +15,6 @@ import torch
 from ranks_program import RUNS
 from safetensors.torch import load_file
 
-from ddistill.methods.paths import MEMORY_SHARE, PathsAhead
-from ddistill.networks import ConvNet
 from ddistill.runtime.distributed import ALONE, Ranks, current, is_launched
 from ddistill.runtime.errors import UserError
 
@@ -172,35 +170,6 @@ def test_a_mistake_is_told_once(tmp_path):
     assert done.returncode != 0
     assert done.stderr.count("is not empty") == 1
     assert "ddistill: process 0 of 2" in done.stderr
-
-
-def test_a_path_is_computed_once_for_as_many_outer_steps_as_there_are_ranks():
-    network, computed = ConvNet(4, size=8, width=8, depth=2), []
-
-    def path(step: int) -> list[dict[str, torch.Tensor]]:
-        computed.append(step)
-        return [{name: torch.full_like(t, 10.0 * step + inner) for name, t in network.state_dict().items()}
-                for inner in range(3)]  # fmt: skip
-
-    paths = PathsAhead(ALONE)
-    for step in (1, 1, 2):
-        paths.reach(step, 2, path)
-        paths.load_into(network, step, 2)
-        assert all(bool((t == 10.0 * step + 2).all()) for t in network.state_dict().values())
-    assert computed == [1, 2]
-    shares = [PathsAhead(Ranks(rank, 3)) for rank in range(3)]
-    for rank in shares:
-        rank.reach(4, 5, path)  # two outer steps are left for three ranks
-        assert rank.steps == range(4, 6)
-    assert computed[2:] == [4, 5]
-
-
-def test_paths_that_do_not_fit_are_not_kept(monkeypatch):
-    network = ConvNet(4, size=8, width=8, depth=2)
-    size = 100 * sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    for free, fits in ((size / MEMORY_SHARE + 1, True), (size, False)):
-        monkeypatch.setattr("ddistill.methods.paths.free_memory_bytes", lambda _, free=free: free)
-        assert PathsAhead(ALONE).fit(network, 100) == fits
 
 
 def test_a_world_that_torchrun_did_not_make_is_refused(tmp_path):

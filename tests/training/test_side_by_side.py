@@ -11,7 +11,7 @@ from ddistill.recipe import Recipe
 from ddistill.runtime.execution import Execution
 from ddistill.runtime.randomness import generator
 from ddistill.synthetic import initial_set, random_set
-from ddistill.training import ImageSet, Safety, Trainer, TrainingSettings, Unfinished
+from ddistill.training import Safety, Trainer, TrainingSettings, Unfinished
 from ddistill.training.side_by_side import SideBySide
 
 SMALL = NetworkSettings(width=8, depth=2)
