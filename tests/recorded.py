@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -70,3 +71,18 @@ class Captures:
         self.made.append([buffer.shape for buffer in buffers])
         self.recorders.append(recorder)
         return recorder.replay, output
+
+
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute by torch's operators alone."""
+    monkeypatch.setattr("ddistill.networks.kernels.instance_block.built_kernels", lambda _dtype: None)
+
+
+def captured_on_cpu(monkeypatch: pytest.MonkeyPatch, warm_up: int = 1) -> Captures:
+    """Have what a GPU would capture captured here, without the C kernels, which no operator of torch shows."""
+    captures = Captures(warm_up)
+    without_kernels(monkeypatch)
+    for user in ("training.trainer", "methods.class_matching"):
+        monkeypatch.setattr(f"ddistill.{user}.wants_capture", lambda _device: True)
+    monkeypatch.setattr("ddistill.runtime.capture.capture_on_gpu", captures)
+    return captures

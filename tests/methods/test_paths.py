@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from methods.test_hot_path import make_method
-from recorded import Captures
+from recorded import captured_on_cpu, without_kernels
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from ddistill.augment import Normalisation
 from ddistill.data import ImageSet
+from ddistill.methods import DSASettings, GradientMatching
 from ddistill.methods import paths as module
+from ddistill.methods.along_training import AlongTraining, AlongTrainingSettings
+from ddistill.methods.distribution_matching import DistributionMatching, DistributionMatchingSettings
 from ddistill.methods.paths import MEMORY_SHARE, Paths
 from ddistill.network_sources import NetworkDraw, copy_of
 from ddistill.networks import ConvNet
@@ -20,6 +23,7 @@ from ddistill.runtime.randomness import generator
 from ddistill.training import Trainer, TrainingSettings
 
 INNER, BATCHES, BATCH = 4, 3, 8
+Seen = dict[tuple[int, int], torch.Tensor]
 
 
 class Fresh:
@@ -86,7 +90,9 @@ def plain_weights(trainer: Trainer, source: Fresh, step: int) -> list[dict[str, 
     return found
 
 
-def followed(paths: Paths, source: Fresh, network: torch.nn.Module, steps: range) -> dict[tuple[int, int], torch.Tensor]:
+def followed(
+    paths: Paths, source: Fresh, network: torch.nn.Module, steps: range
+) -> dict[tuple[int, int], torch.Tensor]:
     """The weights that a method sees, in the order in which it asks for them."""
     seen = {}
     for step in steps:
@@ -95,13 +101,6 @@ def followed(paths: Paths, source: Fresh, network: torch.nn.Module, steps: range
             paths.advance()
             seen[step, inner] = torch.cat([p.detach().flatten() for p in network.parameters()])
     return seen
-
-
-def captured_on_cpu(monkeypatch) -> Captures:
-    captures = Captures(warm_up=1)
-    monkeypatch.setattr("ddistill.training.trainer.wants_capture", lambda device: True)
-    monkeypatch.setattr("ddistill.runtime.capture.capture_on_gpu", captures)
-    return captures
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
@@ -145,10 +144,15 @@ def test_any_number_of_ranks_finds_the_same_weights(norm):
         return ConvNet(4, size=16, width=8, depth=2, norm=norm)
 
     steps, trainer = range(1, 6), trainer_of(network())
-    expected = followed(Paths(trainer, draws_of(trainer), ALONE, INNER, steps), Fresh(trainer.module), network().double(), steps)  # fmt: skip
+
+    def seen_by(who: Ranks) -> Seen:
+        paths = Paths(trainer, draws_of(trainer), who, INNER, steps)
+        return followed(paths, Fresh(trainer.module), network().double(), steps)
+
+    expected = seen_by(ALONE)
     for rank in range(3):
         who = Given(rank, 3)
-        seen = followed(Paths(trainer, draws_of(trainer), who, INNER, steps), Fresh(trainer.module), network().double(), steps)  # fmt: skip
+        seen = seen_by(who)
         for key, weights in expected.items():
             if (key[0] - 1) % 3 == rank:
                 assert torch.equal(seen[key], weights)
@@ -203,13 +207,13 @@ def test_memory_that_runs_out_halves_the_networks_before_the_classes(monkeypatch
 
 def test_a_class_loop_in_one_launch_is_the_class_loop(monkeypatch):
     """Other images, networks and draws go through the launch that was captured with the first ones."""
+    without_kernels(monkeypatch)
     start = make_method(class_chunk=4)
     plain, images = [], start.context.synthetic.images
     for step in (1, 2, 3):
         start.outer_step(step, lambda done, total: None)
         plain.append(images.clone())
     captures = captured_on_cpu(monkeypatch)
-    monkeypatch.setattr("ddistill.methods.class_matching.wants_capture", lambda device: True)
     launched = make_method(class_chunk=4)
     for step, expected in zip((1, 2, 3), plain, strict=True):
         launched.outer_step(step, lambda done, total: None)
@@ -223,12 +227,51 @@ def test_a_class_loop_in_one_launch_is_the_class_loop(monkeypatch):
 @pytest.mark.parametrize("operations", [("color", "crop", "scale", "rotate", "cutout")])
 @pytest.mark.parametrize("counts", [(2, 2, 2, 2), (2, 2, 1, 1)])
 def test_a_launch_chooses_among_operations_on_the_device(monkeypatch, operations, counts):
+    without_kernels(monkeypatch)
     plain = make_method(counts, class_chunk=1, operations=operations)
-    monkeypatch.setattr("ddistill.methods.class_matching.wants_capture", lambda device: True)
-    monkeypatch.setattr("ddistill.runtime.capture.capture_on_gpu", Captures(warm_up=1))
+    captured_on_cpu(monkeypatch)
     launched = make_method(counts, class_chunk=4, operations=operations)
     for method in (plain, launched):
         for step in (1, 2):
             method.outer_step(step, lambda done, total: None)
     ours, theirs = launched.context.synthetic.images, plain.context.synthetic.images
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (DistributionMatching, DistributionMatchingSettings(real_batch=6)),
+        (AlongTraining, AlongTrainingSettings(real_batch=6, steps="sweeps", falling=True)),
+        (AlongTraining, AlongTrainingSettings(real_batch=6, distance="characteristic", frequencies=8, max_decoded=5)),
+        (GradientMatching, DSASettings(real_batch=6, inner_steps=2)),
+    ],
+    ids=["dm", "sweeps", "characteristic", "dsa"],
+)
+@pytest.mark.parametrize("class_chunk", [1, 4])
+def test_other_methods_in_one_launch_are_themselves(monkeypatch, kind, settings, class_chunk):
+    def made():
+        context = make_method(class_chunk=class_chunk).context
+        torch.manual_seed(3)
+        other = ConvNet(4, size=16, width=8, depth=2)
+        return kind(settings, replace(context, reference=other, outer_steps=3))
+
+    def images_of(method) -> list[torch.Tensor]:
+        seen = []
+        for step in (1, 2, 3):
+            torch.manual_seed(step)
+            for one in (method.context.network, method.context.reference):
+                one.load_state_dict(ConvNet(4, size=16, width=8, depth=2).state_dict())
+            method.outer_step(step, lambda done, total: None)
+            seen.append(method.context.synthetic.images.clone())
+        return seen
+
+    without_kernels(monkeypatch)
+    plain = images_of(made())
+    captured_on_cpu(monkeypatch)
+    launched = made()
+    for ours, theirs in zip(images_of(launched), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert launched._launch is not None
+    assert launched._launch.captured
+    assert not launched._launch.refused

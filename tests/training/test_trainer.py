@@ -10,6 +10,7 @@ import os
 
 import pytest
 import torch
+from recorded import captured_on_cpu
 from torch import nn
 from torch.nn import functional as F
 
@@ -310,3 +311,32 @@ def test_what_the_compiler_makes_is_kept_with_the_other_caches(monkeypatch, tmp_
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     maybe_compile(torch.sin, True)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("operations", [("color", "crop"), ("crop", "scale", "rotate")])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_launch_of_many_steps_makes_the_steps(monkeypatch, optimiser, operations, soft):
+    """Two epochs in blocks of 3 mini-batches and what is left over, on images that are changed in between."""
+    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(60) % 4
+    labels = torch.nn.functional.one_hot(classes, 4) * 0.6 + 0.1 if soft else classes
+    first, second = (ImageSet(x, labels, Normalisation((0.5,) * 3, (0.25,) * 3)) for x in (images, images.flip(0)))
+    settings = TrainingSettings(
+        optimiser=optimiser, lr=0.005, batch=8, cutmix=0.7, augment=AugmentSettings(operations=operations)
+    )
+
+    def trained(captured: bool) -> torch.Tensor:
+        torch.manual_seed(1)
+        trainer = Trainer(ConvNet(4, size=16, width=8, depth=2), first, settings, captured=captured)
+        for epoch, source in enumerate((first, first, second)):
+            if source is not trainer.source:
+                trainer.look_at(source)
+            trainer.run_epoch(torch.Generator().manual_seed(epoch), 0.005 / (1 + epoch))
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.parameters.values()])
+
+    captures = captured_on_cpu(monkeypatch)
+    plain = trained(False)
+    monkeypatch.setattr("ddistill.training.trainer.STEPS_AT_ONCE", 3)
+    torch.testing.assert_close(trained(True), plain, rtol=1e-3, atol=1e-5)
+    assert [shapes[0] for shapes in captures.made] == [(3, 8), (1, 8), (1, 4)] * 2
