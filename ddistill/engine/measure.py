@@ -57,8 +57,8 @@ def grown(
     tried: list[tuple[float, list[float]]] = []
     for number, size in enumerate(sizes):
         one = work(size)
-        if not tried:
-            timed(one, device)  # what happens once: memory, libraries, kernels
+        if not tried or device.type == "cuda":
+            timed(one, device)  # what happens once: memory, libraries, kernels; a capture for each size
         tried.append((size, [timed(one, device)]))
         ahead = tried[-1][1][0] * sizes[min(number + 1, len(sizes) - 1)] / size
         if time.perf_counter() - began + ahead > seconds:

@@ -214,7 +214,7 @@ def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
     source = FreshSource(session.factory(EAGER), 0, recipe.run.seed)
     network = session.network()
     synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(session.device)
-    trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision)
+    trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision, captured=True)
 
     def load(step: int) -> None:
         load_into(network, source.draw(step).weights)

@@ -194,14 +194,18 @@ class _Builder:
         members, seconds, checksums = ranks.first_does(self._found)
         own_file = "in-progress.safetensors" if ranks.first else f"in-progress-{ranks.rank}.safetensors"
         unfinished = Unfinished(self.home / own_file if self.stores else None, self.safety)
-        for group in ranks.rounds(range(len(checksums), wanted.size)):
+        missing = range(len(checksums), wanted.size)
+        at_once = min(self.factory.at_once, -(-len(missing) // ranks.count))
+        for first in range(missing.start, missing.stop, at_once * ranks.count):
             started = time.perf_counter()
-            own = ranks.own(group)
-            trained = None if own is None else self._train_one(own, unfinished)
+            group = missing[first - missing.start :][: at_once * ranks.count]
+            own = group[ranks.rank * at_once :][:at_once]
+            trained = self._train(own, unfinished) if own else []
             if wanted.all_epochs:
-                checksums += [c for c in ranks.gather(None if trained is None else self._write(own, trained)) if c]
+                written = [self._write(member, state) for member, state in zip(own, trained, strict=True)]
+                checksums += [checksum for each in ranks.gather(written) for checksum in each]
             else:
-                members += [member for member in ranks.gather(trained) if member is not None]
+                members += [member for each in ranks.gather(trained) for member in each]
             seconds += time.perf_counter() - started
             if self.stores and ranks.first:
                 self._describe(group, members, seconds, checksums, unfinished)
@@ -210,23 +214,26 @@ class _Builder:
                 self.safety.check()
         return NetworkStore(self.home, wanted, ranks.from_first(seconds), reused=False, members=members)
 
-    def _train_one(self, member: int, unfinished: Unfinished) -> Weights:
-        """What the file of a network holds."""
+    def _train(self, members: range, unfinished: Unfinished) -> list[Weights]:
+        """What the files of some networks hold."""
         wanted, states = self.wanted, Weights()
         unfinished.extra = states
         purpose = "expert" if wanted.kind == "trajectories" else "pool"
         how: dict[str, Any] = {"falls_over": wanted.falls_over, "unfinished": unfinished}
-        stages = self.factory.stages(wanted.epochs, wanted.seed, purpose, member, **how)
-        for epoch, weights in stages:
+        stages = self.factory.stages(wanted.epochs, wanted.seed, purpose, members, **how)
+        for epoch, each in stages:
             if wanted.all_epochs or epoch == wanted.epochs:
                 prefix = f"{epoch}/" if wanted.all_epochs else ""
-                states.update({prefix + name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+                for member, weights in zip(members, each, strict=True):
+                    named = {f"{member}:{prefix}{name}": tensor for name, tensor in weights.items()}
+                    states.update({name: tensor.cpu().contiguous() for name, tensor in named.items()})
             if epoch and self.on_member:
-                self.on_member(member * wanted.epochs + epoch, wanted.size * wanted.epochs)
-        return states
+                self.on_member(members[0] * wanted.epochs + epoch * len(members), wanted.size * wanted.epochs)
+        starts = [f"{member}:" for member in members]
+        return [{n.removeprefix(start): t for n, t in states.items() if n.startswith(start)} for start in starts]
 
     def _describe(
-        self, group: list[int], members: list[Weights], seconds: float, checksums: list[str], unfinished: Unfinished
+        self, group: range, members: list[Weights], seconds: float, checksums: list[str], unfinished: Unfinished
     ) -> None:
         """Store the new networks of a pool, and what there is now."""
         try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +26,10 @@ from ddistill.training import (
     thirds_and_sixths,
     train_epochs,
 )
+from ddistill.training.side_by_side import SideBySide
+
+AT_ONCE = 8
+"""Networks side by side at most, where their steps are captured."""
 
 
 @dataclass
@@ -84,35 +87,47 @@ class NetworkFactory:
 
     def early_stage(self, epochs: int, seed: int, purpose: str, step: int, *, falls_over: int | None = None) -> Weights:
         """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); the rest as for `stages`."""
-        *_, (_, weights) = self.stages(epochs, seed, purpose, step, falls_over=falls_over)
+        *_, (_, (weights,)) = self.stages(epochs, seed, purpose, [step], falls_over=falls_over)
         return weights
+
+    @property
+    def at_once(self) -> int:
+        """Networks that are trained side by side."""
+        return AT_ONCE if self.trainer().captures else 1
 
     def stages(
         self,
         epochs: int,
         seed: int,
         purpose: str,
-        step: int,
+        steps: Sequence[int],
         *,
         falls_over: int | None = None,
         unfinished: Unfinished | None = None,
-    ) -> Iterator[tuple[int, Weights]]:
-        """Epochs done and copies of the weights: first ones, then after each epoch; for the rest see `early_stage`.
+    ) -> Iterator[tuple[int, list[Weights]]]:
+        """Epochs done and copies of the weights of some networks: first ones, then after each epoch; see `early_stage`.
 
         The rate falls at 2/3 and 5/6 of ``falls_over`` epochs, if any. ``unfinished`` keeps the epochs done.
         """
-        fresh = self.build(seed, purpose, step).state_dict()
-        yield 0, copy_of(fresh)
+        fresh = [self.build(seed, purpose, step).state_dict() for step in steps]
+        yield 0, [copy_of(weights) for weights in fresh]
         if not epochs:
             return
-        trainer = self.trainer()
-        trainer.module.load_state_dict(fresh)
+        one, several = self.trainer(), len(steps) > 1
+        trainer = SideBySide(one, [self.source] * len(steps)) if several else one
+        modules = [each.module for each in (trainer.trainers if isinstance(trainer, SideBySide) else [trainer])]
+        for module, weights in zip(modules, fresh, strict=True):
+            load_into(module, weights)
         trainer.restart()
-        kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {step}"}
-        random = partial(generator, seed, f"{purpose} epoch", step)
+
+        def draws(epoch: int) -> Any:
+            each = [generator(seed, f"{purpose} epoch", step, epoch) for step in steps]
+            return each if several else each[0]
+
+        kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {', '.join(map(str, steps))}"}
         falls = thirds_and_sixths(falls_over) if falls_over else CONSTANT
-        for done in train_epochs(trainer, epochs, random, falls=falls, filled=True, **kept):
-            yield done, copy_of(trainer.module.state_dict())
+        for done in train_epochs(trainer, epochs, draws, falls=falls, filled=True, **kept):
+            yield done, [copy_of(module.state_dict()) for module in modules]
 
 
 def copy_of(weights: Weights) -> Weights:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ddistill.networks import couples_batch, runs_on_kernels
+from ddistill.runtime.capture import wants_capture
 from ddistill.runtime.errors import UserError
 from ddistill.training.compilation import COMPILED_OVER_EAGER, CompileMode, repays_compilation
 from ddistill.training.precision import Precision, Resolved, has_fast_bf16, trial_fault
@@ -18,11 +19,13 @@ from ddistill.training.trainer import Trainer
 
 AUTO_PRECISION = "DDISTILL_AUTO_PRECISION"
 """Environment variable that fixes what ``auto`` means on any device: fp32 or bf16."""
-FEWEST_FLOPS = {"cpu": 5e6, "cuda": 2e9}
+FEWEST_FLOPS = {"cpu": 5e6, "cuda": 1e8}
 """Floating-point operations of training on one image from which bfloat16 pays where nothing is compiled. On CPUs with
 AVX-512 BF16 or AMX 3e6 (LeNet, ConvNet-3 of width 8) gave 0.9 to 1.0 times the rate of float32, 6e6 (width 16) 1.2, 2e7
-(width 32) 1.5. On an H200 3e8 (width 128) gave half the rate, since every cast is one more launch; what lies above was
-not measured there."""
+(width 32) 1.5. On an H200 3e8 (width 128) in captured steps gave 2.1 times the rate; what lies below was not measured
+there."""
+FEWEST_UNCAPTURED = 2e9
+"""On a GPU whose steps are not captured, where every cast is one more launch: 3e8 gave half the rate of float32."""
 
 
 ONE_THREAD_FLOPS = 5e6
@@ -145,6 +148,7 @@ def _wants_bf16(precision: Precision, device: torch.device, flops_per_image: flo
         return False, "float32: this device does not multiply bfloat16 in hardware"
     if device.type == "cpu" and compiled:
         return True, "bfloat16: the device multiplies it in hardware, and the work repays compilation"
-    fewest = FEWEST_FLOPS.get(device.type, 0.0)
+    launched = device.type == "cuda" and not wants_capture(device)
+    fewest = FEWEST_UNCAPTURED if launched else FEWEST_FLOPS.get(device.type, 0.0)
     counted = f"training on one image takes {flops_per_image:.2g} FLOP, and it pays from {fewest:.2g} on this device"
     return flops_per_image >= fewest, f"{'bfloat16' if flops_per_image >= fewest else 'float32'}: {counted}"

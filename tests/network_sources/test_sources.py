@@ -496,3 +496,27 @@ def test_an_epoch_sees_every_image(monkeypatch):
     factory.early_stage(1, 0, "pool", 0)
     assert len(seen) == factory.steps_per_epoch() == 3
     assert set(torch.cat(seen).tolist()) == set(range(20))
+
+
+@pytest.mark.parametrize("kind", ["pool", "snapshots", "trajectories"])
+def test_networks_trained_side_by_side_are_those_trained_alone_also_after_a_stop(tmp_path, kind, monkeypatch):
+    wanted, factory = Wanted(5, 3, 0, kind), toy_factory()
+    alone = train_networks(factory, DATA, wanted, folder=tmp_path / "alone")
+    monkeypatch.setattr(NetworkFactory, "at_once", 2)
+    epochs: list[int] = []
+
+    def trained(stop_at: int) -> NetworkStore:
+        safety = Safety(0.0, lambda: len(epochs) == stop_at)
+        return train_networks(
+            toy_factory(), DATA, wanted, folder=tmp_path / "two", safety=safety, on_member=lambda d, _: epochs.append(d)
+        )
+
+    for stop_at in (2, 4):  # within the first two networks, and within the next two
+        with pytest.raises(KeyboardInterrupt):
+            trained(stop_at)
+    together = trained(-1)
+    assert epochs == [2, 4, 6, 8, 10, 12, 13, 14, 15]
+    for member in range(5):
+        assert same(together.last(member), alone.last(member))
+        if kind != "pool":
+            assert all(same(together.weights(member, e), alone.weights(member, e)) for e in range(4))
