@@ -37,7 +37,7 @@ def things(tree: ast.AST, name: str) -> Iterator[tuple[str, int]]:
     What Triton compiles is left out: its kernels take a pointer for each tensor, and each size.
     """
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef) and "triton.jit" in map(ast.unparse, node.decorator_list):
+        if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(one) for one in node.decorator_list):
             continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             words = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

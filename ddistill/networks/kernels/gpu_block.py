@@ -77,7 +77,7 @@ def _corner(cell, corner, w, c, channel):
     return (row * w + column)[:, None] * c + channel[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])  # compiled once for maps of all sides
 def forward(x, weight, bias, pooled, mean, rstd, h, w, c, eps):
     """The pooled maps, and the statistics that the gradients need."""
     big, small, per, channel, inside = _image(h, w, c)
@@ -108,7 +108,7 @@ def forward(x, weight, bias, pooled, mean, rstd, h, w, c, eps):
         tl.store(pooled + small + at, 0.25 * four, mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])  # compiled once for maps of all sides
 def backward(x, weight, bias, mean, rstd, g, dx, dweight, dbias, h, w, c):
     """The gradient; that of weight and bias per image, which is summed afterwards."""
     big, small, per, channel, inside = _image(h, w, c)
@@ -134,7 +134,7 @@ def backward(x, weight, bias, mean, rstd, g, dx, dweight, dbias, h, w, c):
         tl.store(dx + at, scale * (u - a_mean - (wide * r + tm) * b_mean), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])  # compiled once for maps of all sides
 def double_backward(x, weight, bias, mean, rstd, g, v, vweight, vbias, gx, gg, gweight, h, w, c):
     """The gradient of <v, dx> + <vweight, dweight> + <vbias, dbias> with respect to x, g and weight."""
     big, small, per, channel, inside = _image(h, w, c)

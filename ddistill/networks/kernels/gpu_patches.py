@@ -33,7 +33,7 @@ def weight_gradient(g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, padd
     g, x = (maps.contiguous(memory_format=torch.channels_last) for maps in (g, x))
     k, c, rows, columns = weight.shape
     patch, pixels = c * rows * columns, len(g) * g.shape[2] * g.shape[3]
-    slab = triton.cdiv(triton.cdiv(pixels, MOST_SLABS), PIXELS.value) * PIXELS.value
+    slab = max(1, triton.cdiv(triton.cdiv(pixels, MOST_SLABS), PIXELS.value)) * PIXELS.value
     slabs = triton.cdiv(pixels, slab)
     parts = torch.empty(slabs, k, patch, device=g.device)
     sizes = (*g.shape[2:], *x.shape[2:], *padding, k, c, rows, columns)
@@ -44,7 +44,11 @@ def weight_gradient(g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, padd
     return parts.sum(dim=0).view(weight.shape).to(weight.dtype)
 
 
-@triton.jit
+# all but the number of filters, which decides how wide a load may be: compiled once for images of all sides
+SIZES = ["pixels", "slab", "h_out", "w_out", "h", "w", "pad_h", "pad_w", "c", "rows", "columns"]
+
+
+@triton.jit(do_not_specialize=SIZES)
 def _slab_sums(g, x, parts, pixels, slab, h_out, w_out, h, w, pad_h, pad_w, k, c, rows, columns, WIDTH: tl.constexpr):
     """parts[slab] = sum over its pixels of g (pixels, k)^T times patches (pixels, c * rows * columns)."""
     first = tl.program_id(0) * slab
