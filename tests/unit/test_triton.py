@@ -58,7 +58,7 @@ def test_values_and_gradients_of_both_orders_agree_with_torch(device):
     printed = run([str(TESTS / "kernels_program.py"), device], DDISTILL_KERNELS="triton", TRITON_INTERPRET=interpret)
     rows = [json.loads(line) for line in printed.splitlines()]
     assert len(rows) == 20
-    assert [row for row in rows if not max(row["errors"].values()) < row["most"]] == []
+    assert [row for row in rows if not all(e < row["most"] for e in row["errors"].values())] == []
 
 
 @needs_triton
