@@ -4,14 +4,16 @@
 
 Nothing is installed and nothing is asked of a network. In turn, each in a process of its own that is stopped when its
 time is up: the tests that need a GPU; two outer steps of every method on digits; seconds of an inner step by phase
-beside the slow reference, in float32, TF32 and bfloat16 (CIFAR-10 shapes, width 128); and, where ``--data`` names
-CIFAR-10, a real piece of a run. OUT keeps everything that was printed, the run and ``check.json``; a short table and
+beside the slow reference, in float32, TF32 and bfloat16 (CIFAR-10 shapes, width 128); the Triton kernels: their errors,
+the time of each operator against torch's own, and the inner step with them; and, where ``--data`` names CIFAR-10, a
+real piece of a run. OUT keeps everything that was printed, the run and ``check.json``; a short table and
 one JSON line come last. ``--toy`` does all of it at toy size, on a CPU, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -30,8 +32,8 @@ from ddistill.methods import METHODS
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("idc-ma", "dc", "dsa-ma", "dm-ma", "tgdd", "cafe", "tm", "el2n", "random", "herding", "k-center", "rded")
 """One recipe for each method."""
-SHARES = {"tests": 0.3, "methods": 0.25, "steps": 0.3, "run": 1.0}
-"""Of the time that is left, that a part may take."""
+SHARES = {"tests": 0.3, "methods": 0.25, "steps": 0.3, "kernels": 0.3, "run": 1.0}
+"""Of the time that is left, that a part may take; of the kernels each of its three."""
 
 
 def main() -> int:
@@ -51,7 +53,7 @@ def main() -> int:
         parser.error("no GPU is here; --toy goes through the same parts at toy size on a CPU")
     options.out.mkdir(parents=True, exist_ok=True)
     check = Check(options)
-    parts = {"tests": check.tests, "methods": check.methods, "steps": check.steps, "run": check.run}
+    parts = {name: getattr(check, name) for name in SHARES}
     rows, result = [], {"device": options.device, "toy": options.toy, "versions": versions()}
     result["machine"] = machine(torch.device(options.device))
     for name, part in parts.items():
@@ -114,13 +116,44 @@ class Check:
 
     def steps(self, share: float) -> dict[str, Any]:
         """Seconds of an inner step by phase, beside the reference."""
+        return self._inner_step("steps", share)
+
+    def kernels(self, share: float) -> dict[str, Any]:
+        """The Triton kernels, which serve only where they are asked for; without a GPU, in Triton's interpreter."""
+        if importlib.util.find_spec("triton") is None:
+            return {"ok": True, "shown": "triton is not installed, so its kernels were left out"}
+        options = self.options
+        asked = {"DDISTILL_KERNELS": "triton"}
+        interpreted = asked if options.device == "cuda" else {**asked, "TRITON_INTERPRET": "1"}
+        code, text = self._call("kernels-errors", share, "tests/kernels_program.py", options.device, **interpreted)
+        cases = [json.loads(line) for line in text.splitlines() if line.startswith('{"kind"')]
+        wrong = [case for case in cases if not all(error < case["most"] for error in case["errors"].values())]
+        largest = {
+            kind: max(max(case["errors"].values()) for case in cases if case["kind"] == kind)
+            for kind in dict.fromkeys(case["kind"] for case in cases)
+        }
+        found: dict[str, Any] = {"errors": largest, "wrong": wrong}
+        if code or wrong:
+            shown = f"{len(wrong)} of {len(cases)} cases wrong, exit code {code}; see kernels-errors.txt"
+            return {"ok": False, "shown": shown, **found}
+        size = ("--toy", "--trials", "1") if options.toy else ()
+        words = ("benchmarks/gpu_kernels.py", "--device", options.device, *size)
+        code, text = self._call("kernels-times", share, *words, **interpreted)
+        if code:
+            return {"ok": False, "shown": f"exit code {code}; see kernels-times.txt", **found}
+        found["milliseconds"] = json.loads(text.splitlines()[-1])
+        # not interpreted: without a GPU this is the inner step of the CPU's kernels, once more
+        step = self._inner_step("kernels-steps", share, **asked)
+        return {**found, **step, "shown": f"{len(cases)} cases agree with torch; with them, {step['shown']}"}
+
+    def _inner_step(self, name: str, share: float, **environment: str) -> dict[str, Any]:
         options = self.options
         size = ("--width", "8", "--trials", "1", "--samples", "64") if options.toy else ("--width", "128")
         bf16 = "off" if options.toy else "on"  # it is compiled, which takes a minute on a CPU
         words = ("benchmarks/hot_path.py", "--device", options.device, "--bf16", bf16, *size)
-        code, text = self._call("steps", share, *words)
+        code, text = self._call(name, share, *words, **environment)
         if code:
-            return {"ok": False, "shown": f"exit code {code}; see steps.txt"}
+            return {"ok": False, "shown": f"exit code {code}; see {name}.txt"}
         measured = json.loads(text.splitlines()[-1])
         inner = {kind: times["inner step"] for kind, times in measured["seconds"].items()}
         shown = ", ".join(f"{kind} {1e3 * seconds:.0f} ms" for kind, seconds in inner.items())
@@ -153,9 +186,14 @@ class Check:
         """Seconds, one at least."""
         return max(1.0, 60.0 * self.options.minutes - self.spent())
 
-    def _call(self, name: str, share: float, *words: str) -> tuple[int, str]:
-        """Exit code and output of a Python process; 124 where it ran out of its share of the time."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    def _call(self, name: str, share: float, *words: str, **more: str) -> tuple[int, str]:
+        """Exit code and output of a Python process with more in its environment; 124 where its share of the time ran
+        out."""
+        environment = {
+            **os.environ,
+            **more,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
         environment["DDISTILL_CACHE"] = str((self.options.out / "cache").resolve())
         try:
             done = subprocess.run(

@@ -75,7 +75,7 @@ class Captures:
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute by torch's operators alone."""
-    monkeypatch.setattr("ddistill.networks.kernels.instance_block.built_kernels", lambda _dtype: None)
+    monkeypatch.setattr("ddistill.networks.kernels.cpu_block.built_kernels", lambda _dtype: None)
 
 
 def captured_on_cpu(monkeypatch: pytest.MonkeyPatch, warm_up: int = 1) -> Captures:

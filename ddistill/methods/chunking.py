@@ -9,7 +9,7 @@ import torch
 
 from ddistill.methods.base import Context
 from ddistill.methods.turns import Turn
-from ddistill.networks import couples_batch
+from ddistill.networks import couples_batch, runs_on_kernels
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.memory import free_memory_bytes
 
@@ -81,8 +81,8 @@ def choose(
     fitting = int(free * MEMORY_SHARE / per_image)
     if divided and fitting < images_at_once:
         return Chunking(1, max(1, fitting), images_at_once, divided)
-    # a batch norm that trains cannot be mapped: it moves its statistics
-    alone = on_cpu or coupled
+    # a batch norm that trains cannot be mapped: it moves its statistics; nor can kernels, which torch.func cannot follow
+    alone = on_cpu or coupled or runs_on_kernels(context.network, device)
     return Chunking(1 if alone else classes_that_fit(per_image * images_at_once, free), None, images_at_once, divided)
 
 

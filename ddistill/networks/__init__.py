@@ -221,10 +221,10 @@ def network_gives(settings: NetworkSettings, method: str, shape: tuple[int, int,
 
 
 def runs_on_kernels(module: nn.Module, device: torch.device) -> bool:
-    """Whether the slow part of an eager, float32 network is served by `ddistill.networks.kernels` on that device."""
+    """Whether the slow part of an eager network is served by `ddistill.networks.kernels` on that device."""
     blocks = list(module.blocks) if isinstance(module, ConvNet) else []
     fused = bool(blocks) and all(isinstance(block.norm, InstanceNorm) for block in blocks)
-    return fused and device.type == "cpu" and kernels.available()
+    return fused and kernels.available(device)
 
 
 def _options(settings: NetworkSettings) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def choose_hot_path(
     """
     device = work.images.device
     kernels = runs_on_kernels(module, device) and not work.every_layer
-    # the kernels are as fast as compiled code, or faster, and need no compilation
+    # on a CPU the kernels are as fast as compiled code, or faster, without compiling; on a GPU they were asked for
     compiled = repays_compilation(mode, work.flops) and not couples_batch(module) and (mode == "on" or not kernels)
     low, reason = _wants_bf16(precision, device, work.flops_per_image, compiled)
     fallback = trial_fault(module, work.images, "bf16", second_order=work.second_order) if low else None

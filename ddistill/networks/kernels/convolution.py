@@ -1,8 +1,9 @@
-"""A convolution whose gradients of second order compute only what is asked for, on a CPU.
+"""A convolution whose gradients of second order compute only what is asked for.
 
 torch's own gradient of a convolution's gradient always computes the part that belongs to the weights, by a convolution
 with kernels as large as the maps. Matching asks for the gradient with respect to images alone, and this was a quarter
-of its time in bfloat16. Every operation is torch's own; those that are computed give its bits.
+of its time in bfloat16. Every operation is torch's own; those that are computed give its bits. Only where the Triton
+kernels serve, the gradient of the weights on images of few channels is their own product (`gpu_patches.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ddistill.networks.kernels.instance_block import uses_triton
+
+MOST_CHANNELS = 4
+"""Channels of the images up to which the gradient of the weights is a product on unfolded patches."""
+
 Gradient = torch.Tensor | None
 
 
@@ -20,14 +26,15 @@ def convolve(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
     """``conv(x)`` in autocast's type where it is on, for stride, dilation and groups of 1, and a bias.
 
     Args:
-        x: (N, C, H, W) on the CPU, channels-last.
-        conv: with padding given in pixels.
+        x: (N, C, H, W), channels-last.
+        conv: on the device of x, with padding given in pixels.
     """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     # views, since autograd does not tell whether the gradient of a leaf is asked for
     tensors = (x, conv.weight, cast(torch.Tensor, conv.bias))
     inputs = (tensor.to(dtype).view_as(tensor) for tensor in tensors)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(device, enabled=False):
         result: torch.Tensor = _Convolution.apply(*inputs, conv.padding)
     return result
 
@@ -36,11 +43,19 @@ def _gradients(
     g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int], *asked: bool
 ) -> tuple[Gradient, Gradient, Gradient]:
     """Of images, weights and bias, as far as asked for."""
-    one, bias = [1, 1], [len(weight)]
-    gradients: tuple[Gradient, Gradient, Gradient] = torch.ops.aten.convolution_backward(
-        g, x, weight, bias, one, list(padding), one, False, [0, 0], 1, list(asked)
-    )
-    return gradients
+    one, size = [1, 1], [len(weight)]
+    by_patches = asked[1] and x.shape[1] <= MOST_CHANNELS and uses_triton(x.device)
+    mask = [asked[0], asked[1] and not by_patches, asked[2]]
+    of_x, of_weight, of_bias = None, None, None
+    if any(mask):
+        of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            g, x, weight, size, one, list(padding), one, False, [0, 0], 1, mask
+        )
+    if by_patches:
+        from ddistill.networks.kernels import gpu_patches  # it needs triton
+
+        of_weight = gpu_patches.weight_gradient(g, x, weight, padding)
+    return of_x, of_weight, of_bias
 
 
 def _is_asked_for(ctx: Any, which: int) -> bool:
