@@ -141,7 +141,10 @@ class Paths:
         """How many networks side by side take the least time each, by a short measurement; it decides no bit."""
         width, before = 1, self._seconds_each(1)
         while 2 * width <= most and self._fits(2 * width, self.ranks):
-            each = self._seconds_each(2 * width)
+            try:
+                each = self._seconds_each(2 * width)
+            except torch.OutOfMemoryError:  # of their activations
+                break
             if each > GAIN * before:
                 break
             width, before = 2 * width, each

@@ -137,6 +137,20 @@ def test_captured_steps_of_several_networks_make_the_same_path(monkeypatch):
     assert captures.made[0][0] == (BATCHES, BATCH)
 
 
+def test_as_many_networks_stand_side_by_side_as_the_memory_holds(monkeypatch):
+    def seconds(self, width: int) -> float:
+        if width == 4:
+            raise torch.OutOfMemoryError("none left for 4")
+        return 1.0 / width
+
+    captured_on_cpu(monkeypatch)
+    monkeypatch.setattr(Paths, "_seconds_each", seconds)
+    trainer = trainer_of(ConvNet(4, size=16, width=8, depth=2), captured=True)
+    assert Paths(trainer, draws_of(trainer), ALONE, INNER, range(1, 99)).width == 2
+    monkeypatch.setattr(module, "free_memory_bytes", lambda _: 1)
+    assert Paths(trainer, draws_of(trainer), ALONE, INNER, range(1, 99)).width == 1
+
+
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_any_number_of_ranks_finds_the_same_weights(norm):
     def network():
