@@ -59,7 +59,7 @@ def _probe(hub_id: str) -> None:
 
 
 def _not_loaded(hub_id: str, error: Exception) -> UserError:
-    known = {facts.hub_id: name for name, facts in KNOWN_SETS.items() if facts.classes is None}
+    known = {facts.hub_id: name for name, facts in KNOWN_SETS.items() if facts.settings.classes is None}
     near = difflib.get_close_matches(hub_id.rsplit("/", 1)[1].lower(), short_names(), n=3, cutoff=0.5)
     near = [] if hub_id in known else near
     hint = f"did you mean {' or '.join(near)}? " if near else ""

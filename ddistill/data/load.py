@@ -13,10 +13,11 @@ import torch
 
 from ddistill.data.account import LEFT_OUT, Taken
 from ddistill.data.cache import DecodedSet, Place, folder_of, read_decoded, write_decoded
+from ddistill.data.facts import Statistics
 from ddistill.data.images import REASONS_SHOWN, DecodedPart, Progress, decode_part, survey
 from ddistill.data.labels import agree, check_classes, groups_of, held_out, listed, size_remarks
 from ddistill.data.pixels import WHITE, Kind, Tone
-from ddistill.data.real_data import RealData, Split, channel_statistics, content_fingerprint, flat_remarks
+from ddistill.data.real_data import Origin, RealData, Split, channel_statistics, content_fingerprint, flat_remarks
 from ddistill.data.rows import chosen_rows, is_mapped, open_rows
 from ddistill.data.settings import DataSettings
 from ddistill.data.sources import Source, find_source
@@ -326,7 +327,7 @@ class _Decoder:
 def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: int) -> RealData:
     check_fingerprint(source.text, source.settings, decoded.fingerprint)
     train, validation = decoded.train, None
-    mean, std = decoded.mean, decoded.std
+    statistics: Statistics = (decoded.mean, decoded.std)
     fraction = source.settings.validation_fraction
     if fraction > 0:
         mask = torch.from_numpy(held_out(train.labels.numpy(), fraction, seed, "validation split"))
@@ -338,20 +339,17 @@ def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: i
             _held(train, part, folder, f"{name}-{fraction}-{seed}")
             for name, part in (("train", ~mask), ("validation", mask))
         )
-        mean, std = channel_statistics(train.images)
+        statistics = channel_statistics(train.images)
+    taken = replace(decoded.taken, left_out=(*decoded.taken.left_out, *source.left_out))
     return RealData(
-        source.name,
-        source.which.lasting,
+        Origin(source.name, source.which.lasting, (*source.which.notes, *decoded.notes), taken),
         train,
         validation,
         decoded.test,
         decoded.class_names,
-        mean,
-        std,
+        statistics,
         decoded.fingerprint,
-        (*source.which.notes, *decoded.notes),
         source.settings,
-        replace(decoded.taken, left_out=(*decoded.taken.left_out, *source.left_out)),
     )
 
 

@@ -75,12 +75,12 @@ def _digits(settings: DataSettings) -> Source:
 
 def _known(name: str, text: str, settings: DataSettings) -> Source:
     facts = KNOWN_SETS[name]
-    own = {
-        field: getattr(facts, field)
-        for field in ("size", "channels", "image_column", "label_column", "train_split", "test_split", "classes")
+    usual = {
+        field: getattr(facts.settings, field)
+        for field in facts.settings.model_fields_set
         if getattr(settings, field) is None
     }
-    return _hub(name, text, facts.hub_id, facts.config, settings.model_copy(update=own))
+    return _hub(name, text, facts.hub_id, facts.config, settings.model_copy(update=usual))
 
 
 def _hub(name: str, text: str, hub_id: str, config: str | None, settings: DataSettings) -> Source:

@@ -624,8 +624,8 @@ class Session:
                 {"class": names[true], "taken_for": names[other], "percent": round(share, 2)}
                 for true, other, share in evaluation.confusion.most_confused(CONFUSED_KEPT)
             ]
-        if self.data.taken.groups:
-            classes["group"] = dict(zip(names, self.data.taken.groups, strict=True))
+        if self.data.origin.taken.groups:
+            classes["group"] = dict(zip(names, self.data.origin.taken.groups, strict=True))
         return {"classes": classes} if classes else {}
 
     def _beside(self, real: list[SyntheticSet] | list[ImageSet], what: str) -> dict[str, Any]:

@@ -236,9 +236,9 @@ def test_part_name(file, part):
 
 
 def test_facts():
-    assert (KNOWN_SETS["cifar10"].hub_id, KNOWN_SETS["cifar10"].size) == ("uoft-cs/cifar10", 32)
-    assert KNOWN_SETS["cifar100"].label_column == "fine_label"
-    assert KNOWN_SETS["mnist"].channels == KNOWN_SETS["fashion_mnist"].channels == 1
+    assert (KNOWN_SETS["cifar10"].hub_id, KNOWN_SETS["cifar10"].settings.size) == ("uoft-cs/cifar10", 32)
+    assert KNOWN_SETS["cifar100"].settings.label_column == "fine_label"
+    assert KNOWN_SETS["mnist"].settings.channels == KNOWN_SETS["fashion_mnist"].settings.channels == 1
     assert KNOWN_SETS["svhn"].config == "cropped_digits"
     assert known_name("FashionMNIST") == known_name("zalando-datasets/fashion_mnist") == "fashion_mnist"
     assert known_name("ILSVRC/imagenet-1k") == "imagenet-1k"
@@ -248,7 +248,7 @@ def test_facts():
 
 def test_imagenet_subsets():
     for name, facts in KNOWN_SETS.items():
-        if facts.classes:
+        if facts.settings.classes:
             classes = subset_classes(name)
             assert len(set(classes)) == len(classes) == (100 if name == "imagenet-100" else 10)
     assert subset_classes("imagenette")[:2] == ("n01440764", "n02102040")

@@ -10,6 +10,7 @@ from methods.test_image_optimiser import gradients, make_set
 from methods.test_other_methods import CLASSES, IPC, PER_CLASS, make_context, nothing
 
 from ddistill.data import ImageSet, load_data
+from ddistill.data.real_data import Origin
 from ddistill.engine.run import groups_in_words
 from ddistill.methods import DistributionMatching, DistributionMatchingSettings, DSASettings, GradientMatching
 from ddistill.methods.image_optimiser import ImageAdam, ImageSGD
@@ -168,7 +169,7 @@ def test_batch_norms_see_the_images_of_the_group(monkeypatch):
 @pytest.mark.parametrize("family", ["tgdd", "tgdd-ma", "dm", "dm-ma", "idc", "idc-ma", "ncfm", "dsa", "cafe", "tm"])
 def test_recipes_for_many_classes_take_groups_and_keep_the_updates_of_a_class(family):
     few = load_data("digits")
-    few = replace(few, name="mine", source="/somewhere/mine")
+    few = replace(few, origin=Origin("mine", "/somewhere/mine"))
     many = replace(few, class_names=tuple(f"c{number:04d}" for number in range(250)))
     usual, grouped = for_images(family, 1, few), for_images(family, 1, many)
     assert getattr(usual.method, "classes_per_step", None) is None

@@ -174,7 +174,7 @@ def test_images_of_ones_own_stay_with_what_was_measured_whatever_their_folder_is
     real, complete = resolve(write_folder(tmp_path / "cifar10", 32), recipe)
     assert complete.data.constants == "measured"
     assert complete.data.whitening is None
-    assert (real.normalisation.mean, real.normalisation.std) == (real.mean, real.std)
+    assert (real.normalisation.mean, real.normalisation.std) == real.statistics
     assert not any("normalised" in line or "whitened" in line for line in real.account.lines)
 
 
@@ -268,7 +268,7 @@ def test_whitening_is_of_raw_pixels_with_a_tenth_added_to_their_variances():
     assert float(found.mean) == pytest.approx(0.5)
     assert float(found.matrix) == pytest.approx((1 / 3 + 0.1) ** -0.5, rel=1e-6)
     digits = load_data("digits", DataSettings(whitening="zca", constants="mnist")).normalisation
-    assert (digits.mean, digits.std) == ((0.0,), (1.0,))
+    assert digits.statistics == ((0.0,), (1.0,))
 
 
 @pytest.mark.parametrize(
