@@ -244,7 +244,7 @@ FOUR = {"red": ("red", 4), "blue": ("blue", 4)}
     ],
 )
 def test_classes_of_two_parts_are_matched_by_name(train, test, expected, said):
-    assert said in " ".join(check((train, test), FOUR, expected).notes)
+    assert said in " ".join(check((train, test), FOUR, expected).origin.notes)
 
 
 @pytest.mark.parametrize(

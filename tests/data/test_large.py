@@ -297,7 +297,7 @@ def test_a_validation_part_may_lie_in_a_file(tmp_path, monkeypatch):
         assert is_mapped(filed.validation.images)
         assert torch.equal(filed.train.images, plain.train.images)
         assert torch.equal(filed.validation.images, plain.validation.images)
-    assert filed.mean == plain.mean
+    assert filed.statistics == plain.statistics
 
 
 def test_memory_that_rows_would_not_fit_in_is_not_taken(monkeypatch):

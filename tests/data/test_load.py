@@ -280,7 +280,7 @@ def test_hub_layout(monkeypatch, tmp_path, given):
     load_data(given, DataSettings(size=8))
     assert asked == [("uoft-cs/cifar10", None)]  # the second load is from the cache
     assert load_data(given).size == 32  # the known size
-    assert "15 train images were cropped or scaled to 32x32 pixels" in load_data(given).notes
+    assert "15 train images were cropped or scaled to 32x32 pixels" in load_data(given).origin.notes
 
 
 def test_two_label_columns_are_decided_by_facts(monkeypatch):

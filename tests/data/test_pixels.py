@@ -293,7 +293,7 @@ def test_what_was_assumed_of_arrays_is_said():
     first = load_data([(picture_array(), i % 2) for i in range(8)], DataSettings(**SHARE))
     assert not any("read as" in note for note in first.origin.notes)
     turned = load_data([(picture_array().transpose(2, 0, 1), i % 2) for i in range(8)], DataSettings(**SHARE))
-    assert "images were read as [channels, height, width], since only that fits" in turned.notes
+    assert "images were read as [channels, height, width], since only that fits" in turned.origin.notes
     assert turned.fingerprint == first.fingerprint
 
 
@@ -326,7 +326,7 @@ def test_masks_of_0_and_1_get_a_note_with_the_way_out(tmp_path):
     assert any("hold only 0 and 1" in note and "data.value_range=[0, 1]" in note for note in data.origin.notes)
     spread = load_data(root, DataSettings(**SHARE, value_range=(0, 1)))
     assert levels(spread, 0) == {0, 255}
-    assert not any("only 0 and 1" in note for note in spread.notes)
+    assert not any("only 0 and 1" in note for note in spread.origin.notes)
 
 
 def test_images_of_one_colour_are_counted(tmp_path):

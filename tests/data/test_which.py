@@ -123,8 +123,8 @@ def test_an_existing_path_wins_over_an_id_of_the_hub_and_it_is_said(here):
         "name:uoft-cs/cifar10"
     )
     pictures(here / "a" / "b")
-    assert "the set of the hub is written name:a/b" in load_data("a/b").notes[0]
-    assert not [note for note in load_data("./a/b").notes if "hub" in note]
+    assert "the set of the hub is written name:a/b" in load_data("a/b").origin.notes[0]
+    assert not [note for note in load_data("./a/b").origin.notes if "hub" in note]
     assert which("name:a/b").place == "a/b"
     assert which("c/d").place == "c/d"  # nothing there: the hub
 
