@@ -203,7 +203,7 @@ class Recipe(Settings):
                 f"method {name} chooses images in one outer step, got {self.budget.steps}: set budget.outer_steps=1"
             )
         grow = self.synthetic.grow
-        if grow and not grow.refine and not needs.spread:
+        if grow and not grow.refine and not needs.sharded:
             raise ValueError(
                 f"method {name} does not match class by class, so that it cannot leave the images of finished classes "
                 "as they are: go on with all of them by --refine, or use a method such as idc, dm or along-training"

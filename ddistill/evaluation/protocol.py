@@ -112,7 +112,7 @@ def evaluate_set(
     execution, progress = execution or Execution(), progress or Progress()
     network, ranks = settings.network or network, execution.ranks
     sets = [synthetic] if isinstance(synthetic, SyntheticSet | ImageSet) else list(synthetic)
-    sources = [_decoded_source(one, execution.device) for one in sets]
+    sources = [training_images(one, execution.device) for one in sets]
     classes, real = data.num_classes, _part(data, part)
     test = ImageSet.of(real.images, real.labels, sources[0], execution.device)
     epochs = STRETCHES if settings.steps else evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
@@ -168,7 +168,8 @@ def _part(data: RealData, part: Part) -> Split:
     return data.validation
 
 
-def _decoded_source(synthetic: SyntheticSet | ImageSet, device: torch.device) -> ImageSet:
+def training_images(synthetic: SyntheticSet | ImageSet, device: torch.device) -> ImageSet:
+    """What networks are trained on: decoded images, with soft labels where the set has some."""
     if isinstance(synthetic, ImageSet):
         return synthetic
     images, labels = synthetic.decoded()

@@ -8,6 +8,7 @@ import torch
 
 from ddistill import reproduce
 from ddistill.engine import Plan
+from ddistill.recipe import Recipe
 from ddistill.reproduce import on_ray
 from ddistill.reproduce.targets import Scale, cell
 from ddistill.runtime.errors import UserError
@@ -42,7 +43,7 @@ def test_without_ray_it_is_named(monkeypatch, tmp_path):
 
 
 def test_what_runs_need_follows_from_their_plan(monkeypatch):
-    plans = [Plan({}, {}, 8 << 30, 1), None]
+    plans = [Plan({}, {}, 8 << 30, Recipe()), None]
     monkeypatch.setattr(on_ray, "estimate", lambda *_words, **_named: plans)
     needs = on_ray._needs(cells(2), reproduce.Sources({}), "cpu", 2)
     assert needs == [on_ray.Needs(2, 0.0, 10 << 30), on_ray.Needs(2, 0.0, 1 << 30)]
@@ -66,7 +67,7 @@ def test_six_runs_on_two_nodes_one_of_which_dies_give_six_results(tmp_path, monk
 
     monkeypatch.setenv("DDISTILL_KERNELS", "off")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    plan = Plan({}, {}, 1 << 28, 1)
+    plan = Plan({}, {}, 1 << 28, Recipe())
     monkeypatch.setattr(on_ray, "estimate", lambda wanted, *_words, **_named: [plan] * len(wanted))
     wanted, sources = cells(6), reproduce.Sources({})
     threads = torch.get_num_threads()
