@@ -113,7 +113,7 @@ class Recipe(Settings):
         if self.evaluation.network is not None:
             check_known_network(self.evaluation.network)
         if self.data.size is not None:
-            self._check_size(self.data.size)
+            check_network(self.network, self.data.size)
         if protocol(self.evaluation.protocol).learned_rate and not self.method.needs.learns_rate:
             raise ValueError(
                 f"evaluation.protocol={self.evaluation.protocol} trains at the rate that is learned with the images, "
@@ -134,7 +134,7 @@ class Recipe(Settings):
                 cannot be initialised, constants of images with other channels.
         """
         data.normalised_as(self.data)
-        self._check_size(data.size)
+        check_network(self.network, data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         check_grown(self.synthetic, data)
         if self.method.needs.network and self.network.name not in TRUSTED:
@@ -222,9 +222,6 @@ class Recipe(Settings):
                     f"method {self.method.name} asks the network for {what}, but network {self.network.name!r} has no "
                     f"method `{asked}`; use convnet"
                 )
-
-    def _check_size(self, size: int) -> None:
-        check_network(self.network, size)
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with other values for some fields, named by dotted paths: ``{"synthetic.ipc": 10}``.

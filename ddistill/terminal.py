@@ -150,10 +150,6 @@ class Screen(Observer):
         if not self.quiet:
             err.print(f"{what}: {mean:.1f} % ({std:.1f}, {networks_in_words(runs)})")
 
-    def estimated(self, done: int, total: int) -> None:
-        """The costs of a run of a table are known."""
-        self.progress("estimate", done, total)
-
     def cell_done(self, number: int, total: int, cell: Any, result: Any) -> None:
         """A run of a table is known."""
         marks = " ".join(str(value) for value in cell.labels.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,10 +65,11 @@ def reproduce(
         device = usable_device(device)
         runs: list[Path] = []
         with Screen() as screen:
-            sources = book.Sources(places, screen)
+            sources = book.DataSources(places, screen)
             if listing:
                 known = book.look_up(cells, folder, sources)
-                plans = book.estimate(cells, known, sources, device=device, on_estimate=screen.estimated)
+                on_estimate = partial(screen.progress, "estimate")
+                plans = book.estimate(cells, known, sources, device=device, on_estimate=on_estimate)
             else:
                 listeners: dict[str, Any] = {"device": device, "observer": screen, "on_cell": screen.cell_done}
                 if on is None:

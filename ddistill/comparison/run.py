@@ -293,12 +293,9 @@ class _Comparing:
         lines = [steps + (f" (the protocol has {usual})" if taken < usual else "")]
         for name, share in division.seconds.items():
             got = "as long as its recipe" if share is None else f"at most {in_time(share)} of pool and distillation"
-            fewer = division.pools.get(name)
-            lines.append(f"{name}: {got}" + (f", with {fewer} of {self._asks(name)} networks" if fewer else ""))
+            fewer, asked = division.pools.get(name), self.wanted.recipes[name].model_augmentation.pool_size
+            lines.append(f"{name}: {got}" + (f", with {fewer} of {asked} networks" if fewer else ""))
         return [*lines, *(f"left out: {name}: {reason}" for name, reason in division.left_out.items())]
-
-    def _asks(self, name: str) -> int:
-        return self.wanted.recipes[name].model_augmentation.pool_size
 
     def _protocol(self, steps: int) -> EvaluationSettings:
         """Of every row: hard labels, the last epoch, as many steps for all."""

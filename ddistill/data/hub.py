@@ -9,14 +9,14 @@ from typing import Any
 from ddistill.data.facts import KNOWN_SETS, short_names
 from ddistill.data.labels import resolve_wanted, wanted_classes
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Parts
+from ddistill.data.splits import RawSplits
 from ddistill.data.tables import one_line, open_tables
 from ddistill.runtime.errors import UserError
 
 PROBE_SECONDS = 10.0
 
 
-def open_hub(hub_id: str, config: str | None, settings: DataSettings) -> Parts:
+def open_hub(hub_id: str, config: str | None, settings: DataSettings) -> RawSplits:
     """Parts of a hub data set; a UserError when it cannot be loaded. Runs no code of the data set."""
     where = repr(hub_id)
     try:

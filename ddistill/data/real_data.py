@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ddistill.augment import Normalisation
-from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, part_account
+from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, split_account
 from ddistill.data.facts import PUBLISHED_CONSTANTS, Statistics
 from ddistill.data.rows import blocks
 from ddistill.data.settings import DataSettings
@@ -85,7 +85,7 @@ class RealData:
             for role, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
             if split is not None
         }
-        parts = tuple(part_account(role, origins[role], self.class_names, some) for role, some in counts.items())
+        parts = tuple(split_account(role, origins[role], self.class_names, some) for role, some in counts.items())
         assumed = tuple(note for note in self.origin.notes if not note.startswith(LEFT_OUT))
         about = (taken.labels, self.size, self.channels, taken.left_out, (*assumed, *self._not_by_their_own))
         return Account(self.source or f"{self.name} (an object in Python)", parts, self.class_names, *about)

@@ -119,7 +119,7 @@ class Evaluator:
             network,
             execution=self.execution,
             seed=self.seed,
-            part="validation" if validation else "test",
+            split="validation" if validation else "test",
             progress=Progress(
                 finished=self.execution.ranks.from_first(self.accuracies.of(what, step)),
                 on_run=on_run,

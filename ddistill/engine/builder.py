@@ -112,7 +112,7 @@ class Builder:
             self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
         return chosen
 
-    def source(self) -> NetworkSource:
+    def network_source(self) -> NetworkSource:
         """Where the networks of the outer steps come from; its costs are booked."""
         settings, seed = self.recipe.model_augmentation, self.recipe.run.seed
         factory = self.factory(self.hot_path)

@@ -199,7 +199,7 @@ class Session(Builder):
             replay=True,
         )
         synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
-        source = self.source()
+        source = self.network_source()
         method = self.method(trainer, synthetic)
         if method.chunking is not None:
             chunking = method.chunking

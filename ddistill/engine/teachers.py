@@ -33,6 +33,6 @@ class Teachers:
         total = torch.zeros(())
         for member in range(self.pool.size):
             load_into(module, self.pool.last(member))
-            logits = [module(synthetic.normalise(part.to(self.factory.source.device))) for part in images]
+            logits = [module(synthetic.normalise(part.to(self.factory.real.device))) for part in images]
             total = total + torch.cat(logits).softmax(dim=1).cpu()
         return replace(synthetic, targets=(total / self.pool.size).half())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ddistill.engine import Plan, plan_run, plan_training
 from ddistill.recipe import Recipe
-from ddistill.reproduce.runs import Sources
+from ddistill.reproduce.runs import DataSources
 from ddistill.reproduce.store import Result, images_key, result_key
 from ddistill.reproduce.targets import Cell
 
@@ -17,7 +17,7 @@ OnEstimate = Callable[[int, int], None]
 def estimate(
     cells: Sequence[Cell],
     known: Sequence[Result | None],
-    sources: Sources,
+    sources: DataSources,
     *,
     device: str = "cpu",
     on_estimate: OnEstimate | None = None,
@@ -48,7 +48,7 @@ def estimate(
     return plans
 
 
-def _plan(cell: Cell, sources: Sources, device: str, measured: dict[str, Plan]) -> Plan:
+def _plan(cell: Cell, sources: DataSources, device: str, measured: dict[str, Plan]) -> Plan:
     data, recipe = sources.load(cell), cell.recipe
     usual = _usual(recipe)
     key = result_key(usual, data.fingerprint, cell.ages)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from ddistill.engine import Observer
 from ddistill.reproduce.runs import (
+    DataSources,
     OnCell,
     Plain,
-    Sources,
     begin_in_worker,
     cell_key,
     from_plain_values,
@@ -37,7 +37,7 @@ POLL_SECONDS = 0.5
 def run_cells_in_processes(
     cells: Sequence[Cell],
     out: Path,
-    sources: Sources,
+    sources: DataSources,
     jobs: int,
     *,
     device: str = "cpu",
@@ -107,6 +107,6 @@ def _begin(stop: Event, driver: int, threads: int, plugins: Sequence[tuple[str, 
 
 def _run(plain: Sequence[Plain], places: Mapping[str, str], out: str, device: str) -> list[Result]:
     """In a process: run cells one after the other, or go on with them."""
-    sources, observer = Sources(places), _Worker()
+    sources, observer = DataSources(places), _Worker()
     cells = [from_plain_values(one) for one in plain]
     return [run_cell(cell, sources.load(cell), Path(out), device=device, observer=observer) for cell in cells]

@@ -17,9 +17,9 @@ from ddistill.engine import Observer
 from ddistill.observer import Phase
 from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.runs import (
+    DataSources,
     OnCell,
     Plain,
-    Sources,
     begin_in_worker,
     cell_key,
     from_plain_values,
@@ -73,7 +73,7 @@ def place_of(text: str) -> str | None:
 def run_cells_on_ray(
     cells: Sequence[Cell],
     out: Path,
-    sources: Sources,
+    sources: DataSources,
     *,
     address: str | None = None,
     device: str = "cpu",
@@ -200,7 +200,7 @@ def _task(
     return run_cell(from_plain_values(plain), data, Path(out), device=device, observer=Reporter(board, number))
 
 
-def _needs(cells: Sequence[Cell], sources: Sources, device: str, threads: int) -> list[Needs]:
+def _needs(cells: Sequence[Cell], sources: DataSources, device: str, threads: int) -> list[Needs]:
     """Of each cell, from a few measured steps of each kind of work."""
     plans = estimate(cells, [None] * len(cells), sources, device=device)
     found = []

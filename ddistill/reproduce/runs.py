@@ -52,7 +52,7 @@ def begin_in_worker(threads: int, plugins: Iterable[tuple[str, str]]) -> None:
     keep_freed_memory()
 
 
-class Sources:
+class DataSources:
     """The data sets of a reproduction: each is read once.
 
     Args:
@@ -81,7 +81,7 @@ class Sources:
 def run_cells(
     cells: Iterable[Cell],
     out: Path,
-    sources: Sources,
+    sources: DataSources,
     *,
     device: str = "cpu",
     observer: Observer | None = None,
@@ -177,7 +177,7 @@ def _judged_again(result: Result, run: Run, cell: Cell, data: RealData, observer
     return Result(result.key, runs, {**costs, "evaluate": known.seconds}, result.flops, last, about)
 
 
-def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result | None]:
+def look_up(cells: Iterable[Cell], out: Path, sources: DataSources) -> list[Result | None]:
     """What the store knows of the cells; nothing is run."""
     known = {result.key: result for result in Store(out / "results.jsonl")}
     return [known.get(cell_key(cell, sources.load(cell))) for cell in cells]
@@ -189,7 +189,7 @@ def folder_of(cell: Cell, data: RealData, out: Path) -> Path:
 
 
 def with_pictures(
-    cell: Cell, out: Path, sources: Sources, *, device: str = "cpu", observer: Observer | None = None
+    cell: Cell, out: Path, sources: DataSources, *, device: str = "cpu", observer: Observer | None = None
 ) -> Path:
     """The folder of a run with its stored images; a result that came without them is computed again, to the same bits.
 

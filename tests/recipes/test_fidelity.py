@@ -359,7 +359,7 @@ def test_a_fresh_network_is_trained_at_a_constant_rate_and_its_optimiser_goes_on
     # one more epoch from what was drawn is the eleventh of one training
     def more(momenta):
         module = factory.build("another")
-        trainer = Trainer(module, factory.source, factory.training)
+        trainer = Trainer(module, factory.real, factory.training)
         load_into(module, drawn.weights)
         trainer.restart(momenta)
         trainer.run_epoch(generator(0, "fresh epoch", 1, 10), 0.01, filled=True)
