@@ -32,7 +32,7 @@ from ddistill.engine.run_folder import (
 )
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.engine.summary import summarise
-from ddistill.engine.teachers import Teachers
+from ddistill.engine.teachers import softly_labelled
 from ddistill.evaluation import Evaluation
 from ddistill.methods import Method, OnInner
 from ddistill.methods.turns import turns_in_words
@@ -413,12 +413,12 @@ class Session(Builder):
         soft: dict[str, Any] = {}
         if recipe.synthetic.labels == "teacher":
             factory = self.factory(self.hot_path)
-            teachers = Teachers(factory, self.networks(factory))
-            synthetic = self.ranks.from_first(teachers.label(synthetic))
+            pool = self.networks(factory)
+            synthetic = self.ranks.from_first(softly_labelled(synthetic, factory, pool))
             soft["accuracy_soft"] = self._judge(synthetic, "distilled soft", given).as_dict()
             soft["baselines_soft"] = {}
             for name, sets in real.items():
-                labelled = [teachers.label(one) for one in sets if isinstance(one, SyntheticSet)]
+                labelled = [softly_labelled(one, factory, pool) for one in sets if isinstance(one, SyntheticSet)]
                 if labelled:
                     soft["baselines_soft"][name] = self._beside(labelled, f"{name} soft")
         self.costs.seconds["evaluate"] = self.accuracies.seconds

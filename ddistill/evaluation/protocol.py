@@ -60,11 +60,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """``{"mean", "std", "runs"}``, rounded to a hundredth of a point."""
-        return {
-            "mean": round(self.mean, 2),
-            "std": round(self.std, 2),
-            "runs": [round(run, 2) for run in self.runs],
-        }
+        return {"mean": round(self.mean, 2), "std": round(self.std, 2), "runs": [round(run, 2) for run in self.runs]}
 
 
 def evaluation_epochs(settings: EvaluationSettings, decoded_per_class: int, num_classes: int) -> int:

@@ -192,10 +192,7 @@ def _decoded_columns(synthetic: SyntheticSet) -> dict[str, np.ndarray]:
     """Columns of the decoded images: image uint8 (N, side, side, channels), label int64 (N,), where PNG would cut
     values off pixels float32 (N, channels, side, side), and soft labels, target float32 (N, classes)."""
     images, labels = synthetic.decoded()
-    columns = {
-        "image": in_bytes(images).permute(0, 2, 3, 1).contiguous().numpy(),
-        "label": labels.numpy(),
-    }
+    columns = {"image": in_bytes(images).permute(0, 2, 3, 1).contiguous().numpy(), "label": labels.numpy()}
     if synthetic.normalisation.whitening is not None:
         columns["pixels"] = images.numpy()
     if synthetic.targets is not None:
