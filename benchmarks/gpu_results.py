@@ -29,7 +29,7 @@ from end_to_end import CUT_OFF, Clock
 from ddistill.data import RealData
 from ddistill.engine import Observer
 from ddistill.recipe import Recipe
-from ddistill.reproduce import SCALES, Cell, Result, Sources, Store, cells_of
+from ddistill.reproduce import SCALES, Cell, DataSources, Result, Store, cells_of
 from ddistill.reproduce.runs import cell_key, folder_of, run_cell
 from ddistill.reproduce.targets import cell as cell_of
 from ddistill.runtime.errors import UserError
@@ -121,7 +121,7 @@ def accuracies(log: Path) -> dict[int, dict]:
     return {event["step"]: event for event in wanted}
 
 
-def pending(jobs: Iterable[Job], store: Store, sources: Sources) -> list[Job]:
+def pending(jobs: Iterable[Job], store: Store, sources: DataSources) -> list[Job]:
     """The jobs with a result that the store lacks."""
     known = {result.key for result in store}
     return [job for job in jobs if any(cell_key(cell, sources.load(cell)) not in known for cell in job.cells)]
@@ -144,7 +144,7 @@ def main() -> int:
     places = dict(word.partition("=")[::2] for word in options.data)
     if not all(places.values()):
         parser.error(f"data are given as NAME=PATH, got {' '.join(options.data)}")
-    sources, store = Sources(places, clock), Store(options.out / "results.jsonl")
+    sources, store = DataSources(places, clock), Store(options.out / "results.jsonl")
     jobs = queue(options.scale, range(options.seeds))
     here = [job for job in jobs if job.cells[0].labels["data"] in places]
     left = pending(here, store, sources)

@@ -17,15 +17,14 @@ from ddistill.comparison import Candidates, Comparison, Wanted, check_place, com
 from ddistill.data import RealData, load_data
 from ddistill.data.which import AFTER_DECODING, remembered
 from ddistill.engine import (
+    Builder,
     Observer,
     Plan,
     Resume,
     Run,
-    Session,
     check_folder,
     check_writable,
     distill_data,
-    networks_for,
     plan_run,
     recorded,
     source_beside,
@@ -52,7 +51,6 @@ from ddistill.synthetic import (
 from ddistill.synthetic.card import Published
 from ddistill.synthetic.ddranking import Entry
 from ddistill.synthetic.export import DDRANKING, FILES, check_format, write
-from ddistill.training import Safety
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
@@ -349,10 +347,9 @@ def pretrain(
     observer = observer or Observer()
     real, complete = resolve(data, recipe, changes=changes, observer=observer)
     tell_account(real, observer)
-    session = Session(real, complete, None, Execution(torch.device(device), complete.run, current()), observer)
-    hot_path = session.choose_hot_path(session.network())  # that of a run, so that a run finds the pool
-    factory = session.factory(replace(hot_path, compiled=False))
-    return networks_for(complete, real, factory, observer, Safety(stopping=observer.stopping, note=observer.note))
+    builder = Builder(real, complete, Execution(torch.device(device), complete.run, current()), observer)
+    hot_path = builder.choose_hot_path(builder.network())  # that of a run, so that a run finds the pool
+    return builder.networks(builder.factory(replace(hot_path, compiled=False)))
 
 
 def plan(

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddistill.runtime.errors import unknown_name
+
+if TYPE_CHECKING:
+    from ddistill.recipe import Recipe
 
 EARLY_STAGE: dict[str, Any] = {"model_augmentation.pool_size": 5, "model_augmentation.pool_epochs": 2}
 """The pool that most recipes with model augmentation share; where a recipe has a pool, its own is taken."""
@@ -18,6 +21,25 @@ TRAINED: dict[str, Any] = {"model_augmentation.pool_size": 1, "model_augmentatio
 """The network whose embeddings or losses decide."""
 SMALLEST_FACTOR = 2
 """Of mosaics, where the distilled images are whole ones."""
+
+
+ONCE: dict[str, Any] = {
+    "budget.outer_steps": 1,
+    "budget.speedup": 1,
+    "budget.seconds": None,
+    "budget.flops": None,
+    "evaluation.select": "last",
+    "evaluation.baselines": (),
+    "synthetic.init": "noise",  # every stored image is replaced, so that a small class can be filled
+    "synthetic.decode": "single",
+    "synthetic.labels": None,
+    "synthetic.grow": None,
+    "model_augmentation.networks": "fresh",
+    "model_augmentation.fresh_epochs": 0,
+    "model_augmentation.perturb": False,
+    "model_augmentation.selection": "random",
+}
+"""Of the recipe by which a coreset is chosen."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +91,22 @@ def known_baseline(name: str) -> str:
     if name not in BASELINES:
         raise unknown_name("baseline", name, BASELINES)
     return name
+
+
+def coreset_recipe(recipe: Recipe, name: str, draw: int = 0) -> Recipe:
+    """The recipe of a baseline that chooses or tiles real images, for the storage that another recipe fills.
+
+    Args:
+        recipe: of the distilled set.
+        name: of a baseline with a method.
+        draw: of those that are drawn anew for each network.
+
+    Raises:
+        UserError: the recipe's network does not give what the choice asks for.
+    """
+    baseline, own = BASELINES[name], recipe.model_augmentation
+    changes = {**ONCE, **baseline.method, "name": name, "run.seed": recipe.run.seed + draw}
+    if own.networks == "pool" and baseline.method.get("method.name") == "el2n":
+        changes |= {"model_augmentation.pool_size": own.pool_size, "model_augmentation.pool_epochs": own.pool_epochs}
+    factor = max(SMALLEST_FACTOR, recipe.synthetic.factor) if baseline.mosaics else 1
+    return recipe.changed({**changes, "synthetic.factor": factor})

@@ -113,7 +113,7 @@ class Recipe(Settings):
         if self.evaluation.network is not None:
             check_known_network(self.evaluation.network)
         if self.data.size is not None:
-            self._check_size(self.data.size)
+            check_network(self.network, self.data.size)
         if protocol(self.evaluation.protocol).learned_rate and not self.method.needs.learns_rate:
             raise ValueError(
                 f"evaluation.protocol={self.evaluation.protocol} trains at the rate that is learned with the images, "
@@ -134,7 +134,7 @@ class Recipe(Settings):
                 cannot be initialised, constants of images with other channels.
         """
         data.normalised_as(self.data)
-        self._check_size(data.size)
+        check_network(self.network, data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         check_grown(self.synthetic, data)
         if self.method.needs.network and self.network.name not in TRUSTED:
@@ -203,7 +203,7 @@ class Recipe(Settings):
                 f"method {name} chooses images in one outer step, got {self.budget.steps}: set budget.outer_steps=1"
             )
         grow = self.synthetic.grow
-        if grow and not grow.refine and not needs.spread:
+        if grow and not grow.refine and not needs.sharded:
             raise ValueError(
                 f"method {name} does not match class by class, so that it cannot leave the images of finished classes "
                 "as they are: go on with all of them by --refine, or use a method such as idc, dm or along-training"
@@ -222,9 +222,6 @@ class Recipe(Settings):
                     f"method {self.method.name} asks the network for {what}, but network {self.network.name!r} has no "
                     f"method `{asked}`; use convnet"
                 )
-
-    def _check_size(self, size: int) -> None:
-        check_network(self.network, size)
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with other values for some fields, named by dotted paths: ``{"synthetic.ipc": 10}``.

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from ddistill.observer import Observer, Phase
+from ddistill.runtime.units import in_time
 
 PIPED_WIDTH = 200
 out = Console(soft_wrap=True, highlight=False)
@@ -24,13 +25,6 @@ def print_table(table: Table) -> None:
     """On a terminal in its width; into a file or a pipe whole, as no width is known there."""
     if not out.quiet:
         (out if out.is_terminal else Console(width=PIPED_WIDTH)).print(table)
-
-
-def in_units(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Stop:
@@ -149,16 +143,12 @@ class Screen(Observer):
         if of != total or done < first:  # another piece of work of this kind
             began, first = now, done
         self.began[phase] = (began, first, total)
-        return f"about {in_units((now - began) / (done - first) * (total - done))} left  " if done > first else ""
+        return f"about {in_time((now - began) / (done - first) * (total - done))} left  " if done > first else ""
 
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:
         """A line."""
         if not self.quiet:
             err.print(f"{what}: {mean:.1f} % ({std:.1f}, {networks_in_words(runs)})")
-
-    def estimated(self, done: int, total: int) -> None:
-        """The costs of a run of a table are known."""
-        self.progress("estimate", done, total)
 
     def cell_done(self, number: int, total: int, cell: Any, result: Any) -> None:
         """A run of a table is known."""

@@ -32,7 +32,7 @@ class CharacteristicSettings(ClassMatchingSettings):
     @property
     def needs(self) -> Needs:
         """A network that gives embeddings."""
-        return Needs(network=True, features=True, spread=True)
+        return Needs(network=True, features=True, sharded=True)
 
 
 class Characteristic(ClassMatching):

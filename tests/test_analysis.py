@@ -27,13 +27,14 @@ def recipe():
 
 def test_class_gradients_are_those_of_the_convolution_weights(digits):
     network = build_network(NetworkSettings(width=4, depth=2), 10, 1, 8, "a key")
-    source = ImageSet(digits.train.images, digits.train.labels, Normalisation(digits.mean, digits.std))
+    source = ImageSet(digits.train.images, digits.train.labels, Normalisation(*digits.statistics))
     every = int(digits.class_counts.max())  # the whole class, so that the draw does not matter
     found = class_gradients(network, source, digits, every, 2, seed=0)
     for label in (0, 7):
         first, end = digits.class_offsets[label : label + 2].tolist()
         images = digits.train.images[first:end].float() / 255
-        loss = F.cross_entropy(network((images - digits.mean[0]) / digits.std[0]), torch.full((end - first,), label))
+        (mean,), (std,) = digits.statistics
+        loss = F.cross_entropy(network((images - mean) / std), torch.full((end - first,), label))
         network.zero_grad()
         loss.backward()
         expected = torch.cat([m.weight.grad.flatten() for m in network.modules() if isinstance(m, nn.Conv2d)])

@@ -104,11 +104,11 @@ def test_whitening_travels_with_the_artifact_and_pictures_stay_pixels(tmp_path):
 def test_a_map_of_normalised_images_of_an_earlier_version_is_read_as_it_was_written(tmp_path, whitened):
     """Until 2026-11-26 the map was one of normalised images; the artifact says by what."""
     plain = load_data("digits")
-    before = Normalisation(plain.mean, plain.std, whitened.whitening)
+    before = Normalisation(*plain.statistics, whitened.whitening)
     images, labels = pixels(whitened)[:10], torch.arange(10)
     save_synthetic(SyntheticSet(images, labels, plain.class_names, 1, "single", before), tmp_path, {})
     trained, _ = load_synthetic(tmp_path).to_dataset().tensors
-    torch.testing.assert_close(trained, whitened.whitening((images - plain.mean[0]) / plain.std[0]))
+    torch.testing.assert_close(trained, whitened.whitening((images - plain.statistics[0][0]) / plain.statistics[1][0]))
 
 
 def test_a_damaged_map_is_refused(tmp_path, whitened):

@@ -20,11 +20,11 @@ from ddistill.cli.common import (
     usable_device,
 )
 from ddistill.runtime.errors import UserError
-from ddistill.terminal import Screen, in_units, out, print_table
+from ddistill.runtime.units import in_time
+from ddistill.terminal import Screen, out, print_table
 
 if TYPE_CHECKING:
     from ddistill.engine import Plan
-    from ddistill.recipe import Recipe
 
 
 def plan(
@@ -44,52 +44,51 @@ def plan(
     """Predict time, FLOPs and memory of a run on this machine, from a few measured steps; nothing is written."""
     with reported(debug, plugin):
         from ddistill import api
-        from ddistill.engine import plan_run
 
         numbers = _numbers("--devices", devices)
         chosen, settings, images = asked_recipe(recipe, {"synthetic.ipc": ipc, "budget.speedup": speedup}, changes)
         device = usable_device(device)
         with Screen() as screen:
-            real, complete = api.resolve(data, chosen, ipc=images, changes=settings, observer=screen)
-            api.tell_account(real, screen)
-            costs = plan_run(real, complete, device)
+            costs = api.plan(data, chosen, ipc=images, changes=settings, device=device, observer=screen)
         table = Table("phase", "time", "may be", "TFLOP")
         for phase, title in (("pool", "pool or experts"), ("distill", "distillation"), ("evaluate", "evaluation")):
             flops = f"{costs.flops[phase] / 1e12:.3g}" if phase in costs.flops else ""
-            table.add_row(title, in_units(costs.seconds[phase]), _range(*costs.ranges[phase]), flops)
+            table.add_row(title, in_time(costs.seconds[phase]), _range(*costs.ranges[phase]), flops)
         whole = _range(*(sum(ends) for ends in zip(*costs.ranges.values(), strict=True)))
-        table.add_row("[bold]all[/]", f"[bold]{in_units(sum(costs.seconds.values()))}[/]", whole, "")
+        table.add_row("[bold]all[/]", f"[bold]{in_time(sum(costs.seconds.values()))}[/]", whole, "")
         print_table(table)
         out.print(
             "may be: by the fastest and the slowest trial, and beyond what was tried along a line or in proportion; "
             "what else the machine does later is not in it"
         )
         out.print(
-            f"{costs.outer_steps} outer steps on {escape(device)}; memory of the measured steps, data included: "
-            f"{costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
+            f"{costs.recipe.budget.steps} outer steps on {escape(device)}; memory of the measured steps, data "
+            f"included: {costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
         )
         if numbers:
-            _show_on_paper(costs, complete, numbers)
+            _show_on_paper(costs, numbers)
 
 
-def _show_on_paper(costs: Plan, recipe: Recipe, devices: list[int]) -> None:
+def _show_on_paper(costs: Plan, devices: list[int]) -> None:
     from ddistill.engine import on_paper
 
     if costs.inner is None:
-        raise UserError(f"--devices: method {recipe.method.name} is not planned for several devices; idc and dm are")
+        raise UserError(
+            f"--devices: method {costs.recipe.method.name} is not planned for several devices; idc and dm are"
+        )
     table = Table("classes", "devices", "pool", "distillation", "evaluation", "all", "memory each", "exchanged each")
     for classes in (10, 100, 1000):
         for number in devices:
-            paper = on_paper(costs, recipe, classes, number)
-            times = [in_units(paper.seconds[phase]) for phase in ("pool", "distill", "evaluate")]
+            paper = on_paper(costs, classes, number)
+            times = [in_time(paper.seconds[phase]) for phase in ("pool", "distill", "evaluate")]
             sizes = [f"{paper.memory_bytes / 2**30:.1f} GiB", f"{paper.exchanged_bytes / 2**20:.0f} MiB per outer step"]
-            table.add_row(str(classes), str(number), *times, in_units(sum(paper.seconds.values())), *sizes)
+            table.add_row(str(classes), str(number), *times, in_time(sum(paper.seconds.values())), *sizes)
     print_table(table)
     out.print("On paper: from the steps measured here, classes of the same size, the exchange itself not counted.")
 
 
 def _range(low: float, high: float) -> str:
-    return f"{in_units(low)} to {in_units(high)}" if high else ""
+    return f"{in_time(low)} to {in_time(high)}" if high else ""
 
 
 def _numbers(option: str, text: str | None) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from rich.table import Table
 from ddistill.cli.common import DebugOption, DeviceOption, PluginOption, reported, usable_device
 from ddistill.data.facts import short_names
 from ddistill.runtime.errors import UserError
-from ddistill.terminal import Screen, in_units, out, print_table
+from ddistill.runtime.units import in_time
+from ddistill.terminal import Screen, out, print_table
 
 
 def reproduce(
@@ -63,10 +65,11 @@ def reproduce(
         device = usable_device(device)
         runs: list[Path] = []
         with Screen() as screen:
-            sources = book.Sources(places, screen)
+            sources = book.DataSources(places, screen)
             if listing:
                 known = book.look_up(cells, folder, sources)
-                plans = book.estimate(cells, known, sources, device=device, on_estimate=screen.estimated)
+                on_estimate = partial(screen.progress, "estimate")
+                plans = book.estimate(cells, known, sources, device=device, on_estimate=on_estimate)
             else:
                 listeners: dict[str, Any] = {"device": device, "observer": screen, "on_cell": screen.cell_done}
                 if on is None:
@@ -117,12 +120,12 @@ def _show_cells(cells: list[Any], known: list[Any], plans: list[Any]) -> None:
     for cell, result, costs in zip(cells, known, plans, strict=True):
         shown = "not run" if result is None else f"{sum(result.accuracy) / len(result.accuracy):.1f} %"
         marks = [str(cell.labels.get(label, "")) for label in labels]
-        about = "" if costs is None else in_units(sum(costs.seconds.values()))
+        about = "" if costs is None else in_time(sum(costs.seconds.values()))
         table.add_row(*map(escape, marks), "" if cell.ages else str(cell.recipe.budget.steps), shown, about)
     print_table(table)
     ahead = sum(sum(costs.seconds.values()) for costs in plans if costs)
     if ahead:
         out.print(
-            f"about {in_units(ahead)} in all on this machine, from a few measured steps of each kind; runs share "
+            f"about {in_time(ahead)} in all on this machine, from a few measured steps of each kind; runs share "
             "pools, which are counted for each"
         )

@@ -58,7 +58,7 @@ def verify(
             places = {figure.data: data for figure in figures if data}
             with Screen() as screen:
                 listeners: dict[str, Any] = {"device": device, "observer": screen, "on_cell": screen.cell_done}
-                sources = book.Sources(places, screen)
+                sources = book.DataSources(places, screen)
                 count = jobs or (min(len(cells), os.cpu_count() or 1) if device == "cpu" else 1)
                 if count > 1:
                     results = book.run_cells_in_processes(cells, folder, sources, count, **listeners)

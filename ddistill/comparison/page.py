@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from ddistill.comparison.table import Comparison, Row
 from ddistill.report import PAGE, class_sheet
 from ddistill.report.page import template
+from ddistill.report.sprites import data_uri, encoded
 from ddistill.runtime.storage import write_atomically, write_text
 from ddistill.synthetic import load_synthetic
 from ddistill.synthetic.decode import in_bytes
@@ -39,7 +39,7 @@ def save_page(comparison: Comparison, note: Callable[[str], None]) -> None:
         comparison=comparison,
         headers=headers,
         lines=[(COLORS[row.kind], row.kind, line) for row, line in zip(comparison.rows, lines, strict=True)],
-        plot=_data_uri(plot) if plot else "",
+        plot=data_uri(plot) if plot else "",
         pictures=[(row, _sheet(comparison.folder / row.folder)) for row in comparison.rows if row.folder],
     )
     write_text(comparison.folder / PAGE, page)
@@ -79,13 +79,4 @@ def _points(axes: Axes, comparison: Comparison, value: Callable[[Row], float]) -
 def _sheet(folder: Path) -> str:
     synthetic = load_synthetic(folder)
     counts = synthetic.counts[:CLASSES_SHOWN]
-    sheet = class_sheet(in_bytes(synthetic.images), counts, IMAGES_SHOWN, gap=1, blank=255)
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "PNG", optimize=True)
-    return _data_uri(buffer.getvalue())
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return data_uri(encoded(class_sheet(in_bytes(synthetic.images), counts, IMAGES_SHOWN, gap=1, blank=255)))

@@ -20,18 +20,17 @@ from typing import Any
 
 import torch
 
-from ddistill.baselines import ALL, BASELINES
+from ddistill.baselines import ALL, BASELINES, coreset_recipe
 from ddistill.comparison.budget import Division, Measured, divide
 from ddistill.comparison.page import save_page
-from ddistill.comparison.table import Comparison, Row, in_time
-from ddistill.data import ImageSet, RealData
-from ddistill.engine import Observer, Session, check_folder, distill_data, evaluation_costs, plan_run, training_costs
-from ddistill.engine.accuracies import Accuracies
-from ddistill.engine.baselines import coreset_recipe
+from ddistill.comparison.table import Comparison, Row
+from ddistill.data import RealData
+from ddistill.engine import Observer, Session, check_folder, distill_data, evaluation_costs, plan_run, plan_training
+from ddistill.engine.accuracies import Accuracies, Evaluator, Sets
 from ddistill.engine.environment import machine, versions
 from ddistill.engine.lock import locked
 from ddistill.engine.run_folder import SUMMARY
-from ddistill.evaluation import Evaluation, EvaluationSettings, Outcome, Progress, evaluate_set
+from ddistill.evaluation import Evaluation, EvaluationSettings
 from ddistill.evaluation.protocol import training_steps
 from ddistill.networks import NetworkSettings
 from ddistill.observer import Phase
@@ -39,6 +38,7 @@ from ddistill.recipe import Recipe, build
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
 from ddistill.runtime.storage import fingerprint, read_checked_json, write_checked_json
+from ddistill.runtime.units import in_time
 from ddistill.synthetic import SyntheticSet, load_synthetic, read_description, save_synthetic
 from ddistill.training import Safety, Unfinished
 from ddistill.training.stretches import STRETCHES, stretch
@@ -201,9 +201,9 @@ class _Comparing:
         self.data, self.wanted, self.out = data, wanted, out
         self.execution, self.observer = execution, observer
         self.accuracies = Accuracies(out / "accuracies.jsonl")
-        checkpoints = execution.settings.checkpoint_every
-        self.safety = Safety(checkpoints, observer.stopping, observer.note)
-        self.unfinished = Unfinished(out / "evaluation.safetensors", self.safety)
+        safety = Safety(execution.settings.checkpoint_every, observer.stopping, observer.note)
+        unfinished = Unfinished(out / "evaluation.safetensors", safety)
+        self.evaluate = Evaluator(data, execution, wanted.first.run.seed, self.accuracies, unfinished, observer)
 
     def all(self) -> Comparison:
         """Every row, and the files."""
@@ -282,7 +282,7 @@ class _Comparing:
             evaluation_costs(mosaic, data, wanted.first.evaluation, network, self.execution)
             for network in wanted.networks.values()
         ]
-        epoch, _ = training_costs(data, wanted.first, device)
+        epoch = plan_training(data, wanted.first, 1, device).seconds["train"]
         look = costs[0][1].typical / len(data.test.labels) * len(data.train.labels)
         step, test = (sum(one[part].typical for one in costs) for part in (0, 1))
         return Measured(step, test, epoch, look, plans)
@@ -293,12 +293,9 @@ class _Comparing:
         lines = [steps + (f" (the protocol has {usual})" if taken < usual else "")]
         for name, share in division.seconds.items():
             got = "as long as its recipe" if share is None else f"at most {in_time(share)} of pool and distillation"
-            fewer = division.pools.get(name)
-            lines.append(f"{name}: {got}" + (f", with {fewer} of {self._asks(name)} networks" if fewer else ""))
+            fewer, asked = division.pools.get(name), self.wanted.recipes[name].model_augmentation.pool_size
+            lines.append(f"{name}: {got}" + (f", with {fewer} of {asked} networks" if fewer else ""))
         return [*lines, *(f"left out: {name}: {reason}" for name, reason in division.left_out.items())]
-
-    def _asks(self, name: str) -> int:
-        return self.wanted.recipes[name].model_augmentation.pool_size
 
     def _protocol(self, steps: int) -> EvaluationSettings:
         """Of every row: hard labels, the last epoch, as many steps for all."""
@@ -376,7 +373,7 @@ class _Comparing:
     def _judged(
         self,
         name: str,
-        sets: SyntheticSet | ImageSet | list[SyntheticSet],
+        sets: Sets,
         identity: Mapping[str, Any] | None = None,
         networks: Mapping[str, NetworkSettings] | None = None,
     ) -> tuple[dict[str, tuple[float, ...]], Evaluation]:
@@ -385,47 +382,13 @@ class _Comparing:
         for called, network in (networks or self.wanted.networks).items():
             settings = self.settings.model_copy(update={"network": network})
             key = self._key({"of": identity or name, "evaluation": settings.model_dump(mode="json")})
-            last = self._evaluate(key, f"{name}, {called}", sets, settings)
+            known = len(self.accuracies.of(key, 0))
+            last = self.evaluate(sets, settings, network, (key, 0))
+            if known < settings.repeats:
+                self.observer.accuracy(f"{name}, {called}", last.mean, last.std, len(last.runs))
             found[called] = tuple(round(run, 2) for run in last.runs)
         assert last is not None
         return found, last
-
-    def _evaluate(
-        self,
-        key: str,
-        what: str,
-        sets: SyntheticSet | ImageSet | list[SyntheticSet],
-        settings: EvaluationSettings,
-    ) -> Evaluation:
-        phase: Phase = "baseline"
-        began = time.perf_counter()
-
-        def on_run(repeat: int, tested: Outcome) -> None:
-            nonlocal began
-            now = time.perf_counter()
-            self.accuracies.add((key, 0, repeat), tested, now - began)
-            began = now
-
-        known = self.accuracies.of(key, 0)
-        assert settings.network is not None
-        evaluation = evaluate_set(
-            sets,
-            self.data,
-            settings,
-            settings.network,
-            execution=self.execution,
-            seed=self.wanted.first.run.seed,
-            progress=Progress(
-                finished=known,
-                on_run=on_run,
-                on_epoch=lambda done, total: self.observer.progress(phase, done, total),
-                unfinished=self.unfinished,
-                name=key,
-            ),
-        )
-        if len(known) < settings.repeats:
-            self.observer.accuracy(what, evaluation.mean, evaluation.std, len(evaluation.runs))
-        return evaluation
 
     def _row(
         self, name: str, title: str, kind: Any, images: int, seconds: float, judged: dict[str, Any], folder: str = ""

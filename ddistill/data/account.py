@@ -36,7 +36,7 @@ UNKNOWN = Taken()
 
 
 @dataclass(frozen=True)
-class PartAccount:
+class SplitAccount:
     """A part: its role, where it came from, its images, and the classes with the fewest and the most of them."""
 
     role: str
@@ -66,7 +66,7 @@ class Account:
     """
 
     source: str
-    parts: tuple[PartAccount, ...]
+    parts: tuple[SplitAccount, ...]
     class_names: tuple[str, ...]
     labels_from: str
     size: int
@@ -94,7 +94,7 @@ class Account:
         return {**about, "class_names": list(self.class_names[:NAMES_SHOWN]), "classes": len(self.class_names)}
 
 
-def part_account(role: str, origin: str, class_names: Sequence[str], counts: Sequence[int]) -> PartAccount:
+def split_account(role: str, origin: str, class_names: Sequence[str], counts: Sequence[int]) -> SplitAccount:
     """The account of a part with so many images of each class."""
     few, many = counts.index(min(counts)), counts.index(max(counts))
-    return PartAccount(role, origin, sum(counts), (class_names[few], counts[few]), (class_names[many], counts[many]))
+    return SplitAccount(role, origin, sum(counts), (class_names[few], counts[few]), (class_names[many], counts[many]))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ddistill.data.account import Taken
-from ddistill.data.images import DecodedPart
+from ddistill.data.images import DecodedSplit
 from ddistill.data.real_data import Split, content_fingerprint
 from ddistill.data.rows import RowFile, RowMemory, chosen_rows, open_rows
 from ddistill.runtime.storage import cache_folder, fingerprint, read_checked_json, write_checked_json, write_tensors
@@ -67,14 +67,14 @@ class Place:
         self.folder = folder
         self.files: dict[int, Path] = {}
 
-    def begin(self, name: str, count: int) -> tuple[DecodedPart, Callable[[DecodedPart], None]]:
+    def begin(self, name: str, count: int) -> tuple[DecodedSplit, Callable[[DecodedSplit], None]]:
         """A part to decode ``count`` images into, as far as it was decoded before, and what keeps its state."""
         if self.folder is None:
-            return DecodedPart.empty(RowMemory(count)), lambda _: None
+            return DecodedSplit.empty(RowMemory(count)), lambda _: None
         journal = Journal(self.folder / f"{name}-decoded.json")
         return journal.restore(RowFile(self.folder / f"{name}-decoded.npy", count)), journal.keep
 
-    def end(self, part: DecodedPart) -> torch.Tensor:
+    def end(self, part: DecodedSplit) -> torch.Tensor:
         """All rows of a part that is decoded."""
         if isinstance(part.rows, RowFile):
             Journal(part.rows.path.with_suffix(".json")).keep(part, now=True)
@@ -112,7 +112,7 @@ class Journal:
         self.path = path
         self.kept = time.monotonic()
 
-    def restore(self, rows: RowFile) -> DecodedPart:
+    def restore(self, rows: RowFile) -> DecodedSplit:
         """The part as it was kept; an empty one where there is none or where it does not fit."""
         try:
             about = read_checked_json(self.path)
@@ -120,11 +120,11 @@ class Journal:
             if about.pop("rows") != rows.rows or len(readable) != rows.rows:
                 raise ValueError("of another number of images")
             rows.reopen(tuple(about.pop("shape")))
-            return DecodedPart(rows, readable, **about)
+            return DecodedSplit(rows, readable, **about)
         except (OSError, ValueError, KeyError, TypeError):
-            return DecodedPart.empty(RowFile(rows.path, rows.rows))
+            return DecodedSplit.empty(RowFile(rows.path, rows.rows))
 
-    def keep(self, part: DecodedPart, *, now: bool = False) -> None:
+    def keep(self, part: DecodedSplit, *, now: bool = False) -> None:
         """Write it every other second."""
         assert isinstance(part.rows, RowFile)
         if part.rows.shape is None or not (now or time.monotonic() - self.kept > KEPT_EVERY_SECONDS):

@@ -6,29 +6,29 @@ import csv
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
+from ddistill.data.settings import DataSettings
 from ddistill.runtime.errors import unknown_name
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A hub data set and what need not be asked about it. ``size`` is a side in pixels."""
+    """A hub data set, one of its configurations, and the settings that a user need not give for it."""
 
     hub_id: str
-    size: int
-    channels: Literal[1, 3]
-    image_column: str = "image"
-    label_column: str = "label"
+    settings: DataSettings
     config: str | None = None
-    train_split: str = "train"
-    test_split: str = "test"
-    classes: str | None = None
+
+
+def _known(hub_id: str, size: int, channels: Literal[1, 3], config: str | None = None, **other: Any) -> KnownSet:
+    usual = {"image_column": "image", "label_column": "label", "train_split": "train", "test_split": "test"}
+    return KnownSet(hub_id, DataSettings(size=size, channels=channels, **{**usual, **other}), config)
 
 
 DIGITS_SIDE = 8
 """Of the grey images that come with the program, in pixels."""
-IMAGENET = KnownSet("ILSVRC/imagenet-1k", 224, 3, test_split="validation")
+IMAGENET = _known("ILSVRC/imagenet-1k", 224, 3, test_split="validation")
 IMAGENET_SUBSETS = (
     "imagenet-10",
     "imagenet-100",
@@ -41,13 +41,16 @@ IMAGENET_SUBSETS = (
 )
 
 KNOWN_SETS: dict[str, KnownSet] = {
-    "cifar10": KnownSet("uoft-cs/cifar10", 32, 3, image_column="img"),
-    "cifar100": KnownSet("uoft-cs/cifar100", 32, 3, image_column="img", label_column="fine_label"),
-    "mnist": KnownSet("ylecun/mnist", 28, 1),
-    "fashion_mnist": KnownSet("zalando-datasets/fashion_mnist", 28, 1),
-    "svhn": KnownSet("ufldl-stanford/svhn", 32, 3, config="cropped_digits"),
+    "cifar10": _known("uoft-cs/cifar10", 32, 3, image_column="img"),
+    "cifar100": _known("uoft-cs/cifar100", 32, 3, image_column="img", label_column="fine_label"),
+    "mnist": _known("ylecun/mnist", 28, 1),
+    "fashion_mnist": _known("zalando-datasets/fashion_mnist", 28, 1),
+    "svhn": _known("ufldl-stanford/svhn", 32, 3, config="cropped_digits"),
     "imagenet-1k": IMAGENET,
-    **{name: replace(IMAGENET, classes=name) for name in IMAGENET_SUBSETS},
+    **{
+        name: replace(IMAGENET, settings=IMAGENET.settings.model_copy(update={"classes": name}))
+        for name in IMAGENET_SUBSETS
+    },
 }
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -92,7 +95,7 @@ def known_name(source: str) -> str | None:
     lowered = ALIASES.get(lowered, lowered)
     if lowered == "digits" or lowered in KNOWN_SETS:
         return lowered
-    whole_sets = (name for name, facts in KNOWN_SETS.items() if facts.classes is None)
+    whole_sets = (name for name, facts in KNOWN_SETS.items() if facts.settings.classes is None)
     return next((name for name in whole_sets if KNOWN_SETS[name].hub_id.lower() == lowered), None)
 
 
@@ -100,7 +103,7 @@ def is_copy(name: str, statistics: Statistics, class_names: tuple[str, ...]) -> 
     """Whether images that are called like a known set are that set, by what was measured of them: its mean and std, or
     for ImageNet the WordNet ids of its classes."""
     facts = KNOWN_SETS.get(name)
-    if facts and facts.classes:
+    if facts and facts.settings.classes:
         return set(class_names) == set(subset_classes(name))
     true = TRUE_STATISTICS.get(name, ((), ()))
     measured, known = ([*mean, *std] for mean, std in (statistics, true))

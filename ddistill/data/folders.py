@@ -22,9 +22,9 @@ from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
 from ddistill.data.splits import (
     COLUMNS,
-    Part,
-    Parts,
-    choose_parts,
+    RawSplit,
+    RawSplits,
+    choose_splits,
     is_part_word,
     part_word,
     refuse_options,
@@ -73,7 +73,7 @@ class Tree:
         return any("/" in image[start:] for image in self.inside[name])
 
 
-def open_folders(root: Path, found: Found, settings: DataSettings) -> Parts:
+def open_folders(root: Path, found: Found, settings: DataSettings) -> RawSplits:
     """Parts from image files.
 
     Args:
@@ -91,12 +91,12 @@ def open_folders(root: Path, found: Found, settings: DataSettings) -> Parts:
     trees = layout.parts_of(tree) if tree.inside else {}
     if not trees:
         if settings.train_split or settings.test_split:
-            choose_parts(layout.where, ["train"], settings)
+            choose_splits(layout.where, ["train"], settings)
         train, test = layout.part(tree, "class folders"), None
         layout.say_empty_parts(tree)
         names: tuple[str, ...] = ("train",)
     else:
-        train_name, test_name = choose_parts(layout.where, list(trees), settings)
+        train_name, test_name = choose_splits(layout.where, list(trees), settings)
         layout.left_out += unused(trees, train_name, test_name, of="folder")
         layout.say_empty_parts(tree)
         train, names = layout.part(trees[train_name], f"folder {train_name!r}"), tuple(trees)
@@ -104,7 +104,7 @@ def open_folders(root: Path, found: Found, settings: DataSettings) -> Parts:
         test = layout.part(trees[test_name], f"folder {test_name!r}", known) if test_name is not None else None
         if test_name is not None and found.links:
             layout.say_shared(trees[train_name], trees[test_name])
-    return Parts(train, test, names, "folders", tuple(layout.left_out), tuple(layout.notes))
+    return RawSplits(train, test, names, "folders", tuple(layout.left_out), tuple(layout.notes))
 
 
 def looks_like_classes(images: list[str]) -> bool:
@@ -221,7 +221,7 @@ class _Layout:
         self.stray(tree.direct, "the class folders")
         return {part: Tree(tree.prefix, [], classes) for part, classes in within.items()}
 
-    def part(self, tree: Tree, origin: str, known: tuple[str, ...] = ()) -> Part:
+    def part(self, tree: Tree, origin: str, known: tuple[str, ...] = ()) -> RawSplit:
         """A part from class folders; ``known``: the classes of the training part."""
         if tree.prefix:
             tree = self.unwrapped(tree, known, part=True)
@@ -246,7 +246,7 @@ class _Layout:
         def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
             return ((repr(files[row][0]), self.root / files[row][0]) for row in rows.tolist())
 
-        return Part(text_labels([name for _, name in files]), read, origin)
+        return RawSplit(text_labels([name for _, name in files]), read, origin)
 
     def _say_nested(self, tree: Tree) -> None:
         """Images in folders within class folders count as those of the class; folders of parts there are expected."""

@@ -9,14 +9,14 @@ from typing import Any
 from ddistill.data.facts import KNOWN_SETS, short_names
 from ddistill.data.labels import resolve_wanted, wanted_classes
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Parts
+from ddistill.data.splits import RawSplits
 from ddistill.data.tables import one_line, open_tables
 from ddistill.runtime.errors import UserError
 
 PROBE_SECONDS = 10.0
 
 
-def open_hub(hub_id: str, config: str | None, settings: DataSettings) -> Parts:
+def open_hub(hub_id: str, config: str | None, settings: DataSettings) -> RawSplits:
     """Parts of a hub data set; a UserError when it cannot be loaded. Runs no code of the data set."""
     where = repr(hub_id)
     try:
@@ -59,7 +59,7 @@ def _probe(hub_id: str) -> None:
 
 
 def _not_loaded(hub_id: str, error: Exception) -> UserError:
-    known = {facts.hub_id: name for name, facts in KNOWN_SETS.items() if facts.classes is None}
+    known = {facts.hub_id: name for name, facts in KNOWN_SETS.items() if facts.settings.classes is None}
     near = difflib.get_close_matches(hub_id.rsplit("/", 1)[1].lower(), short_names(), n=3, cutoff=0.5)
     near = [] if hub_id in known else near
     hint = f"did you mean {' or '.join(near)}? " if near else ""

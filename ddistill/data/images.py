@@ -60,7 +60,7 @@ class Decoded:
 
 
 @dataclass
-class DecodedPart:
+class DecodedSplit:
     """Images of one part, and how many needed what.
 
     Attributes:
@@ -83,7 +83,7 @@ class DecodedPart:
     warned: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, rows: Rows) -> DecodedPart:
+    def empty(cls, rows: Rows) -> DecodedSplit:
         """Before the first image."""
         return cls(rows, np.zeros(rows.rows, dtype=bool))
 
@@ -167,7 +167,7 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
-def decode_part(
+def decode_split(
     items: Iterator[tuple[str, Encoded]],
     positions: Sequence[int] | np.ndarray,
     *,
@@ -175,9 +175,9 @@ def decode_part(
     channels: int | None,
     expected: int | None = None,
     tone: Tone | None = None,
-    part: DecodedPart | None = None,
-    on_progress: Callable[[DecodedPart], None] | None = None,
-) -> DecodedPart:
+    part: DecodedSplit | None = None,
+    on_progress: Callable[[DecodedSplit], None] | None = None,
+) -> DecodedSplit:
     """Decode named images on all cores; item i goes to row ``positions[i]``.
 
     With ``size`` None all images must be square and alike, and of side ``expected`` if that is given. With ``channels``
@@ -196,7 +196,7 @@ def decode_part(
     Raises:
         UserError: images differ in size or are not square, and ``size`` is None.
     """
-    part = part or DecodedPart.empty(RowMemory(len(positions)))
+    part = part or DecodedSplit.empty(RowMemory(len(positions)))
     tone = tone or Tone()
 
     def work(chunk: list[tuple[str, Encoded]]) -> list[tuple[str, Decoded | Unreadable]]:
@@ -251,7 +251,7 @@ def gathered_warnings(warned: dict[str, int]) -> Iterator[None]:
                 warned[text] = warned.get(text, 0) + count
 
 
-def _place(part: DecodedPart, row: int, name: str, image: Decoded, expected: int | None) -> None:
+def _place(part: DecodedSplit, row: int, name: str, image: Decoded, expected: int | None) -> None:
     channels, height, width = image.pixels.shape
     if part.rows.shape is None:
         if height != width:

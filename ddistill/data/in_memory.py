@@ -10,13 +10,13 @@ import torch
 
 from ddistill.data.labels import TRUTH, Labels, NoLabelError, as_label, labels_of
 from ddistill.data.pixels import Encoded
-from ddistill.data.splits import Part, Parts
+from ddistill.data.splits import RawSplit, RawSplits
 from ddistill.runtime.errors import UserError
 
 CHANNELS = (1, 2, 3, 4)
 
 
-def open_datasets(train: Any, test: Any | None) -> Parts:
+def open_datasets(train: Any, test: Any | None) -> RawSplits:
     """Parts from one data set or two; class names from the ``.classes`` of each, where it has them.
 
     Images are Pillow images, tensors [channels, height, width] or arrays [height, width, channels] (the other order
@@ -29,10 +29,12 @@ def open_datasets(train: Any, test: Any | None) -> Parts:
     notes: list[str] = []
     parts = [_part(name, dataset, notes) for name, dataset in (("train", train), ("test", test)) if dataset is not None]
     named = "the names in .classes" if parts[0].labels.declared and parts[0].labels.names else "the labels themselves"
-    return Parts(parts[0], parts[1] if test is not None else None, labels_from=named, notes=tuple(dict.fromkeys(notes)))
+    return RawSplits(
+        parts[0], parts[1] if test is not None else None, labels_from=named, notes=tuple(dict.fromkeys(notes))
+    )
 
 
-def _part(part: str, dataset: Any, notes: list[str]) -> Part:
+def _part(part: str, dataset: Any, notes: list[str]) -> RawSplit:
     called = f"item {{}} of the {part} data set"
     images: list[Encoded] = []
     values: list[Any] = []
@@ -56,7 +58,7 @@ def _part(part: str, dataset: Any, notes: list[str]) -> Part:
     def read(rows: np.ndarray) -> Iterator[tuple[str, Encoded]]:
         return ((called.format(row), images[row]) for row in rows.tolist())
 
-    return Part(labels, read, f"a {type(dataset).__name__}")
+    return RawSplit(labels, read, f"a {type(dataset).__name__}")
 
 
 def _said(error: Exception) -> str:

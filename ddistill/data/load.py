@@ -13,14 +13,15 @@ import torch
 
 from ddistill.data.account import LEFT_OUT, Taken
 from ddistill.data.cache import DecodedSet, Place, folder_of, read_decoded, write_decoded
-from ddistill.data.images import REASONS_SHOWN, DecodedPart, Progress, decode_part, survey
+from ddistill.data.facts import Statistics
+from ddistill.data.images import REASONS_SHOWN, DecodedSplit, Progress, decode_split, survey
 from ddistill.data.labels import agree, check_classes, groups_of, held_out, listed, size_remarks
 from ddistill.data.pixels import WHITE, Kind, Tone
-from ddistill.data.real_data import RealData, Split, channel_statistics, content_fingerprint, flat_remarks
+from ddistill.data.real_data import Origin, RealData, Split, channel_statistics, content_fingerprint, flat_remarks
 from ddistill.data.rows import chosen_rows, is_mapped, open_rows
 from ddistill.data.settings import DataSettings
-from ddistill.data.sources import Source, find_source
-from ddistill.data.splits import Part
+from ddistill.data.sources import DataSource, find_source
+from ddistill.data.splits import RawSplit
 from ddistill.data.which import check_fingerprint
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.memory import free_memory_bytes
@@ -100,7 +101,7 @@ def class_names_of(source: Any, settings: DataSettings | None = None) -> tuple[s
     return agree(repr(found.text), *labels, found.settings.classes).names
 
 
-def _decode_into(folder: Path, source: Source, on_progress: Progress | None) -> DecodedSet:
+def _decode_into(folder: Path, source: DataSource, on_progress: Progress | None) -> DecodedSet:
     """Decode into a folder of the cache, from where an earlier process was cut off."""
     place = Place(folder)
     try:
@@ -112,7 +113,7 @@ def _decode_into(folder: Path, source: Source, on_progress: Progress | None) -> 
     return decoded
 
 
-def _kept_nowhere(folder: Path, source: Source, on_progress: Progress | None, error: OSError) -> DecodedSet:
+def _kept_nowhere(folder: Path, source: DataSource, on_progress: Progress | None, error: OSError) -> DecodedSet:
     """The cache only saves time: a full disk or a folder that cannot be written must not stop a run that has memory."""
     try:
         decoded = _decode(source, Place(None), on_progress)
@@ -124,7 +125,7 @@ def _kept_nowhere(folder: Path, source: Source, on_progress: Progress | None, er
     return replace(decoded, notes=(*decoded.notes, f"decoded images could not be kept in {folder.parent}: {error}"))
 
 
-def _decode(source: Source, place: Place, on_progress: Progress | None) -> DecodedSet:
+def _decode(source: DataSource, place: Place, on_progress: Progress | None) -> DecodedSet:
     settings, where = source.settings, repr(source.text)
     parts = source.open()
     if parts.test is None and settings.test_fraction is None:
@@ -179,7 +180,7 @@ def _kept(labels: np.ndarray | None) -> np.ndarray | None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ReadSplit:
     """Decoded rows of which some are wanted: ``labels`` are those of ``images[index]``."""
 
     images: torch.Tensor
@@ -188,7 +189,7 @@ class _Part:
     notes: list[str]
     left_out: list[str]
 
-    def only(self, mask: np.ndarray) -> _Part:
+    def only(self, mask: np.ndarray) -> _ReadSplit:
         """The wanted rows where the mask is set."""
         chosen = torch.from_numpy(np.flatnonzero(mask))
         return replace(self, index=self.index[chosen], labels=self.labels[chosen])
@@ -206,7 +207,7 @@ class _Decoder:
         settings: DataSettings,
         place: Place,
         on_progress: Progress | None,
-        train: Part,
+        train: RawSplit,
         labels: np.ndarray,
     ) -> None:
         self.settings, self.place, self.on_progress = settings, place, on_progress
@@ -223,7 +224,7 @@ class _Decoder:
             alone=False,
         )
 
-    def decode(self, part: Part, labels: np.ndarray, name: str, side: int | None) -> _Part:
+    def decode(self, part: RawSplit, labels: np.ndarray, name: str, side: int | None) -> _ReadSplit:
         """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
         rows = np.flatnonzero(labels >= 0)
         labels = labels[rows]
@@ -232,12 +233,12 @@ class _Decoder:
         positions[order] = np.arange(len(order))
         begun, keep = self.place.begin(name, len(rows))
 
-        def on_progress(part: DecodedPart) -> None:
+        def on_progress(part: DecodedSplit) -> None:
             if self.on_progress:
                 self.on_progress(f"decoding {name} images", part.done, len(rows))
             keep(part)
 
-        decoded = decode_part(
+        decoded = decode_split(
             part.read(rows[begun.done :]),
             positions,
             size=self.settings.size,
@@ -250,7 +251,7 @@ class _Decoder:
         notes, left_out = self._remarks(decoded, name)
         self._check_floats(decoded, name)
         readable = torch.from_numpy(np.flatnonzero(decoded.readable))
-        return _Part(self.place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes, left_out)
+        return _ReadSplit(self.place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes, left_out)
 
     @property
     def scales(self) -> bool:
@@ -258,7 +259,7 @@ class _Decoder:
         found = [scale for kind, scale in self.tone.scales.items() if kind != "whole" or scale != (0.0, 255.0)]
         return self.tone.fixed is not None or bool(found)
 
-    def _check_floats(self, decoded: DecodedPart, name: str) -> None:
+    def _check_floats(self, decoded: DecodedSplit, name: str) -> None:
         """Refuse a test part whose floats all lie in 0 to 1 where those of the training images run to 255."""
         floats = decoded.marks.get("float", 0)
         if name == "train" or self.tone.fixed is not None or self.tone.scales.get("float") != (0.0, 255.0):
@@ -269,7 +270,7 @@ class _Decoder:
                 f"both in the same range"
             )
 
-    def _remarks(self, decoded: DecodedPart, name: str) -> tuple[list[str], list[str]]:
+    def _remarks(self, decoded: DecodedSplit, name: str) -> tuple[list[str], list[str]]:
         """What was assumed, and what was left out."""
         notes, left_out = [], []
         if decoded.unreadable:
@@ -323,10 +324,10 @@ class _Decoder:
         return notes
 
 
-def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: int) -> RealData:
+def _real_data(source: DataSource, decoded: DecodedSet, folder: Path | None, seed: int) -> RealData:
     check_fingerprint(source.text, source.settings, decoded.fingerprint)
     train, validation = decoded.train, None
-    mean, std = decoded.mean, decoded.std
+    statistics: Statistics = (decoded.mean, decoded.std)
     fraction = source.settings.validation_fraction
     if fraction > 0:
         mask = torch.from_numpy(held_out(train.labels.numpy(), fraction, seed, "validation split"))
@@ -338,20 +339,17 @@ def _real_data(source: Source, decoded: DecodedSet, folder: Path | None, seed: i
             _held(train, part, folder, f"{name}-{fraction}-{seed}")
             for name, part in (("train", ~mask), ("validation", mask))
         )
-        mean, std = channel_statistics(train.images)
+        statistics = channel_statistics(train.images)
+    taken = replace(decoded.taken, left_out=(*decoded.taken.left_out, *source.left_out))
     return RealData(
-        source.name,
-        source.which.lasting,
+        Origin(source.name, source.which.lasting, (*source.which.notes, *decoded.notes), taken),
         train,
         validation,
         decoded.test,
         decoded.class_names,
-        mean,
-        std,
+        statistics,
         decoded.fingerprint,
-        (*source.which.notes, *decoded.notes),
         source.settings,
-        replace(decoded.taken, left_out=(*decoded.taken.left_out, *source.left_out)),
     )
 
 

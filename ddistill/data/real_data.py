@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ddistill.augment import Normalisation
-from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, part_account
+from ddistill.data.account import LEFT_OUT, UNKNOWN, Account, Taken, split_account
 from ddistill.data.facts import PUBLISHED_CONSTANTS, Statistics
 from ddistill.data.rows import blocks
 from ddistill.data.settings import DataSettings
@@ -33,42 +33,61 @@ class Split:
 
 
 @dataclass(frozen=True)
-class RealData:
-    """A labelled image set, decoded.
+class Origin:
+    """Where images came from.
 
-    ``mean`` and ``std`` are per channel, over the training images with pixels in [0, 1]; a std of 0 is given as 1.
-    ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels, names)
-    whatever the path or the format. ``source`` names them from any folder: a short name, a hub id or an absolute path;
-    None for an object of the user's own. ``notes`` are one-line remarks that a user should see, ``taken`` says what the
-    source is; the ``account`` is both, with parts, classes and counts. ``settings`` say how images are normalised; a
-    run goes by those of its recipe (`normalised_as`).
+    ``source`` names them from any folder: a short name, a hub id or an absolute path; None for an object of the user's
+    own. ``notes`` are one-line remarks that a user should see, ``taken`` says what the source is.
     """
 
     name: str
     source: str | None
+    notes: tuple[str, ...] = ()
+    taken: Taken = UNKNOWN
+
+
+@dataclass(frozen=True)
+class RealData:
+    """A labelled image set, decoded.
+
+    ``statistics`` are mean and std per channel, over the training images with pixels in [0, 1]; a std of 0 is given
+    as 1. ``fingerprint`` identifies the contents (training images before validation is held out, test images, labels,
+    names) whatever the path or the format. The ``account`` tells the ``origin``, with parts, classes and counts.
+    ``settings`` say how images are normalised; a run goes by those of its recipe (`normalised_as`).
+    """
+
+    origin: Origin
     train: Split
     validation: Split | None
     test: Split
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: Statistics
     fingerprint: str
-    notes: tuple[str, ...]
     settings: DataSettings = USUAL
-    taken: Taken = UNKNOWN
+
+    @property
+    def name(self) -> str:
+        """As reports call the set."""
+        return self.origin.name
+
+    @property
+    def source(self) -> str | None:
+        """See `Origin`."""
+        return self.origin.source
 
     @cached_property
     def account(self) -> Account:
         """What the program took, in words."""
-        origins = {"train": self.taken.train, "validation": "the training part, held out", "test": self.taken.test}
+        taken = self.origin.taken
+        origins = {"train": taken.train, "validation": "the training part, held out", "test": taken.test}
         counts = {
             role: torch.bincount(split.labels, minlength=self.num_classes).tolist()
             for role, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
             if split is not None
         }
-        parts = tuple(part_account(role, origins[role], self.class_names, some) for role, some in counts.items())
-        assumed = tuple(note for note in self.notes if not note.startswith(LEFT_OUT))
-        about = (self.taken.labels, self.size, self.channels, self.taken.left_out, (*assumed, *self._not_by_their_own))
+        parts = tuple(split_account(role, origins[role], self.class_names, some) for role, some in counts.items())
+        assumed = tuple(note for note in self.origin.notes if not note.startswith(LEFT_OUT))
+        about = (taken.labels, self.size, self.channels, taken.left_out, (*assumed, *self._not_by_their_own))
         return Account(self.source or f"{self.name} (an object in Python)", parts, self.class_names, *about)
 
     @property
@@ -100,7 +119,7 @@ class RealData:
     @property
     def constants(self) -> Statistics:
         """Mean and std that images are normalised by where they are not whitened."""
-        return PUBLISHED_CONSTANTS.get(self.settings.constants, (self.mean, self.std))
+        return PUBLISHED_CONSTANTS.get(self.settings.constants, self.statistics)
 
     def normalised_as(self, settings: DataSettings) -> RealData:
         """The same images, normalised as ``settings`` say.
@@ -110,7 +129,7 @@ class RealData:
         """
         if settings.whitening:
             check_values(self.train.images[0].numel())
-        channels = len(PUBLISHED_CONSTANTS.get(settings.constants, (self.mean,))[0])
+        channels = len(PUBLISHED_CONSTANTS.get(settings.constants, self.statistics)[0])
         if channels != self.channels:
             raise UserError(
                 f"data.constants={settings.constants} are of images with {channels} channels, and those of "
@@ -154,7 +173,7 @@ class RealData:
         return self.train.images[start:end]
 
 
-def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: torch.Tensor) -> Statistics:
     """Mean and std per channel of uint8 [N, channels, h, w] images scaled to [0, 1], from exact pixel counts."""
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for block in blocks(images):

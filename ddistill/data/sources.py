@@ -14,7 +14,7 @@ from ddistill.data.facts import KNOWN_SETS
 from ddistill.data.files import TABLE_SUFFIXES, Found, Tally, facts_of, find_files, suffix_of, walk
 from ddistill.data.labels import Labels, listed
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import COLUMNS, Part, Parts, choose_parts, is_part_word, refuse_options, unused
+from ddistill.data.splits import COLUMNS, RawSplit, RawSplits, choose_splits, is_part_word, refuse_options, unused
 from ddistill.data.which import UNSAID, Which, which
 from ddistill.runtime.errors import UserError
 
@@ -22,7 +22,7 @@ DIGITS_TEST_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A data set that was found but not read.
 
     ``contents`` identifies what is read, for the cache of decoded images; None when it must not be cached.
@@ -34,18 +34,18 @@ class Source:
     text: str
     settings: DataSettings
     contents: dict[str, Any] | None
-    open: Callable[[], Parts]
+    open: Callable[[], RawSplits]
     left_out: tuple[str, ...] = ()
     which: Which = UNSAID
 
 
-def find_source(source: Any, settings: DataSettings) -> Source:
+def find_source(source: Any, settings: DataSettings) -> DataSource:
     """The data set that ``source`` stands for; a UserError when there is none. Reads no image."""
     meant = which(source)
     return replace(_found(meant.place, settings), which=meant)
 
 
-def _found(place: Any, settings: DataSettings) -> Source:
+def _found(place: Any, settings: DataSettings) -> DataSource:
     if isinstance(place, Path):
         return _local(place, settings)
     if not isinstance(place, str):
@@ -57,40 +57,42 @@ def _found(place: Any, settings: DataSettings) -> Source:
     return _hub(place.rsplit("/", 1)[1], place, place, None, settings)
 
 
-def _digits(settings: DataSettings) -> Source:
+def _digits(settings: DataSettings) -> DataSource:
     refuse_options("digits", settings, *COLUMNS, "train_split", "test_split")
 
-    def read() -> Parts:
+    def read() -> RawSplits:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
         labels = Labels(bunch.target.astype(np.int64), tuple(str(name) for name in bunch.target_names))
-        part = Part(labels, lambda rows: ((f"{row} of digits", images[row]) for row in rows.tolist()), "scikit-learn")
-        return Parts(part, None)
+        part = RawSplit(
+            labels, lambda rows: ((f"{row} of digits", images[row]) for row in rows.tolist()), "scikit-learn"
+        )
+        return RawSplits(part, None)
 
     fraction = settings.test_fraction or DIGITS_TEST_FRACTION
-    return Source("digits", "digits", settings.model_copy(update={"test_fraction": fraction}), None, read)
+    return DataSource("digits", "digits", settings.model_copy(update={"test_fraction": fraction}), None, read)
 
 
-def _known(name: str, text: str, settings: DataSettings) -> Source:
+def _known(name: str, text: str, settings: DataSettings) -> DataSource:
     facts = KNOWN_SETS[name]
-    own = {
-        field: getattr(facts, field)
-        for field in ("size", "channels", "image_column", "label_column", "train_split", "test_split", "classes")
+    usual = {
+        field: getattr(facts.settings, field)
+        for field in facts.settings.model_fields_set
         if getattr(settings, field) is None
     }
-    return _hub(name, text, facts.hub_id, facts.config, settings.model_copy(update=own))
+    return _hub(name, text, facts.hub_id, facts.config, settings.model_copy(update=usual))
 
 
-def _hub(name: str, text: str, hub_id: str, config: str | None, settings: DataSettings) -> Source:
+def _hub(name: str, text: str, hub_id: str, config: str | None, settings: DataSettings) -> DataSource:
     from ddistill.data.hub import open_hub
 
     contents = {"kind": "hub", "id": hub_id, "config": config}
-    return Source(name, text, settings, contents, lambda: open_hub(hub_id, config, settings))
+    return DataSource(name, text, settings, contents, lambda: open_hub(hub_id, config, settings))
 
 
-def _local(path: Path, settings: DataSettings) -> Source:
+def _local(path: Path, settings: DataSettings) -> DataSource:
     from ddistill.data.tables import holds_images, named_facts
 
     if path.is_file() and suffix_of(path.name) not in TABLE_SUFFIXES:
@@ -111,10 +113,10 @@ def _local(path: Path, settings: DataSettings) -> Source:
             digest.update(file.line)
     contents = {"kind": "files", "root": str(root.resolve()), "files": digest.hexdigest()}
     hidden = (f"hidden files and folders: {found.hidden}",) if found.hidden else ()
-    return Source(path.resolve().name, str(path), settings, contents, read, hidden)
+    return DataSource(path.resolve().name, str(path), settings, contents, read, hidden)
 
 
-def _open_local(path: Path, settings: DataSettings) -> Parts:
+def _open_local(path: Path, settings: DataSettings) -> RawSplits:
     """Parts of a file or folder: a saved data set, tables, a metadata file beside images, or class folders."""
     from ddistill.data.folders import looks_like_classes, open_folders
     from ddistill.data.tables import open_files, open_saved
@@ -167,13 +169,13 @@ def _names_images(path: Path, tables: list[str], settings: DataSettings) -> bool
     return True
 
 
-def _object(source: Any, settings: DataSettings) -> Source:
+def _object(source: Any, settings: DataSettings) -> DataSource:
     from ddistill.data.in_memory import open_datasets
     from ddistill.data.tables import is_table, open_tables
 
     left_out: tuple[str, ...] = ()
     if isinstance(source, dict) and not is_table(source):
-        train_name, test_name = choose_parts("the dictionary", [str(name) for name in source], settings)
+        train_name, test_name = choose_splits("the dictionary", [str(name) for name in source], settings)
         left_out = unused(map(str, source), train_name, test_name)
         settings = settings.model_copy(update={"train_split": None, "test_split": None})
         train, test = source[train_name], source[test_name] if test_name is not None else None
@@ -185,7 +187,9 @@ def _object(source: Any, settings: DataSettings) -> Source:
         train, test = source, None
     name = type(train).__name__.lower()
     if is_table(train):
-        return Source(name, type(train).__name__, settings, None, lambda: open_tables(train, test, settings), left_out)
+        return DataSource(
+            name, type(train).__name__, settings, None, lambda: open_tables(train, test, settings), left_out
+        )
     for part in (train, test):
         if (part is not None or part is train) and not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
             raise UserError(
@@ -193,4 +197,4 @@ def _object(source: Any, settings: DataSettings) -> Source:
                 f"a map-style data set of (image, label), or a tuple (train, test) of two"
             )
     refuse_options("a data set object", settings, *COLUMNS, "train_split", "test_split")
-    return Source(name, type(train).__name__, settings, None, lambda: open_datasets(train, test), left_out)
+    return DataSource(name, type(train).__name__, settings, None, lambda: open_datasets(train, test), left_out)

@@ -29,7 +29,7 @@ SPLIT_COLUMNS = {*SURE_SPLITS, "part", "partition", "subset", "set", "phase"}
 
 
 @dataclass(frozen=True)
-class Part:
+class RawSplit:
     """Labels of one part, and a way to read images of some rows, int64 [m] ascending, each with a name.
 
     ``origin`` says in words where the part came from. ``groups`` are coarser labels of the same images.
@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parts:
+class RawSplits:
     """What a source holds.
 
     Attributes:
@@ -53,8 +53,8 @@ class Parts:
         notes: in words, what was assumed.
     """
 
-    train: Part
-    test: Part | None
+    train: RawSplit
+    test: RawSplit | None
     available: tuple[str, ...] = ("train",)
     labels_from: str = "the data set"
     left_out: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def _words(name: str) -> list[str]:
     return [match[1] if match and match[1] in ROLES else word for word, match in zip(words, joined, strict=True)]
 
 
-def choose_parts(where: str, available: list[str], settings: DataSettings) -> tuple[str, str | None]:
+def choose_splits(where: str, available: list[str], settings: DataSettings) -> tuple[str, str | None]:
     """Names of the training and the test part among those available; the second is None where there is none."""
     for option, wanted in (("train_split", settings.train_split), ("test_split", settings.test_split)):
         if wanted is not None and wanted not in available:

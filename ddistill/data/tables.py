@@ -30,7 +30,16 @@ from ddistill.data.files import FileFacts, Tally, facts_of, image_suffixes, suff
 from ddistill.data.labels import Labels, listed
 from ddistill.data.pixels import Encoded
 from ddistill.data.settings import DataSettings
-from ddistill.data.splits import Part, Parts, choose_parts, is_part_word, part_word, refuse_unknown, role_of, unused
+from ddistill.data.splits import (
+    RawSplit,
+    RawSplits,
+    choose_splits,
+    is_part_word,
+    part_word,
+    refuse_unknown,
+    role_of,
+    unused,
+)
 from ddistill.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +49,7 @@ ROWS_AT_ONCE = 256
 _SHARD = re.compile(r"(.*?)[-_. ]?(\d+)[-_]of[-_](\d+)(.*)")
 
 
-def open_saved(path: Path, settings: DataSettings) -> Parts:
+def open_saved(path: Path, settings: DataSettings) -> RawSplits:
     """Parts of a folder that `save_to_disk` wrote."""
     import datasets
 
@@ -56,7 +65,7 @@ def open_saved(path: Path, settings: DataSettings) -> Parts:
 
 def open_files(
     path: Path, root: Path, files: list[str], settings: DataSettings, images: list[str] | None = None
-) -> Parts:
+) -> RawSplits:
     """Parts of tables, given by their paths below ``root``; file and folder names or a column tell the parts.
 
     Args:
@@ -89,7 +98,7 @@ def open_files(
         groups["train"] = unknown
     tables: dict[str, Table] = {}
     divided = groups.get("train") is unknown
-    for name in ["train"] if divided else filter(None, choose_parts(where, list(map(str, groups)), settings)):
+    for name in ["train"] if divided else filter(None, choose_splits(where, list(map(str, groups)), settings)):
         folders = sorted({str(Path(file).parent) for file in groups[name]})
         if len(folders) > 1 and not any("=" in folder for folder in folders):
             raise UserError(
@@ -164,7 +173,7 @@ def _by_rows(where: str, tables: dict[str, Table], settings: DataSettings) -> di
     if not others and role_of(first) in ("train", None):
         divided = _divided(where, tables[first], settings)
         return tables if list(divided) == ["train"] and divided["train"] is tables[first] else divided
-    chosen = [name for name in choose_parts(where, list(tables), settings) if name is not None]
+    chosen = [name for name in choose_splits(where, list(tables), settings) if name is not None]
     _check_split_column(where, {name: tables[name] for name in chosen}, settings)
     return tables
 
@@ -181,7 +190,7 @@ def _check_split_column(where: str, tables: dict[str, Table], settings: DataSett
             )
 
 
-def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
+def _not_named(root: Path, parts: RawSplits, images: list[str]) -> tuple[str, ...]:
     """A line about image files that no row names."""
     named = {os.path.realpath(path) for path in named_files(parts)}
     if not named:
@@ -194,14 +203,14 @@ def _not_named(root: Path, parts: Parts, images: list[str]) -> tuple[str, ...]:
     return tally.said(f"image that {rows}", f"images that {rows}")
 
 
-def named_files(parts: Parts) -> Iterator[Path]:
+def named_files(parts: RawSplits) -> Iterator[Path]:
     """Files that the images of a source lie in, as far as its tables name them."""
     for part in (parts.train, parts.test):
         if part is not None and isinstance(part.read, _Reader):
             yield from part.read.paths()
 
 
-def named_facts(parts: Parts) -> Iterator[FileFacts]:
+def named_facts(parts: RawSplits) -> Iterator[FileFacts]:
     """Those files as they are now."""
     return (facts_of(str(path), path) for path in named_files(parts))
 
@@ -211,7 +220,7 @@ def is_table(value: Any) -> bool:
     return type(value).__module__.split(".")[0] == "datasets"
 
 
-def open_tables(train: Any, test: Any | None, settings: DataSettings, where: str | None = None) -> Parts:
+def open_tables(train: Any, test: Any | None, settings: DataSettings, where: str | None = None) -> RawSplits:
     """Parts of `datasets` objects: one or two Datasets, or a DatasetDict; ``where`` is the name for messages."""
     where = where or f"the {type(train).__name__}"
     if isinstance(train, dict):
@@ -320,9 +329,9 @@ def holds_images(path: Path) -> bool:
         return True  # damaged: whoever opens it says so
 
 
-def _parts(where: str, tables: dict[str, Table], settings: DataSettings, available: tuple[str, ...] = ()) -> Parts:
+def _parts(where: str, tables: dict[str, Table], settings: DataSettings, available: tuple[str, ...] = ()) -> RawSplits:
     available = available or tuple(tables)
-    train_name, test_name = choose_parts(where, list(available), settings)
+    train_name, test_name = choose_splits(where, list(available), settings)
     table = tables[train_name]
     with _reading(f"the table of {where}"):
         images = image_column(where, table, settings.image_column)
@@ -358,10 +367,10 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
         labels_from += f", their groups from column {grouping!r}"
     left_out = unused(available, train_name, test_name)
     notes = _named_twice(made)
-    return Parts(made[0], made[1] if test_name else None, available, labels_from, left_out, notes)
+    return RawSplits(made[0], made[1] if test_name else None, available, labels_from, left_out, notes)
 
 
-def _named_twice(parts: list[Part]) -> tuple[str, ...]:
+def _named_twice(parts: list[RawSplit]) -> tuple[str, ...]:
     """Lines about files that several rows name, of one part or of both."""
     readers = [part.read for part in parts if isinstance(part.read, _Reader) and part.read.by_name]
     files = [list(map(str, reader.paths())) for reader in readers]
@@ -376,7 +385,7 @@ def _named_twice(parts: list[Part]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _part(where: str, name: str, table: Table, images: str, column: str) -> Part:
+def _part(where: str, name: str, table: Table, images: str, column: str) -> RawSplit:
     with _reading(f"column {column!r} of {where}"):
         labels = label_values(name, table, column)
     by_name = names_files(table, images)
@@ -386,7 +395,7 @@ def _part(where: str, name: str, table: Table, images: str, column: str) -> Part
             refuse_missing(where, table, images)
         table = replace(table, folder=folder)
         _refuse_two_labels(where, table, images, labels)
-    return Part(labels, _Reader(where, table, images, name, by_name), table.origin)
+    return RawSplit(labels, _Reader(where, table, images, name, by_name), table.origin)
 
 
 def _refuse_two_labels(where: str, table: Table, images: str, labels: Labels) -> None:

@@ -1,12 +1,13 @@
 """The engine: one outer loop for every method, and the files of a run."""
 
-from ddistill.engine.early_stage import networks_for
-from ddistill.engine.plan import InnerStep, OnPaper, Plan, evaluation_costs, on_paper, plan_run, training_costs
+from ddistill.engine.builder import Builder
+from ddistill.engine.plan import InnerStep, OnPaper, Plan, evaluation_costs, on_paper, plan_run, plan_training
 from ddistill.engine.run import Resume, Run, Session, distill_data
 from ddistill.engine.run_folder import check_folder, check_writable, recorded, source_beside
 from ddistill.observer import Observer
 
 __all__ = [
+    "Builder",
     "InnerStep",
     "Observer",
     "OnPaper",
@@ -18,10 +19,9 @@ __all__ = [
     "check_writable",
     "distill_data",
     "evaluation_costs",
-    "networks_for",
     "on_paper",
     "plan_run",
+    "plan_training",
     "recorded",
     "source_beside",
-    "training_costs",
 ]

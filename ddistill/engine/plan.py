@@ -11,11 +11,11 @@ import torch
 
 from ddistill.baselines import ALL
 from ddistill.data import ImageSet, RealData, Split
+from ddistill.engine.builder import Builder
 from ddistill.engine.environment import peak_memory_bytes
 from ddistill.engine.measure import Seconds, grown, timed
-from ddistill.engine.run import Session
 from ddistill.evaluation import EvaluationSettings
-from ddistill.evaluation.protocol import training_steps
+from ddistill.evaluation.protocol import training_images, training_steps
 from ddistill.methods import Method
 from ddistill.methods.base import synthetic_trainer
 from ddistill.methods.class_matching import ClassMatching
@@ -50,7 +50,7 @@ class Plan:
         seconds: by phase: pool (0 where none is trained), distill, evaluate.
         flops: by phase: pool, distill.
         peak_memory_bytes: that the measured steps have needed, data included.
-        outer_steps: of the run.
+        recipe: of the run.
         classes: of the data.
         inner: parts of an inner step of a method that matches classes, but for one whose network is trained on the
             synthetic set.
@@ -61,11 +61,18 @@ class Plan:
     seconds: dict[str, float]
     flops: dict[str, float]
     peak_memory_bytes: int
-    outer_steps: int
+    recipe: Recipe
     classes: int = 0
     inner: InnerStep | None = None
     fresh_seconds: float = 0.0
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def of(self, recipe: Recipe) -> Plan:
+        """That of a recipe that differs in the number of its outer steps only."""
+        share = recipe.budget.steps / self.recipe.budget.steps
+        seconds = {**self.seconds, "distill": self.seconds["distill"] * share}
+        flops = {**self.flops, "distill": self.flops["distill"] * share}
+        return replace(self, seconds=seconds, flops=flops, recipe=recipe)
 
 
 @dataclass(frozen=True)
@@ -110,23 +117,24 @@ class OnPaper:
     exchanged_bytes: int
 
 
-def on_paper(plan: Plan, recipe: Recipe, classes: int, devices: int) -> OnPaper:
+def on_paper(plan: Plan, classes: int, devices: int) -> OnPaper:
     """The costs of the plan's run with ``classes`` of the same size, shared by ``devices``.
 
     Classes go to the devices in whole ones, and so do the networks of outer steps, of a pool and of the evaluation.
     Only for a plan with an ``inner`` step.
     """
-    inner = plan.inner
+    inner, recipe = plan.inner, plan.recipe
     assert inner is not None
+    outer = recipe.budget.steps
     growth = classes / plan.classes
     groups = updates_per_round(classes, getattr(recipe.method, "classes_per_step", None))
     matching = -(-classes // groups // devices) * inner.class_seconds
     training = inner.steps * inner.batches * inner.batch_seconds + plan.fresh_seconds * growth
-    rounds = -(-plan.outer_steps // devices)
+    rounds = -(-outer // devices)
     networks, repeats = recipe.model_augmentation.pool_size, recipe.evaluation.repeats
     seconds = {
         "pool": plan.seconds["pool"] * growth * -(-networks // devices) / networks,
-        "distill": plan.outer_steps * (inner.outer_seconds + inner.steps * matching) + rounds * training,
+        "distill": outer * (inner.outer_seconds + inner.steps * matching) + rounds * training,
         "evaluate": plan.seconds["evaluate"] * growth * -(-repeats // devices) / repeats,
     }
     memory = plan.peak_memory_bytes + (classes - plan.classes) * inner.stored_bytes * STATE_COPIES
@@ -153,13 +161,13 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     """
     recipe.check(data)
     device = torch.device(device)
-    session, gain = _session(data, recipe, device)
-    matched, flops, inner = _distillation(session, gain)
+    builder, gain = _builder(data, recipe, device)
+    matched, flops, inner = _distillation(builder, gain)
     settings = recipe.model_augmentation
     pooled = settings.networks != "fresh" or recipe.synthetic.labels == "teacher"
     pool_epochs = settings.pool_size * settings.pool_epochs if pooled else 0
     fresh_epochs = settings.fresh_epochs if settings.networks == "fresh" else 0
-    epoch, epoch_f = _epoch(session, gain) if pool_epochs or fresh_epochs else (Seconds(), 0.0)
+    epoch, epoch_f = _epoch(builder, gain) if pool_epochs or fresh_epochs else (Seconds(), 0.0)
     outer = recipe.budget.steps
     phases = {
         "pool": epoch * pool_epochs,
@@ -170,7 +178,7 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
         {phase: seconds.typical for phase, seconds in phases.items()},
         {"pool": epoch_f * pool_epochs, "distill": (flops + epoch_f * fresh_epochs) * outer},
         peak_memory_bytes(device),
-        outer,
+        recipe,
         data.num_classes,
         inner,
         epoch.typical * fresh_epochs,
@@ -178,58 +186,58 @@ def plan_run(data: RealData, recipe: Recipe, device: torch.device | str = "cpu")
     )
 
 
-def training_costs(data: RealData, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[float, float]:
-    """Seconds and FLOPs of an epoch in which a network is trained on the real images, from a few measured steps."""
-    seconds, flops = _epoch(*_session(data, recipe, torch.device(device)))
-    return seconds.typical, flops
+def plan_training(data: RealData, recipe: Recipe, epochs: int, device: torch.device | str = "cpu") -> Plan:
+    """Predict what training a network on the real images costs, from a few measured steps."""
+    seconds, flops = _epoch(*_builder(data, recipe, torch.device(device)))
+    return Plan({"train": seconds.typical * epochs}, {"train": flops * epochs}, 0, recipe)
 
 
-def _session(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Session, float]:
+def _builder(data: RealData, recipe: Recipe, device: torch.device) -> tuple[Builder, float]:
     """A run of the recipe that writes and compiles nothing, and how many times faster the compiled one is."""
-    session = Session(data, recipe, None, Execution(device, recipe.run), Observer())
-    chosen = session.choose_hot_path(session.network())
-    session.hot_path = replace(chosen, precision=chosen.eager, compiled=False)
-    return session, chosen.gain
+    builder = Builder(data, recipe, Execution(device, recipe.run), Observer())
+    chosen = builder.choose_hot_path(builder.network())
+    builder.hot_path = replace(chosen, precision=chosen.eager, compiled=False)
+    return builder, chosen.gain
 
 
-def _epoch(session: Session, gain: float) -> tuple[Seconds, float]:
+def _epoch(builder: Builder, gain: float) -> tuple[Seconds, float]:
     """Of training a network on the real images."""
-    factory = session.factory(session.hot_path)
+    factory = builder.factory(builder.hot_path)
     steps, trainer = factory.steps_per_epoch(), factory.trainer()
-    return _training_step(trainer, session.device) * (steps / gain), trainer.flops_per_step() * steps
+    return _training_step(trainer, builder.device) * (steps / gain), trainer.flops_per_step() * steps
 
 
-def _distillation(session: Session, gain: float) -> tuple[Seconds, float, InnerStep | None]:
+def _distillation(builder: Builder, gain: float) -> tuple[Seconds, float, InnerStep | None]:
     """Seconds and FLOPs of an outer step."""
-    method, load = _method(session)
+    method, load = _method(builder)
     if isinstance(method, ClassMatching) and method.flops_done() is None:
-        seconds, inner = _matching(session, method, load, gain)
-        return seconds, session.costs.flops_per_step, inner
-    return *_outer_step(session, gain), None
+        seconds, inner = _matching(builder, method, load, gain)
+        return seconds, builder.costs.flops_per_step, inner
+    return *_outer_step(builder, gain), None
 
 
-def _method(session: Session) -> tuple[Method, Callable[[int], None]]:
+def _method(builder: Builder) -> tuple[Method, Callable[[int], None]]:
     """The recipe's method, and what loads the weights of an outer step into its network."""
-    data, recipe = session.data, session.recipe
-    source = FreshSource(session.factory(EAGER), 0, recipe.run.seed)
-    network = session.network()
-    synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(session.device)
-    trainer = Trainer(network, session.real, recipe.training, precision=session.hot_path.precision, captured=True)
+    data, recipe = builder.data, builder.recipe
+    source = FreshSource(builder.factory(EAGER), 0, recipe.run.seed)
+    network = builder.network()
+    synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(builder.device)
+    trainer = Trainer(network, builder.real, recipe.training, precision=builder.hot_path.precision, captured=True)
 
     def load(step: int) -> None:
         load_into(network, source.draw(step).weights)
         trainer.restart()
-        if session.reference is not None:  # any other network: the work is the same
-            load_into(session.reference, source.draw(step + 1).weights)
+        if builder.reference is not None:  # any other network: the work is the same
+            load_into(builder.reference, source.draw(step + 1).weights)
 
-    return session.method(trainer, synthetic), load
+    return builder.method(trainer, synthetic), load
 
 
 def _matching(
-    session: Session, method: ClassMatching, load: Callable[[int], None], gain: float
+    builder: Builder, method: ClassMatching, load: Callable[[int], None], gain: float
 ) -> tuple[Seconds, InnerStep | None]:
     """An outer step of a method that matches classes: from a few of them, and a few mini-batches of its network."""
-    classes, device, settings = session.data.num_classes, session.device, method.settings
+    classes, device, settings = builder.data.num_classes, builder.device, method.settings
 
     def begin() -> None:
         load(1)
@@ -241,7 +249,7 @@ def _matching(
     an_update = ceil(len(moving) / method.updates_per_round)
 
     def work(size: float) -> Callable[[], object]:
-        some = method if size >= 1 else _with_fewer_images(session, method, size)
+        some = method if size >= 1 else _with_fewer_images(builder, method, size)
         some.begin(1)
         drawn = some.draw(1, [moving[: int(max(1, size))]])
         return lambda: some.image_step(0, drawn)
@@ -270,7 +278,7 @@ def _matching(
     return seconds, None if getattr(settings, "network_epochs", 0) else parts
 
 
-def _with_fewer_images(session: Session, method: ClassMatching, share: float) -> ClassMatching:
+def _with_fewer_images(builder: Builder, method: ClassMatching, share: float) -> ClassMatching:
     """The same method at work on a share of the real and of the decoded images of a class."""
     settings, changes = method.settings, {"real_batch": ceil(method.settings.real_batch * share)}
     if "max_decoded" in type(settings).model_fields:
@@ -280,9 +288,9 @@ def _with_fewer_images(session: Session, method: ClassMatching, share: float) ->
     return few
 
 
-def _outer_step(session: Session, gain: float) -> tuple[Seconds, float]:
+def _outer_step(builder: Builder, gain: float) -> tuple[Seconds, float]:
     """An outer step of another method: from few classes, and where it has many inner steps from few of these."""
-    recipe, device = session.recipe, session.device
+    recipe, device = builder.recipe, builder.device
     inner = getattr(recipe.method, "inner_steps", 0)
     counted: dict[int, float] = {}
 
@@ -291,7 +299,7 @@ def _outer_step(session: Session, gain: float) -> tuple[Seconds, float]:
 
         def work(size: float) -> Callable[[], object]:
             classes = int(size)
-            method, load = _method(_of_few_classes(session, classes, changes))
+            method, load = _method(_of_few_classes(builder, classes, changes))
             step = 0
 
             def one() -> None:
@@ -303,7 +311,7 @@ def _outer_step(session: Session, gain: float) -> tuple[Seconds, float]:
 
             return one
 
-        return grown(work, CLASSES[1:], session.data.num_classes, MATCHING_SECONDS, device) * (1 / gain)
+        return grown(work, CLASSES[1:], builder.data.num_classes, MATCHING_SECONDS, device) * (1 / gain)
 
     if inner <= MORE:
         seconds = measured(None)
@@ -311,12 +319,12 @@ def _outer_step(session: Session, gain: float) -> tuple[Seconds, float]:
         few, more = measured(FEW), measured(MORE)
         seconds = more + Seconds(*[max(0.0, more.typical - few.typical) * (inner - MORE) / (MORE - FEW)] * 3)
     classes = max(counted)  # where outer steps differ in length, what they do is counted
-    return seconds, counted[classes] * session.data.num_classes / classes or session.costs.flops_per_step
+    return seconds, counted[classes] * builder.data.num_classes / classes or builder.costs.flops_per_step
 
 
-def _of_few_classes(session: Session, classes: int, changes: dict[str, Any]) -> Session:
+def _of_few_classes(builder: Builder, classes: int, changes: dict[str, Any]) -> Builder:
     """The same run on the first classes of its data alone."""
-    data, recipe = session.data, session.recipe.changed(changes)
+    data, recipe = builder.data, builder.recipe.changed(changes)
     if classes >= data.num_classes:
         few = data
     else:
@@ -329,8 +337,8 @@ def _of_few_classes(session: Session, classes: int, changes: dict[str, Any]) -> 
         vars(few).update(whitening=data.whitening, normalisation=data.normalisation)  # those of all images
         own = {name: ipc for name, ipc in recipe.synthetic.ipc_by_class.items() if name in names}
         recipe = recipe.changed({"synthetic.ipc_by_class": own, "synthetic.grow": None})
-    some = Session(few, recipe, None, session.execution, Observer())
-    some.hot_path = session.hot_path
+    some = Builder(few, recipe, builder.execution, Observer())
+    some.hot_path = builder.hot_path
     return some
 
 
@@ -366,7 +374,7 @@ def evaluation_costs(
         execution: device, precision, compilation.
     """
     device = execution.device
-    source = one if isinstance(one, ImageSet) else _decoded(one, device)
+    source = training_images(one, device)
     module = build_network(network, data.num_classes, data.channels, data.size, "plan").to(device)
     work = training_work(Trainer(module, source, settings.training), _steps(settings, source, data))
     work = replace(work, flops=work.flops * settings.repeats)
@@ -383,11 +391,6 @@ def evaluation_costs(
         return step, grown(tested, TESTED, len(test.labels), TESTING_SECONDS, device)
 
 
-def _decoded(synthetic: SyntheticSet, device: torch.device) -> ImageSet:
-    images, labels = synthetic.decoded()
-    return ImageSet(images.to(device), labels.to(device), synthetic.normalisation)
-
-
 def _steps(settings: EvaluationSettings, source: ImageSet, data: RealData) -> float:
     return training_steps(settings, len(source.labels), data.num_classes)
 
@@ -395,7 +398,7 @@ def _steps(settings: EvaluationSettings, source: ImageSet, data: RealData) -> fl
 def _evaluation(data: RealData, recipe: Recipe, device: torch.device) -> Seconds:
     """Training and testing all networks, those of the baselines and of evaluations on the way included."""
     settings, total = recipe.evaluation, Seconds()
-    synthetic = _decoded(initial_set(recipe.synthetic, data, recipe.run.seed), device)
+    synthetic = training_images(initial_set(recipe.synthetic, data, recipe.run.seed), device)
     on_the_way, fewer = (recipe.budget.steps - 1) // settings.every if settings.every else 0, settings
     if settings.epochs_on_the_way is not None:
         fewer = settings.model_copy(update={"epochs": settings.epochs_on_the_way, "steps": None})
@@ -406,7 +409,7 @@ def _evaluation(data: RealData, recipe: Recipe, device: torch.device) -> Seconds
             sets.append((ImageSet.of(data.train.images, data.train.labels, data, device), settings, 1))
         else:
             real = random_set(recipe.synthetic, data, 0, decoded=name == "random_decoded")
-            sets.append((_decoded(real, device), settings, twice))
+            sets.append((training_images(real, device), settings, twice))
     network, execution = settings.network or recipe.network, Execution(device, recipe.run)
     costs: dict[int, tuple[Seconds, Seconds]] = {}
     for source, protocol, times in sets:

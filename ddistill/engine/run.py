@@ -13,14 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ddistill.baselines import ALL, BASELINES
+from ddistill.baselines import ALL, BASELINES, coreset_recipe
 from ddistill.data import ImageSet, RealData
-from ddistill.engine.accuracies import Accuracies
-from ddistill.engine.baselines import coreset_recipe
+from ddistill.engine.accuracies import Accuracies, Evaluator, Sets
+from ddistill.engine.builder import Builder
 from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint
-from ddistill.engine.costs import Costs
-from ddistill.engine.early_stage import networks_for
-from ddistill.engine.environment import machine, peak_memory_bytes, versions
+from ddistill.engine.environment import machine, versions
 from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
 from ddistill.engine.run_folder import (
@@ -33,56 +31,29 @@ from ddistill.engine.run_folder import (
     recorded,
 )
 from ddistill.engine.schedule import Spent, evaluation_due
-from ddistill.engine.teachers import Teachers
-from ddistill.evaluation import Evaluation, Outcome, Progress, evaluate_set
-from ddistill.methods import (
-    Context,
-    Method,
-    OnInner,
-    build_method,
-)
-from ddistill.methods.turns import updates_per_round
-from ddistill.network_sources import (
-    FreshSource,
-    LineSource,
-    NetworkFactory,
-    NetworkSource,
-    NetworkStore,
-    PerturbedSource,
-    PoolSource,
-    SnapshotSource,
-    TrajectorySource,
-    load_into,
-)
+from ddistill.engine.summary import summarise
+from ddistill.engine.teachers import softly_labelled
+from ddistill.evaluation import Evaluation
+from ddistill.methods import Method, OnInner
+from ddistill.methods.turns import turns_in_words
+from ddistill.network_sources import NetworkSource, load_into
 from ddistill.observer import Observer, Phase
 from ddistill.recipe import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
 from ddistill.runtime.distributed import Ranks, current
 from ddistill.runtime.errors import RunError, UserError, in_words
 from ddistill.runtime.execution import EXECUTION, Execution
+from ddistill.runtime.memory import is_out_of_memory
 from ddistill.runtime.plugins import plugin_names, travelling
 from ddistill.runtime.storage import remove_leftovers, write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
-from ddistill.training import (
-    EAGER,
-    HotPath,
-    Safety,
-    Trainer,
-    Unfinished,
-    choose_hot_path,
-    compiler_available,
-    training_work,
-)
-from ddistill.training.compilation import COMPILE_SECONDS, REPAYING_FLOPS
+from ddistill.training import EAGER, Trainer, Unfinished
 
 Resume = bool | Literal["extend"]
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 EXPLODED_WHITENED = 1e5
 """With whitening a unit on smooth parts is some 30 units of pixels, and nothing is clamped."""
-
-CONFUSED_KEPT = 20
-"""Pairs of classes in the summary."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +128,7 @@ def distill_data(
         return Session(data, recipe, folder, execution, observer).run()
 
 
-class Session:
+class Session(Builder):
     """One run in progress; of several ranks the first one writes it."""
 
     def __init__(
@@ -168,23 +139,15 @@ class Session:
         execution: Execution,
         observer: Observer,
     ) -> None:
-        self.data, self.recipe = data.normalised_as(recipe.data), recipe
-        self.execution, self.observer = execution, observer
-        self.device, self.ranks = execution.device, execution.ranks
+        super().__init__(data, recipe, execution, observer)
         self.whole_folder, self.folder = folder, folder if self.ranks.first else None
         folder = self.folder
-        self.costs = Costs()
-        self.hot_path = EAGER
-        self.safety = Safety(execution.settings.checkpoint_every, observer.stopping, observer.note)
         self.began_with = read_execution(folder) if folder else {}
         self._describe()
-        in_progress = folder / "checkpoint" / "evaluation.safetensors" if folder else None
-        self.unfinished = Unfinished(in_progress, self.safety)
-        self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
         self.log = RunLog(folder / "log.jsonl" if folder else None)
-        self.real = ImageSet.of(data.train.images, data.train.labels, self.data, self.device)
-        self.reference = self.network() if recipe.method.needs.reference else None
-        self.pool: NetworkStore | None = None
+        self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
+        unfinished = Unfinished(folder / "checkpoint" / "evaluation.safetensors" if folder else None, self.safety)
+        self.evaluate = Evaluator(self.data, execution, recipe.run.seed, self.accuracies, unfinished, observer)
 
     def _describe(self) -> None:
         """Write what the run is, before anything that belongs to it."""
@@ -195,10 +158,6 @@ class Session:
             write_text(self.folder / RECIPE, signed(in_yaml(self.recipe.identity())))
             about = {"name": self.data.name, "fingerprint": self.data.fingerprint}
             write_checked_json(self.folder / "checkpoint" / DATA, about)
-
-    def computed(self) -> dict[str, Any]:
-        """How the run is computed, as far as it is decided."""
-        return self.execution.about(**({} if self.hot_path is EAGER else self.hot_path.as_dict()))
 
     def _decide(self, network: nn.Module) -> None:
         """Decide how the run is computed, and keep it; one that began in another precision does not go on."""
@@ -215,12 +174,12 @@ class Session:
         recipe, data = self.recipe, self.data
         about = {"versions": versions(), "machine": machine(self.device), "processes": self.ranks.count}
         self.log.event("start", recipe=recipe.name, data=data.name, **about)
-        if self.ranks.count > 1 and not recipe.method.needs.spread:
+        if self.ranks.count > 1 and not recipe.method.needs.sharded:
             self.observer.note(
                 f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
                 "of a pool and of the evaluation are shared out"
             )
-        for line in [*data.account.lines, *groups_in_words(recipe, data.num_classes)]:
+        for line in [*data.account.lines, *turns_in_words(recipe.method, data.num_classes, recipe.budget.steps)]:
             self.observer.note(line)
         self.log.event("account", lines=data.account.lines)
         network = self.network()
@@ -240,91 +199,12 @@ class Session:
             captured=True,
         )
         synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
-        source = self._source()
+        source = self.network_source()
         method = self.method(trainer, synthetic)
         if method.chunking is not None:
             chunking = method.chunking
             self.log.event("classes per launch", most=chunking.classes, images_at_once=chunking.images)
         return method, synthetic, *self._distill(method, source, trainer, synthetic)
-
-    def network(self) -> nn.Module:
-        """The module that all outer steps load their weights into."""
-        return self.factory(EAGER).build("workspace")
-
-    def factory(self, hot_path: HotPath) -> NetworkFactory:
-        """What builds and trains networks on the real images."""
-        recipe = self.recipe
-        return NetworkFactory(
-            recipe.network, recipe.training, self.real, self.data.num_classes, hot_path, self.execution
-        )
-
-    def method(self, trainer: Trainer, synthetic: SyntheticSet) -> Method:
-        """The recipe's method, at work on ``synthetic``."""
-        context = Context(
-            trainer,
-            self.data.class_offsets.tolist(),
-            synthetic,
-            self.recipe.run.seed,
-            self.hot_path,
-            self.execution,
-            self.recipe.budget.steps,
-            self.reference,
-        )
-        return build_method(self.recipe.method, context)
-
-    def choose_hot_path(self, network: nn.Module) -> HotPath:
-        """In which precision, and whether compiled, the work ahead is done; follows from the recipe, the data, the
-        device, and what compilers and kernels there are."""
-        recipe, data = self.recipe, self.data
-        trainer = Trainer(network, self.real, recipe.training)
-        probe = initial_set(recipe.synthetic, data, recipe.run.seed)
-        method = self.method(trainer, probe.to(self.device))
-        ahead = self.costs.ahead(recipe, method, trainer)
-        needs, asked = recipe.method.needs, self.execution.settings
-        work = replace(
-            training_work(trainer, 0.0), flops=ahead, second_order=needs.second_order, every_layer=needs.layers
-        )
-        chosen = choose_hot_path(network, work, asked.precision, asked.compile)
-        gain = {"compiled_over_eager": chosen.gain, "compile_seconds_expected": COMPILE_SECONDS}
-        self.log.event("hot path", **chosen.as_dict(), flops=ahead, mode=asked.compile, **gain)
-        if chosen.fallback:
-            self.observer.note(chosen.reason)
-        if asked.compile == "auto" and ahead >= REPAYING_FLOPS and not compiler_available():
-            self.observer.note("no C++ compiler was found, so nothing is compiled: the run takes about twice as long")
-        return chosen
-
-    def _source(self) -> NetworkSource:
-        settings, seed = self.recipe.model_augmentation, self.recipe.run.seed
-        factory = self.factory(self.hot_path)
-        source: NetworkSource
-        if settings.networks == "fresh":
-            constant = settings.early_rate == "constant"
-            source = FreshSource(factory, settings.fresh_epochs, seed, constant=constant)
-            self.costs.book_fresh(settings.fresh_epochs, factory)
-        else:
-            source = self._among(self._networks(factory))
-        return PerturbedSource(source, settings, seed) if settings.perturb else source
-
-    def _networks(self, factory: NetworkFactory) -> NetworkStore:
-        """The pool of the run, found or trained once."""
-        if self.pool is None:
-            self.pool = networks_for(self.recipe, self.data, factory, self.observer, self.safety)
-            self.costs.book_pool(self.pool, factory)
-            about = {"seconds": self.pool.seconds, "reused": self.pool.reused}
-            self.log.event("pool", flops=self.costs.flops["pool"], **about)
-        return self.pool
-
-    def _among(self, pool: NetworkStore) -> NetworkSource:
-        """What chooses among networks that were trained beforehand."""
-        settings, seed = self.recipe.model_augmentation, self.recipe.run.seed
-        if settings.networks == "snapshots":
-            return SnapshotSource(pool, settings.ahead, seed)
-        if settings.networks == "line":
-            return LineSource(pool, seed)
-        wanted = self.recipe.method.needs.trajectories  # the recipe was checked for it
-        if wanted is not None:
-            return TrajectorySource(pool, wanted.max_start_epoch, wanted.ahead, seed)
-        return PoolSource(pool.members, settings.selection, seed)
 
     def _distill(
         self, method: Method, source: NetworkSource, trainer: Trainer, synthetic: SyntheticSet
@@ -410,14 +290,14 @@ class Session:
         """The loss of the step after ``state``; out of memory, it is made again with fewer classes at once."""
         step = state.step + 1
         while True:
-            drawn = method.draw_networks(step, source)
-            load_into(trainer.module, drawn.weights)
-            trainer.restart(drawn.momenta)
-            if self.reference is not None and drawn.reference is not None:
-                load_into(self.reference, drawn.reference)
             try:
+                drawn = method.draw_networks(step, source)
+                load_into(trainer.module, drawn.weights)
+                trainer.restart(drawn.momenta)
+                if self.reference is not None and drawn.reference is not None:
+                    load_into(self.reference, drawn.reference)
                 loss = float(method.outer_step(step, on_inner))
-                if not self.recipe.method.needs.spread:
+                if not self.recipe.method.needs.sharded:
                     self.ranks.broadcast_([synthetic.images, *method.state().values()])
                 return loss
             except RuntimeError as error:
@@ -499,45 +379,16 @@ class Session:
             save_snapshot(synthetic, self.folder, step)
 
     def _judge(
-        self,
-        synthetic: SyntheticSet | list[SyntheticSet] | list[ImageSet],
-        what: str,
-        step: int,
-        spent: Spent | None = None,
-        *,
-        on_the_way: bool = False,
+        self, sets: Sets, what: str, step: int, spent: Spent | None = None, *, on_the_way: bool = False
     ) -> Evaluation:
         """Train networks on a set and test them: on the validation part if that is ``what``, else on the test part."""
         settings, key = self.recipe.evaluation, what
         if on_the_way and settings.epochs_on_the_way is not None:  # no figure of the protocol: known by another name
-            shorter = {"epochs": settings.epochs_on_the_way, "steps": None}
-            settings = settings.model_copy(update=shorter)
+            settings = settings.model_copy(update={"epochs": settings.epochs_on_the_way, "steps": None})
             key = f"{what}, {settings.epochs} epochs"
         phase: Phase = "evaluate" if what in ("distilled", "distilled soft", "validation") else "baseline"
-        started = time.perf_counter()
-
-        def on_run(repeat: int, tested: Outcome) -> None:
-            nonlocal started
-            now = time.perf_counter()
-            self.accuracies.add((key, step, repeat), tested, now - started)
-            started = now
-
-        evaluation = evaluate_set(
-            synthetic,
-            self.data,
-            settings,
-            self.recipe.network,
-            execution=self.execution,
-            seed=self.recipe.run.seed,
-            part="validation" if what == "validation" else "test",
-            progress=Progress(
-                finished=self.ranks.from_first(self.accuracies.of(key, step)),
-                on_run=on_run,
-                on_epoch=lambda done, total: self.observer.progress(phase, done, total),
-                unfinished=self.unfinished,
-                name=f"{key} {step}",
-            ),
-        )
+        validation = what == "validation"
+        evaluation = self.evaluate(sets, settings, self.recipe.network, (key, step), phase=phase, validation=validation)
         if evaluation.fallback and not self.hot_path.fallback:
             self.observer.note(f"evaluation: {evaluation.protocol['precision_reason']}")
         self.observer.accuracy(key, evaluation.mean, evaluation.std, len(evaluation.runs))
@@ -562,42 +413,17 @@ class Session:
         soft: dict[str, Any] = {}
         if recipe.synthetic.labels == "teacher":
             factory = self.factory(self.hot_path)
-            teachers = Teachers(factory, self._networks(factory))
-            synthetic = self.ranks.from_first(teachers.label(synthetic))
+            pool = self.networks(factory)
+            synthetic = self.ranks.from_first(softly_labelled(synthetic, factory, pool))
             soft["accuracy_soft"] = self._judge(synthetic, "distilled soft", given).as_dict()
             soft["baselines_soft"] = {}
             for name, sets in real.items():
-                labelled = [teachers.label(one) for one in sets if isinstance(one, SyntheticSet)]
+                labelled = [softly_labelled(one, factory, pool) for one in sets if isinstance(one, SyntheticSet)]
                 if labelled:
                     soft["baselines_soft"][name] = self._beside(labelled, f"{name} soft")
         self.costs.seconds["evaluate"] = self.accuracies.seconds
-        summary = {
-            "recipe": recipe.name,
-            "method": recipe.method.name,
-            "data": self.data.name,
-            "account": list(self.data.account.lines),
-            "ipc": recipe.synthetic.ipc,
-            "stored_images": len(synthetic.images),
-            "decoded_images": len(synthetic.decoded()[0]),
-            "stored_bytes": synthetic.stored_bytes,
-            "protocol": recipe.evaluation.protocol,
-            "accuracy": evaluation.as_dict(),
-            "baselines": baselines,
-            **self._by_class(evaluation),
-            **soft,
-            **selected,
-            "epochs": {"judged": evaluation.protocol["epochs"], "on_the_way": recipe.evaluation.epochs_on_the_way},
-            "outer_steps": steps,
-            "ended_by": self._ended_by(spent),
-            "seconds": {phase: round(seconds, 2) for phase, seconds in self.costs.seconds.items()},
-            "flops": self.costs.flops,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
-            "seed": recipe.run.seed,
-            "versions": versions(),
-            "machine": machine(self.device),
-            "processes": self.ranks.count,
-            "execution": self.computed(),
-        }
+        ended = {**soft, **selected, "outer_steps": steps, "ended_by": self._ended_by(spent)}
+        summary = summarise(self, synthetic, evaluation, {"baselines": baselines, **ended})
         if self.folder is not None:
             about = {
                 "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
@@ -613,20 +439,6 @@ class Session:
             write_page([self.folder], self.folder / PAGE)
         self.log.event("end", **{key: summary[key] for key in ("accuracy", "seconds", "flops", "peak_memory_bytes")})
         return Run(recipe, synthetic, summary, self.folder)
-
-    def _by_class(self, evaluation: Evaluation) -> dict[str, Any]:
-        """For the summary: accuracy and group of each class, and the pairs most confused; what is not known is not."""
-        names, classes = self.data.class_names, dict[str, Any]()
-        if evaluation.confusion is not None:
-            percent = [None if one is None else round(one, 2) for one in evaluation.confusion.accuracies()]
-            classes["accuracy"] = dict(zip(names, percent, strict=True))
-            classes["confused"] = [
-                {"class": names[true], "taken_for": names[other], "percent": round(share, 2)}
-                for true, other, share in evaluation.confusion.most_confused(CONFUSED_KEPT)
-            ]
-        if self.data.taken.groups:
-            classes["group"] = dict(zip(names, self.data.taken.groups, strict=True))
-        return {"classes": classes} if classes else {}
 
     def _beside(self, real: list[SyntheticSet] | list[ImageSet], what: str) -> dict[str, Any]:
         """The accuracy on real images: a set of them per repeat, or one."""
@@ -654,23 +466,3 @@ class Session:
         self._decide(network)
         with self.hot_path.on_its_threads():
             return self._distilled(network)[1].snapshot()
-
-
-def groups_in_words(recipe: Recipe, classes: int) -> list[str]:
-    """How often a class has its turn, where not all have one in each image update; in one line, or in none."""
-    most = getattr(recipe.method, "classes_per_step", None)
-    groups = updates_per_round(classes, most)
-    if groups == 1:
-        return []
-    inner = getattr(recipe.method, "inner_steps", 1)
-    rounds, rest = divmod(recipe.budget.steps * inner, groups)
-    turns = f"{rounds}" if not rest else f"{rounds} or {rounds + 1}"
-    return [
-        f"classes in groups of at most {most} (method.classes_per_step): one of the {classes} has its turn in one of "
-        f"{groups} image updates, {turns} of them in the {recipe.budget.steps} outer steps of the run"
-    ]
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the CPU's allocator, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -13,26 +13,20 @@ LABELLED_AT_ONCE = 250
 """Images per forward pass."""
 
 
-@dataclass(frozen=True)
-class Teachers:
-    """The networks of a pool, each after its last epoch.
+@torch.no_grad()
+def softly_labelled(synthetic: SyntheticSet, factory: NetworkFactory, pool: NetworkStore) -> SyntheticSet:
+    """The set with targets: of each decoded image the mean softmax of the networks, each after its last epoch.
 
-    Attributes:
+    Args:
+        synthetic: the set.
         factory: knows the architecture, and where to compute.
-        pool: their weights.
+        pool: the weights of the networks.
     """
-
-    factory: NetworkFactory
-    pool: NetworkStore
-
-    @torch.no_grad()
-    def label(self, synthetic: SyntheticSet) -> SyntheticSet:
-        """The set with targets: of each decoded image the mean over the networks of their softmax."""
-        module = self.factory.build("workspace").eval()
-        images = synthetic.decoded()[0].split(LABELLED_AT_ONCE)
-        total = torch.zeros(())
-        for member in range(self.pool.size):
-            load_into(module, self.pool.last(member))
-            logits = [module(synthetic.normalise(part.to(self.factory.source.device))) for part in images]
-            total = total + torch.cat(logits).softmax(dim=1).cpu()
-        return replace(synthetic, targets=(total / self.pool.size).half())
+    module = factory.build("workspace").eval()
+    images = synthetic.decoded()[0].split(LABELLED_AT_ONCE)
+    total = torch.zeros(())
+    for member in range(pool.size):
+        load_into(module, pool.last(member))
+        logits = [module(synthetic.normalise(some.to(factory.real.device))) for some in images]
+        total = total + torch.cat(logits).softmax(dim=1).cpu()
+    return replace(synthetic, targets=(total / pool.size).half())

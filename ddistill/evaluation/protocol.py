@@ -25,7 +25,7 @@ from ddistill.runtime.execution import Execution
 from ddistill.synthetic import SyntheticSet
 from ddistill.training.stretches import STRETCHES, stretch
 
-Part = Literal["test", "validation"]
+SplitName = Literal["test", "validation"]
 
 IMAGENET_EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500), (math.inf, 300))
 
@@ -60,11 +60,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """``{"mean", "std", "runs"}``, rounded to a hundredth of a point."""
-        return {
-            "mean": round(self.mean, 2),
-            "std": round(self.std, 2),
-            "runs": [round(run, 2) for run in self.runs],
-        }
+        return {"mean": round(self.mean, 2), "std": round(self.std, 2), "runs": [round(run, 2) for run in self.runs]}
 
 
 def evaluation_epochs(settings: EvaluationSettings, decoded_per_class: int, num_classes: int) -> int:
@@ -89,7 +85,7 @@ def evaluate_set(
     *,
     execution: Execution | None = None,
     seed: int = 0,
-    part: Part = "test",
+    split: SplitName = "test",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Train ``settings.repeats`` networks on the decoded set, on its soft labels where it has some, and test each.
@@ -103,7 +99,7 @@ def evaluate_set(
         execution: device, compilation and precision of the training (testing is in float32); its ranks train a network
             each. On the CPU if None.
         seed: first weights, batches and augmentation follow from (seed, repeat).
-        part: real images to test on.
+        split: real images to test on.
         progress: what was measured before, and what is kept and told on the way.
 
     Raises:
@@ -112,8 +108,8 @@ def evaluate_set(
     execution, progress = execution or Execution(), progress or Progress()
     network, ranks = settings.network or network, execution.ranks
     sets = [synthetic] if isinstance(synthetic, SyntheticSet | ImageSet) else list(synthetic)
-    sources = [_decoded_source(one, execution.device) for one in sets]
-    classes, real = data.num_classes, _part(data, part)
+    sources = [training_images(one, execution.device) for one in sets]
+    classes, real = data.num_classes, _split(data, split)
     test = ImageSet.of(real.images, real.labels, sources[0], execution.device)
     epochs = STRETCHES if settings.steps else evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
     training, learned_rate = settings.training, getattr(sets[0], "learned_rate", None)
@@ -160,15 +156,16 @@ def _length(settings: EvaluationSettings, epochs: int, images: int) -> dict[str,
     return {"epochs": round(steps * min(settings.training.batch, images) / images, 1), "steps": steps}
 
 
-def _part(data: RealData, part: Part) -> Split:
-    if part == "test":
+def _split(data: RealData, split: SplitName) -> Split:
+    if split == "test":
         return data.test
     if data.validation is None:
         raise UserError("the data have no validation part; set data.validation_fraction")
     return data.validation
 
 
-def _decoded_source(synthetic: SyntheticSet | ImageSet, device: torch.device) -> ImageSet:
+def training_images(synthetic: SyntheticSet | ImageSet, device: torch.device) -> ImageSet:
+    """What networks are trained on: decoded images, with soft labels where the set has some."""
     if isinstance(synthetic, ImageSet):
         return synthetic
     images, labels = synthetic.decoded()

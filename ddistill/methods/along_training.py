@@ -54,7 +54,7 @@ class AlongTrainingSettings(ClassMatchingSettings):
     def needs(self) -> Needs:
         """A network that gives embeddings, and an older one."""
         older: Literal["older"] | None = "older" if self.alpha else None
-        return Needs(network=True, features=True, reference=older, fixed_length=self.falling, spread=True)
+        return Needs(network=True, features=True, reference=older, fixed_length=self.falling, sharded=True)
 
 
 class Sweep(NamedTuple):

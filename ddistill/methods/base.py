@@ -54,7 +54,7 @@ class Needs:
             older one.
         fixed_length: its schedule depends on the number of outer steps of the run.
         one_step: chooses real images in a single outer step, instead of improving a set.
-        spread: the classes are shared out to the ranks of a run; else every rank does all of the matching.
+        sharded: the classes are shared out to the ranks of a run; else every rank does all of the matching.
     """
 
     network: bool
@@ -64,7 +64,7 @@ class Needs:
     reference: Trajectory | Literal["older"] | None = None
     fixed_length: bool = False
     one_step: bool = False
-    spread: bool = False
+    sharded: bool = False
 
     @property
     def trajectories(self) -> Trajectory | None:

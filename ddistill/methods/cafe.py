@@ -70,12 +70,7 @@ class CAFESettings(Settings):
     @property
     def needs(self) -> Needs:
         """A network that gives its layers and embeddings, and is trained on the synthetic set."""
-        return Needs(
-            network=True,
-            features=True,
-            layers=True,
-            fixed_length=True,
-        )
+        return Needs(network=True, features=True, layers=True, fixed_length=True)
 
 
 def layer_weights(layers: int, early: float) -> list[float]:

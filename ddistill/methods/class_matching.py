@@ -53,7 +53,7 @@ class ClassMatchingSettings(Settings):
     @property
     def needs(self) -> Needs:
         """A network; the classes are shared out to the processes of a run."""
-        return Needs(network=True, spread=True)
+        return Needs(network=True, sharded=True)
 
 
 class Networks(NamedTuple):
@@ -137,7 +137,7 @@ class ClassMatching(Method):
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings, self.context = settings, context
         synthetic, network = context.synthetic, context.network
-        self.ranks = context.ranks if settings.needs.spread else ALONE
+        self.ranks = context.ranks if settings.needs.sharded else ALONE
         self.in_groups = self.updates_per_round > 1
         share = self.ranks.share(len(synthetic.open_classes))
         self.own = synthetic.open_classes if self.in_groups else synthetic.open_classes[share.start : share.stop]

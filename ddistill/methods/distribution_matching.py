@@ -23,7 +23,7 @@ class DistributionMatchingSettings(ClassMatchingSettings):
     @property
     def needs(self) -> Needs:
         """A network that gives embeddings."""
-        return Needs(network=True, features=True, spread=True)
+        return Needs(network=True, features=True, sharded=True)
 
 
 class DistributionMatching(ClassMatching):

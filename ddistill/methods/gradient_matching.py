@@ -71,7 +71,7 @@ class GradientMatchingSettings(ClassMatchingSettings):
     @property
     def needs(self) -> Needs:
         """A network, and gradients of second order."""
-        return Needs(network=True, second_order=True, spread=True)
+        return Needs(network=True, second_order=True, sharded=True)
 
     def scaled_image_lr(self, ipc: int, side: int) -> float:
         """The rate that is used."""

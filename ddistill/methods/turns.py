@@ -7,6 +7,7 @@ most. Each round is shuffled anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -23,6 +24,20 @@ def updates_per_round(classes: int, most: int | None) -> int:
     (1, 1, 4)
     """
     return -(-classes // min(most or classes, classes))
+
+
+def turns_in_words(method: Any, classes: int, outer_steps: int) -> list[str]:
+    """How often a class has its turn in a run, where not all have one in each image update; one line, or none."""
+    most = getattr(method, "classes_per_step", None)
+    groups = updates_per_round(classes, most)
+    if groups == 1:
+        return []
+    rounds, rest = divmod(outer_steps * getattr(method, "inner_steps", 1), groups)
+    turns = f"{rounds}" if not rest else f"{rounds} or {rounds + 1}"
+    return [
+        f"classes in groups of at most {most} (method.classes_per_step): one of the {classes} has its turn in one of "
+        f"{groups} image updates, {turns} of them in the {outer_steps} outer steps of the run"
+    ]
 
 
 def class_turn(seed: int, update: int, classes: range, most: int | None) -> Turn:

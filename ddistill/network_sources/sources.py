@@ -2,7 +2,7 @@
 
 Model augmentation, https://arxiv.org/abs/2212.06152: early-stage networks and weight perturbation.
 
-A source is a pure function of the outer step: asked again, it gives the same weights.
+A network source is a pure function of the outer step: asked again, it gives the same weights.
 """
 
 from __future__ import annotations
@@ -81,10 +81,11 @@ class NetworkSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class FreshSource:
     """A newly drawn network at each outer step, trained for some epochs first where asked for.
 
-    Args:
+    Attributes:
         factory: builds and trains it.
         epochs: on the real data.
         seed: of the run.
@@ -92,11 +93,10 @@ class FreshSource:
             (its ``early``).
     """
 
-    def __init__(self, factory: NetworkFactory, epochs: int, seed: int, *, constant: bool = False) -> None:
-        self.factory = factory
-        self.epochs = epochs
-        self.seed = seed
-        self.constant = constant
+    factory: NetworkFactory
+    epochs: int
+    seed: int
+    constant: bool = False
 
     def draw(self, step: int) -> NetworkDraw:
         """Weights, and momenta if their optimiser goes on, that depend on (seed, step)."""
@@ -119,21 +119,21 @@ class PoolSource:
         return NetworkDraw({name: tensor.clone() for name, tensor in self.members[int(chosen)].items()})
 
 
+@dataclass(frozen=True)
 class TrajectorySource:
     """A random expert at a random early epoch, by (seed, step), and for reference the same some epochs later.
 
-    Args:
+    Attributes:
         experts: keep all epochs.
         max_start_epoch: a start is drawn from the epochs below it.
         ahead: epochs from start to reference.
         seed: of the run.
     """
 
-    def __init__(self, experts: NetworkStore, max_start_epoch: int, ahead: int, seed: int) -> None:
-        self.experts = experts
-        self.max_start_epoch = max_start_epoch
-        self.ahead = ahead
-        self.seed = seed
+    experts: NetworkStore
+    max_start_epoch: int
+    ahead: int
+    seed: int
 
     def draw(self, step: int) -> NetworkDraw:
         """The expert's weights at the start epoch, and those ``ahead`` epochs later."""
@@ -143,19 +143,19 @@ class TrajectorySource:
         return NetworkDraw(*(self.experts.weights(expert, epoch) for epoch in (start, start + self.ahead)))
 
 
+@dataclass(frozen=True)
 class SnapshotSource:
     """A random network after a random number of epochs, and for reference the same as old or older (TGDD).
 
-    Args:
+    Attributes:
         networks: keep all epochs 0..T.
         ahead: L; with the network of epoch s the reference is of an epoch in s..min(s + L - 1, T).
         seed: of the run.
     """
 
-    def __init__(self, networks: NetworkStore, ahead: int, seed: int) -> None:
-        self.networks = networks
-        self.ahead = ahead
-        self.seed = seed
+    networks: NetworkStore
+    ahead: int
+    seed: int
 
     def draw(self, step: int) -> NetworkDraw:
         """The network, its epoch and that of the reference are uniform, one given the other, by (seed, step)."""
@@ -166,17 +166,17 @@ class SnapshotSource:
         return NetworkDraw(*(self.networks.weights(network, which) for which in (epoch, later)))
 
 
+@dataclass(frozen=True)
 class LineSource:
     """A random point between the first and the last weights of a random network, and for reference the last (DANCE).
 
-    Args:
+    Attributes:
         networks: keep all epochs.
         seed: of the run.
     """
 
-    def __init__(self, networks: NetworkStore, seed: int) -> None:
-        self.networks = networks
-        self.seed = seed
+    networks: NetworkStore
+    seed: int
 
     def draw(self, step: int) -> NetworkDraw:
         """lambda * first + (1 - lambda) * last, lambda uniform in [0, 1) and one for all weights, by (seed, step)."""
@@ -191,13 +191,13 @@ class LineSource:
         return NetworkDraw(between, last)
 
 
+@dataclass(frozen=True)
 class PerturbedSource:
     """Wraps any source and perturbs the network that is matched; a reference stays as it is."""
 
-    def __init__(self, inner: NetworkSource, settings: ModelAugmentationSettings, seed: int) -> None:
-        self.inner = inner
-        self.settings = settings
-        self.seed = seed
+    inner: NetworkSource
+    settings: ModelAugmentationSettings
+    seed: int
 
     def draw(self, step: int) -> NetworkDraw:
         """theta + alpha * d, or theta + a * d1 + b * d2 with random coefficients."""

@@ -83,7 +83,7 @@ class Wanted:
         return {
             "format": FORMAT,
             "data": data_fingerprint,
-            "images": len(factory.source.labels),
+            "images": len(factory.real.labels),
             "network": factory.network.model_dump(mode="json"),
             "training": factory.training.identity(),
             "size": self.size,

@@ -39,7 +39,7 @@ class NetworkFactory:
     Attributes:
         network: architecture.
         training: optimiser settings.
-        source: the real training images, on the device.
+        real: the training images, on the device.
         num_classes: of the data.
         hot_path: precision, and whether the training step is compiled.
         execution: its ranks share the networks of a pool out.
@@ -47,7 +47,7 @@ class NetworkFactory:
 
     network: NetworkSettings
     training: TrainingSettings
-    source: ImageSet
+    real: ImageSet
     num_classes: int
     hot_path: HotPath = EAGER
     execution: Execution = field(default_factory=Execution)
@@ -65,15 +65,15 @@ class NetworkFactory:
 
     def build(self, *key: int | str) -> nn.Module:
         """A network with fresh weights drawn from the key, on the device of the images."""
-        channels, size = self.source.images.shape[1], self.source.images.shape[-1]
-        return build_network(self.network, self.num_classes, channels, size, *key).to(self.source.device)
+        channels, size = self.real.images.shape[1], self.real.images.shape[-1]
+        return build_network(self.network, self.num_classes, channels, size, *key).to(self.real.device)
 
     def trainer(self) -> Trainer:
         """The one trainer, and its module, that early-stage training reuses."""
         if self._trainer is None:
             self._trainer = Trainer(
                 self.build("workspace"),
-                self.source,
+                self.real,
                 self.training,
                 compiled=self.hot_path.compiled,
                 precision=self.precision,
@@ -83,7 +83,7 @@ class NetworkFactory:
 
     def steps_per_epoch(self) -> int:
         """Mini-batches of an epoch, the last one filled from the next pass."""
-        return -(-len(self.source.labels) // min(self.training.batch, len(self.source.labels)))
+        return -(-len(self.real.labels) // min(self.training.batch, len(self.real.labels)))
 
     def early_stage(self, epochs: int, seed: int, purpose: str, step: int, *, falls_over: int | None = None) -> Weights:
         """Weights after ``epochs`` on the real data, a function of (seed, purpose, step); the rest as for `stages`."""

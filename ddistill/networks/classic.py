@@ -93,8 +93,8 @@ class AlexNet(Classic):
         self, num_classes: int, channels: int = 3, size: int = 32, *, width: float = 1.0, norm: NormName = "none"
     ) -> None:
         super().__init__()
-        plan = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
-        self.body, planes, side = _convolutions(plan, channels, size, width, norm)
+        blocks = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
+        self.body, planes, side = _convolutions(blocks, channels, size, width, norm)
         self.body.append(nn.AdaptiveAvgPool2d(min(side, 4)))
         self.classifier = nn.Linear(planes * min(side, 4) ** 2, num_classes)
 
@@ -116,18 +116,18 @@ class VGG11(Classic):
         super().__init__()
         widths = (64, 128, 256, 256, 512, 512, 512, 512)
         pools = (True, True, False, True, False, True, False, True)
-        plan = tuple((planes, 3, pool) for planes, pool in zip(widths, pools, strict=True))
-        self.body, planes, _ = _convolutions(plan, channels, size, width, norm)
+        blocks = tuple((planes, 3, pool) for planes, pool in zip(widths, pools, strict=True))
+        self.body, planes, _ = _convolutions(blocks, channels, size, width, norm)
         self.body.append(nn.AdaptiveAvgPool2d(1))
         self.classifier = nn.Linear(planes, num_classes)
 
 
 def _convolutions(
-    plan: tuple[tuple[int, int, bool], ...], channels: int, size: int, width: float, norm: NormName
+    blocks: tuple[tuple[int, int, bool], ...], channels: int, size: int, width: float, norm: NormName
 ) -> tuple[nn.Sequential, int, int]:
     """Convolution, norm, ReLU and perhaps a pool for each (channels, kernel, pools); channels and side at the end."""
     body, planes, side = nn.Sequential(), channels, size
-    for count, kernel, pools in plan:
+    for count, kernel, pools in blocks:
         count = max(1, round(width * count))
         body.append(nn.Conv2d(planes, count, kernel, padding=kernel // 2))
         body.append(make_norm(norm, count))

@@ -110,7 +110,7 @@ def find(name: str, ipc: int = 1, data: str | None = None) -> Recipe:
 def _is_known(data: RealData) -> bool:
     """Whether data that are called like a known set are that set, or might be a copy of it."""
     facts = KNOWN_SETS.get(data.name)
-    usual = (facts.size, facts.channels) if facts else (DIGITS_SIDE, 1)
+    usual = (facts.settings.size, facts.settings.channels) if facts else (DIGITS_SIDE, 1)
     return data.source == data.name or (data.size, data.channels) == usual
 
 
@@ -118,7 +118,7 @@ def suited(recipe: Recipe, data: RealData) -> Recipe:
     """A recipe of a known set for these images: they are normalised (and whitened) as published if they are that set,
     by its name or by what was measured of them, else by what was measured of them."""
     known = recipe.data.source or ""
-    same = data.source == known or is_copy(known, (data.mean, data.std), data.class_names)
+    same = data.source == known or is_copy(known, data.statistics, data.class_names)
     return recipe if same else recipe.changed(MEASURED)
 
 

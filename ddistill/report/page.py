@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from ddistill.report.curves import Curve, chart
 from ddistill.report.snapshots import load_snapshots
 from ddistill.report.sprites import MOST_BYTES, make_sprites
 from ddistill.runtime.errors import UserError, in_words
-from ddistill.runtime.storage import read_checked_json, write_text
+from ddistill.runtime.storage import json_lines, read_checked_json, write_text
 from ddistill.synthetic import artifact_folder, load_synthetic, read_description
 from ddistill.synthetic.decode import in_bytes
 
@@ -133,19 +132,9 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def _events(folder: Path) -> list[dict[str, Any]]:
     """Events of the log, damaged lines left out."""
-    events = []
-    try:
-        lines = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
+    with suppress(OSError):
+        return list(json_lines(folder / "log.jsonl"))
+    return []
 
 
 def _curves(events: list[dict[str, Any]], summary: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:

@@ -19,9 +19,9 @@ MOST_BYTES = 10 * 2**20
 """Of all pictures of a page; as text they take a third more."""
 MARGIN = 1.1
 """Blocks differ in size, and one of them tells that of all."""
-_PNG: tuple[str, dict[str, Any]] = ("PNG", {"optimize": True})
+PNG: tuple[str, dict[str, Any]] = ("PNG", {"optimize": True})
 _JPEGS: list[tuple[str, dict[str, Any]]] = [("JPEG", {"quality": q, "subsampling": 0}) for q in (90, 75, 60, 40)]
-CHOICES = ((2, [_PNG, *_JPEGS[:3]]), (1, [_PNG, *_JPEGS]))
+CHOICES = ((2, [PNG, *_JPEGS[:3]]), (1, [PNG, *_JPEGS]))
 """Snapshots for which there must be room, and the encodings that may be used for it, best first."""
 
 
@@ -65,7 +65,7 @@ def make_sprites(
         sheet = _sheet(last, counts, blocks[0], columns)
         for wanted, encodings in CHOICES:
             for one in encodings:
-                size = MARGIN * len(_encoded(sheet, one)) * len(order) / len(blocks[0])
+                size = MARGIN * len(encoded(sheet, one)) * len(order) / len(blocks[0])
                 if encoding is None and size * min(wanted, len(steps)) <= most_bytes:
                     encoding, room = one, int(most_bytes / size)
         if encoding is None and columns == 1:
@@ -73,8 +73,11 @@ def make_sprites(
         columns = columns if encoding else -(-columns // 2)
     chosen = np.unique(np.linspace(len(steps) - 1, 0, min(room, len(steps))).round().astype(int)).tolist()
     shown = [snapshots[steps[i]] for i in chosen]
-    pictures = [[_uri(_sheet(one, counts, block, columns), encoding) for block in blocks] for one in shown]
-    return Sprites([steps[i] for i in chosen], pictures, blocks, columns, encoding is _PNG)
+    kind = encoding[0].lower()
+    pictures = [
+        [data_uri(encoded(_sheet(one, counts, block, columns), encoding), kind) for block in blocks] for one in shown
+    ]
+    return Sprites([steps[i] for i in chosen], pictures, blocks, columns, encoding is PNG)
 
 
 def _sheet(images: torch.Tensor, counts: Sequence[int], block: Sequence[int], columns: int) -> np.ndarray:
@@ -87,7 +90,8 @@ def _sheet(images: torch.Tensor, counts: Sequence[int], block: Sequence[int], co
     return np.pad(sheet, ((0, 0), (0, missing), (0, 0))[: sheet.ndim]) if missing else sheet
 
 
-def _encoded(sheet: np.ndarray, encoding: tuple[str, dict[str, Any]]) -> bytes:
+def encoded(sheet: np.ndarray, encoding: tuple[str, dict[str, Any]] = PNG) -> bytes:
+    """A picture, uint8 (height, width) or (height, width, 3), as a file of that kind."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -95,6 +99,6 @@ def _encoded(sheet: np.ndarray, encoding: tuple[str, dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _uri(sheet: np.ndarray, encoding: tuple[str, dict[str, Any]]) -> str:
-    text = base64.b64encode(_encoded(sheet, encoding)).decode()
-    return f"data:image/{encoding[0].lower()};base64,{text}"
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """A picture as the text that a page holds it by."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -5,7 +5,7 @@ from ddistill.reproduce.estimates import estimate
 from ddistill.reproduce.figures import draw, shows_images
 from ddistill.reproduce.in_processes import run_cells_in_processes
 from ddistill.reproduce.on_ray import place_of, run_cells_on_ray
-from ddistill.reproduce.runs import Sources, look_up, run_cells, with_pictures
+from ddistill.reproduce.runs import DataSources, look_up, run_cells, with_pictures
 from ddistill.reproduce.store import Judged, Result, Store, result_key
 from ddistill.reproduce.tables import put_into, render
 from ddistill.reproduce.targets import SCALES, TARGETS, Cell, cells_of
@@ -17,11 +17,11 @@ __all__ = [
     "SCALES",
     "TARGETS",
     "Cell",
+    "DataSources",
     "Figure",
     "GradientsAtAge",
     "Judged",
     "Result",
-    "Sources",
     "Store",
     "Verified",
     "cells_of",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ddistill.engine import Plan, plan_run, training_costs
+from ddistill.engine import Plan, plan_run, plan_training
 from ddistill.recipe import Recipe
-from ddistill.reproduce.runs import Sources
+from ddistill.reproduce.runs import DataSources
 from ddistill.reproduce.store import Result, images_key, result_key
 from ddistill.reproduce.targets import Cell
 
@@ -17,7 +17,7 @@ OnEstimate = Callable[[int, int], None]
 def estimate(
     cells: Sequence[Cell],
     known: Sequence[Result | None],
-    sources: Sources,
+    sources: DataSources,
     *,
     device: str = "cpu",
     on_estimate: OnEstimate | None = None,
@@ -48,27 +48,14 @@ def estimate(
     return plans
 
 
-def _plan(cell: Cell, sources: Sources, device: str, measured: dict[str, Plan]) -> Plan:
+def _plan(cell: Cell, sources: DataSources, device: str, measured: dict[str, Plan]) -> Plan:
     data, recipe = sources.load(cell), cell.recipe
     usual = _usual(recipe)
     key = result_key(usual, data.fingerprint, cell.ages)
     if key not in measured:
-        if cell.ages:
-            seconds, flops = training_costs(data, usual, device)
-            epochs = cell.ages[-1]
-            measured[key] = Plan({"train": seconds * epochs}, {"train": flops * epochs}, 0, 0)
-        else:
-            measured[key] = plan_run(data, usual, device)
-    plan = measured[key]
-    if cell.ages:
-        return plan
-    share = recipe.budget.steps / plan.outer_steps
-    return replace(
-        plan,
-        seconds={**plan.seconds, "distill": plan.seconds["distill"] * share},
-        flops={**plan.flops, "distill": plan.flops["distill"] * share},
-        outer_steps=recipe.budget.steps,
-    )
+        whole = not cell.ages
+        measured[key] = plan_run(data, usual, device) if whole else plan_training(data, usual, cell.ages[-1], device)
+    return measured[key] if cell.ages else measured[key].of(recipe)
 
 
 def _usual(recipe: Recipe) -> Recipe:

@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddistill.engine import Observer
-from ddistill.reproduce.runs import OnCell, Plain, Sources, cell_key, from_plain_values, in_plain_values, run_cell
+from ddistill.reproduce.runs import (
+    DataSources,
+    OnCell,
+    Plain,
+    begin_in_worker,
+    cell_key,
+    from_plain_values,
+    in_plain_values,
+    run_cell,
+)
 from ddistill.reproduce.store import Result, Store, images_key
 from ddistill.reproduce.targets import Cell
-from ddistill.runtime.plugins import load_plugin, to_elsewhere
+from ddistill.runtime.plugins import to_elsewhere
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -28,7 +37,7 @@ POLL_SECONDS = 0.5
 def run_cells_in_processes(
     cells: Sequence[Cell],
     out: Path,
-    sources: Sources,
+    sources: DataSources,
     jobs: int,
     *,
     device: str = "cpu",
@@ -91,20 +100,13 @@ class _Worker(Observer):
 
 def _begin(stop: Event, driver: int, threads: int, plugins: Sequence[tuple[str, str]]) -> None:
     """In a new process."""
-    import torch
-
-    from ddistill.runtime.memory import keep_freed_memory
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears it, and says so
     _Worker.stop, _Worker.driver = stop, driver
-    for plugin, folder in plugins:
-        load_plugin(plugin, folder)
-    torch.set_num_threads(threads)
-    keep_freed_memory()
+    begin_in_worker(threads, plugins)
 
 
 def _run(plain: Sequence[Plain], places: Mapping[str, str], out: str, device: str) -> list[Result]:
     """In a process: run cells one after the other, or go on with them."""
-    sources, observer = Sources(places), _Worker()
+    sources, observer = DataSources(places), _Worker()
     cells = [from_plain_values(one) for one in plain]
     return [run_cell(cell, sources.load(cell), Path(out), device=device, observer=observer) for cell in cells]

@@ -16,11 +16,20 @@ from ddistill.data import RealData
 from ddistill.engine import Observer
 from ddistill.observer import Phase
 from ddistill.reproduce.estimates import estimate
-from ddistill.reproduce.runs import OnCell, Plain, Sources, cell_key, from_plain_values, in_plain_values, run_cell
+from ddistill.reproduce.runs import (
+    DataSources,
+    OnCell,
+    Plain,
+    begin_in_worker,
+    cell_key,
+    from_plain_values,
+    in_plain_values,
+    run_cell,
+)
 from ddistill.reproduce.store import Result, Store, images_key
 from ddistill.reproduce.targets import Cell
 from ddistill.runtime.errors import RunError, UserError
-from ddistill.runtime.plugins import load_plugin, to_elsewhere
+from ddistill.runtime.plugins import to_elsewhere
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -64,7 +73,7 @@ def place_of(text: str) -> str | None:
 def run_cells_on_ray(
     cells: Sequence[Cell],
     out: Path,
-    sources: Sources,
+    sources: DataSources,
     *,
     address: str | None = None,
     device: str = "cpu",
@@ -186,20 +195,12 @@ def _task(
     _after: Result | None,
 ) -> Result:
     """In a worker: run a cell, or go on with it; ``place`` is the output folder, the device and the threads."""
-    import torch
-
-    from ddistill.runtime.memory import keep_freed_memory
-
-    for plugin, folder in plugins:
-        load_plugin(plugin, folder)
-    (out, device, threads), cell = place, from_plain_values(plain)
-    torch.set_num_threads(threads)
-    if device == "cpu":
-        keep_freed_memory()
-    return run_cell(cell, data, Path(out), device=device, observer=Reporter(board, number))
+    out, device, threads = place
+    begin_in_worker(threads, plugins)
+    return run_cell(from_plain_values(plain), data, Path(out), device=device, observer=Reporter(board, number))
 
 
-def _needs(cells: Sequence[Cell], sources: Sources, device: str, threads: int) -> list[Needs]:
+def _needs(cells: Sequence[Cell], sources: DataSources, device: str, threads: int) -> list[Needs]:
     """Of each cell, from a few measured steps of each kind of work."""
     plans = estimate(cells, [None] * len(cells), sources, device=device)
     found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +15,16 @@ from ddistill.analysis import gradients_by_age
 from ddistill.data import RealData, load_data
 from ddistill.data.which import NAME
 from ddistill.engine import Observer, Run, distill_data, recorded
-from ddistill.engine.accuracies import Accuracies
+from ddistill.engine.accuracies import Accuracies, Evaluator
 from ddistill.engine.environment import machine, versions
-from ddistill.evaluation import Outcome, Progress, evaluate_set
 from ddistill.recipe import RECIPE, Recipe, build
 from ddistill.reproduce.store import Judged, Result, Store, images_key, result_key
 from ddistill.reproduce.targets import Cell, Labels
 from ddistill.runtime.distributed import current
 from ddistill.runtime.execution import Execution
+from ddistill.runtime.memory import keep_freed_memory
+from ddistill.runtime.plugins import load_plugin
+from ddistill.runtime.storage import json_lines
 from ddistill.training import Safety, Unfinished
 
 OnCell = Callable[[int, int, Cell, Result], None]
@@ -43,7 +44,15 @@ def from_plain_values(plain: Plain) -> Cell:
     return Cell(labels, build(Recipe, values), ages, arithmetic)
 
 
-class Sources:
+def begin_in_worker(threads: int, plugins: Iterable[tuple[str, str]]) -> None:
+    """In a new process, before its first cell."""
+    for plugin, folder in plugins:
+        load_plugin(plugin, folder)
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+class DataSources:
     """The data sets of a reproduction: each is read once.
 
     Args:
@@ -72,7 +81,7 @@ class Sources:
 def run_cells(
     cells: Iterable[Cell],
     out: Path,
-    sources: Sources,
+    sources: DataSources,
     *,
     device: str = "cpu",
     observer: Observer | None = None,
@@ -155,38 +164,20 @@ def _judged_again(result: Result, run: Run, cell: Cell, data: RealData, observer
     """The result of a run whose images are judged as a cell asks."""
     assert run.folder is not None  # a cell's run has one
     kept, name, step = run.folder / "checkpoint", f"judged-{result.key[:16]}", run.summary["outer_steps"]
-    known, started = Accuracies(kept / f"{name}.jsonl"), time.perf_counter()
-
-    def on_run(repeat: int, tested: Outcome) -> None:
-        nonlocal started
-        now = time.perf_counter()
-        known.add(("distilled", step, repeat), tested, now - started)
-        started = now
-
-    judged = evaluate_set(
-        run.synthetic,
-        data,
-        cell.recipe.evaluation,
-        cell.recipe.network,
-        execution=Execution(torch.device(run.summary["execution"]["device"]), cell.recipe.run, current()),
-        seed=cell.recipe.run.seed,
-        progress=Progress(
-            finished=known.of("distilled", step),
-            on_run=on_run,
-            on_epoch=lambda done, total: observer.progress("evaluate", done, total),
-            unfinished=Unfinished(kept / f"{name}.safetensors", Safety(stopping=observer.stopping, note=observer.note)),
-            name=name,
-        ),
-    )
+    known, recipe = Accuracies(kept / f"{name}.jsonl"), cell.recipe
+    unfinished = Unfinished(kept / f"{name}.safetensors", Safety(stopping=observer.stopping, note=observer.note))
+    execution = Execution(torch.device(run.summary["execution"]["device"]), recipe.run, current())
+    evaluate = Evaluator(data, execution, recipe.run.seed, known, unfinished, observer)
+    judged = evaluate(run.synthetic, recipe.evaluation, recipe.network, ("distilled", step), phase="evaluate")
     observer.accuracy("distilled", judged.mean, judged.std, len(judged.runs))
     costs = {name: spent for name, spent in result.seconds.items() if name != "evaluate"}
     last = tuple(one._replace(accuracy=judged.mean) for one in result.accuracies[-1:])
-    about = {**result.about, "recipe": cell.recipe.changed(recorded(data)).travelling().identity()}
+    about = {**result.about, "recipe": recipe.changed(recorded(data)).travelling().identity()}
     runs = tuple(judged.as_dict()["runs"])
     return Result(result.key, runs, {**costs, "evaluate": known.seconds}, result.flops, last, about)
 
 
-def look_up(cells: Iterable[Cell], out: Path, sources: Sources) -> list[Result | None]:
+def look_up(cells: Iterable[Cell], out: Path, sources: DataSources) -> list[Result | None]:
     """What the store knows of the cells; nothing is run."""
     known = {result.key: result for result in Store(out / "results.jsonl")}
     return [known.get(cell_key(cell, sources.load(cell))) for cell in cells]
@@ -198,7 +189,7 @@ def folder_of(cell: Cell, data: RealData, out: Path) -> Path:
 
 
 def with_pictures(
-    cell: Cell, out: Path, sources: Sources, *, device: str = "cpu", observer: Observer | None = None
+    cell: Cell, out: Path, sources: DataSources, *, device: str = "cpu", observer: Observer | None = None
 ) -> Path:
     """The folder of a run with its stored images; a result that came without them is computed again, to the same bits.
 
@@ -268,11 +259,7 @@ def _judged(folder: Path | None) -> tuple[Judged, ...]:
     if folder is None:
         return ()
     found: dict[int, Judged] = {}
-    for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
+    for event in json_lines(folder / "log.jsonl"):
         if event.get("event") == "accuracy" and event.get("what") == "distilled":
             found[event["step"]] = Judged(event["step"], event["mean"], event["seconds"], event["flops"])
     return tuple(found[step] for step in sorted(found))

@@ -6,8 +6,8 @@ and data they came, and are found by the key that follows from these now.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from filelock import FileLock
 from ddistill.evaluation import EvaluationSettings
 from ddistill.recipe import Recipe, build
 from ddistill.runtime.errors import UserError
-from ddistill.runtime.storage import append_line, fingerprint, make_parent
+from ddistill.runtime.storage import append_checked, checked_lines, fingerprint, make_parent
 
 VERSION = 2
 """Of the keys: 2 leaves the execution out."""
@@ -135,25 +135,17 @@ class Store:
     def add(self, result: Result) -> None:
         """Append a line; a line that another process cut off does not spoil this one."""
         row = {"version": VERSION, **{name: getattr(result, name) for name in Result.__dataclass_fields__}}
-        line = json.dumps({**row, "sha256": fingerprint(row)}, allow_nan=False)
         with FileLock(make_parent(self.path).with_suffix(".lock")):
-            append_line(self.path, line)
+            append_checked(self.path, row)
 
     def __iter__(self) -> Iterator[Result]:
         """All whole results, in the order in which they came."""
-        if not self.path.is_file():
-            return
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                checksum = row.pop("sha256")
-                if checksum == fingerprint(row):
-                    row["key"] = row["key"] if row.pop("version", 1) == VERSION else _key_now(row)
-                    row["accuracy"] = tuple(row["accuracy"])
-                    row["accuracies"] = tuple(Judged(*judged) for judged in row["accuracies"])
-                    yield Result(**row)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
+        for row in checked_lines(self.path):
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                row["key"] = row["key"] if row.pop("version", 1) == VERSION else _key_now(row)
+                row["accuracy"] = tuple(row["accuracy"])
+                row["accuracies"] = tuple(Judged(*judged) for judged in row["accuracies"])
+                yield Result(**row)
 
 
 def _key_now(row: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ddistill.evaluation import IDC
 from ddistill.reproduce.published import Published, published
 from ddistill.reproduce.store import Result
-from ddistill.reproduce.targets import AUGMENTED, CORESETS, DATA_TITLES, SCALES, TARGETS, TITLES, USUAL, Cell
+from ddistill.reproduce.targets import AUGMENTED, CORESETS, DATA_TITLES, SCALES, TARGETS, TITLES, USUAL, Cell, Labels
 from ddistill.runtime.storage import write_text
 
 NOT_RUN = "not run"
@@ -37,8 +37,8 @@ class Row:
         return statistics.fmean(value for result in self.results for value in result.accuracy)
 
     def shown(self) -> str:
-        """Mean and spreads; see `spread`."""
-        return spread([result.accuracy for result in self.results]) if self.results else NOT_RUN
+        """See `mean_and_std`."""
+        return mean_and_std([result.accuracy for result in self.results]) if self.results else NOT_RUN
 
     def shown_under_idc(self) -> str:
         """The same under IDC's protocol."""
@@ -53,7 +53,7 @@ class Row:
         return statistics.fmean(sum(result.flops.values()) for result in self.results)
 
 
-def spread(distillations: Sequence[Sequence[float]]) -> str:
+def mean_and_std(distillations: Sequence[Sequence[float]]) -> str:
     """Accuracies in words: mean, ± standard deviation over distillations, (standard deviation over networks).
 
     Over distillations it is the sample's, of their means, and left out for a single one; over the networks of a
@@ -180,27 +180,35 @@ def _beside(row: Row, reference: Published | None) -> str:
     return f"{row.shown()} / {theirs}{difference}" + (f"; {row.idc.shown()}" if row.idc else "")
 
 
-def _comparison(table: str) -> Callable[[Sequence[Row]], str]:
-    """Tables 3 and 4: a line per data set and ipc, a column per method and speed-up."""
+def _pivot(told: Callable[[Labels], tuple[str, Published | None]]) -> Callable[[Sequence[Row]], str]:
+    """A line per data set and ipc, a column per what ``told`` gives for a cell, beside the published figure."""
 
     def render(rows: Sequence[Row]) -> str:
         columns: dict[str, None] = {}
-        lines: dict[tuple[str, int], dict[str, str]] = {}
+        lines: dict[tuple[str, str], dict[str, str]] = {}
         for row in rows:
             marks = row.cell.labels
-            data, ipc, speedup = str(marks["data"]), int(marks["ipc"]), int(marks["speedup"])
-            title = TITLES[str(marks["method"])]
-            ours = marks["networks"] == AUGMENTED
-            name = f"{title} + model augmentation" if ours else title
-            column = f"{'Ours' if ours else title} {speedup}" if title == "IDC" else f"{title} + ours {speedup}"
-            column = title if title != "IDC" and not ours else column
+            column, reference = told(marks)
             columns[column] = None
-            reference = published(table, DATA_TITLES[data], ipc, name, speedup)
-            lines.setdefault((DATA_TITLES[data], ipc), {})[column] = _beside(row, reference)
-        shown = [[data, str(ipc), *(cells.get(c, "-") for c in columns)] for (data, ipc), cells in lines.items()]
+            lines.setdefault((DATA_TITLES[str(marks["data"])], str(marks["ipc"])), {})[column] = _beside(row, reference)
+        shown = [[*line, *(cells.get(c, "-") for c in columns)] for line, cells in lines.items()]
         return f"{EACH_CELL}\n\n{markdown(['data', 'ipc', *columns], shown)}"
 
     return render
+
+
+def _comparison(table: str) -> Callable[[Sequence[Row]], str]:
+    """Tables 3 and 4: a column per method and speed-up."""
+
+    def told(marks: Labels) -> tuple[str, Published | None]:
+        title, speedup = TITLES[str(marks["method"])], int(marks["speedup"])
+        ours = marks["networks"] == AUGMENTED
+        name = f"{title} + model augmentation" if ours else title
+        column = f"{'Ours' if ours else title} {speedup}" if title == "IDC" else f"{title} + ours {speedup}"
+        column = title if title != "IDC" and not ours else column
+        return column, published(table, DATA_TITLES[str(marks["data"])], int(marks["ipc"]), name, speedup)
+
+    return _pivot(told)
 
 
 def _table5(rows: Sequence[Row]) -> str:
@@ -246,7 +254,7 @@ def _curves(rows: Sequence[Row]) -> str:
         for point in zip(*(result.accuracies for result in row.results), strict=False):
             accuracies = [one.accuracy for one in point]
             costs = [statistics.fmean(one.seconds for one in point), statistics.fmean(one.flops for one in point)]
-            shown = spread([[accuracy] for accuracy in accuracies])
+            shown = mean_and_std([[accuracy] for accuracy in accuracies])
             lines.append([name, str(point[0].step), shown, f"{costs[0]:.0f}", f"{costs[1] / 1e12:.3g}"])
     headers = ["method", "outer steps", "accuracy", "seconds, pool included", "TFLOP, pool included"]
     return markdown(headers, lines)
@@ -289,19 +297,10 @@ def _gradients(rows: Sequence[Row]) -> str:
     return markdown(headers, lines)
 
 
-def _table6(rows: Sequence[Row]) -> str:
-    lines: dict[tuple[str, int], dict[str, str]] = {}
-    for row in rows:
-        marks = row.cell.labels
-        selection = "random selection" if marks["selection"] == "random" else "weight average"
-        data, ipc = str(marks["data"]), int(marks["ipc"])
-        reference = published("6", DATA_TITLES[data], ipc, f"IDC + model augmentation ({selection})", 5)
-        lines.setdefault((DATA_TITLES[data], ipc), {})[selection] = _beside(row, reference)
-    shown = [
-        [data, str(ipc), cells.get("random selection", "-"), cells.get("weight average", "-")]
-        for (data, ipc), cells in lines.items()
-    ]
-    return f"{EACH_CELL}\n\n{markdown(['data', 'ipc', 'random selection', 'weight average'], shown)}"
+def _table6(marks: Labels) -> tuple[str, Published | None]:
+    selection = "random selection" if marks["selection"] == "random" else "weight average"
+    name = f"IDC + model augmentation ({selection})"
+    return selection, published("6", DATA_TITLES[str(marks["data"])], int(marks["ipc"]), name, 5)
 
 
 def _factors(rows: Sequence[Row]) -> str:
@@ -321,7 +320,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "table3b": _comparison("3b"),
     "table4": _comparison("4"),
     "table5": _table5,
-    "table6": _table6,
+    "table6": _pivot(_table6),
     "factors": _factors,
     **dict.fromkeys(("figure1", "figure2", "figure3"), _curves),
     **dict.fromkeys(("figure4", "figure5", "figure6", "figure7"), _images),

@@ -7,7 +7,7 @@ A figure is reached where the mean over distillations is not further below it th
 with s the standard deviation that is printed with the figure (0.5 points where none is), d our standard deviation over
 k distillations (of one distillation that over its networks stands in), and an allowance where the figure is the best of
 several looks at the test set and ours is that of the last epoch: 0.5 points for IDC, with or without model
-augmentation, and TM, 1 for TGDD, DANCE and NCFM. So a figure counts as one distillation of the same spread as ours.
+augmentation, and TM, 1 for TGDD, DANCE and NCFM. So a figure counts as one distillation with our standard deviation.
 What is above it has reached it.
 """
 
@@ -24,7 +24,7 @@ from ddistill.evaluation import IDC, OWN
 from ddistill.recipes import along_training
 from ddistill.reproduce.published import published_rows
 from ddistill.reproduce.store import Result, Store, result_key
-from ddistill.reproduce.tables import machine_of, markdown, spread
+from ddistill.reproduce.tables import machine_of, markdown, mean_and_std
 from ddistill.reproduce.targets import DATA_TITLES, SCALES, TITLES, Cell, Labels
 from ddistill.runtime.errors import UserError, unknown_name
 
@@ -204,7 +204,7 @@ class Verified:
         figure = self.figure
         printed = f"{figure.accuracy:.1f}" + (f" ({figure.std:.1f})" if figure.std is not None else "")
         verdict = "pass" if not self.missing else f"**misses by {self.missing:.1f}**"
-        measured = [spread(self.accuracies), f"{len(self.results)} x {len(self.accuracies[0])}"]
+        measured = [mean_and_std(self.accuracies), f"{len(self.results)} x {len(self.accuracies[0])}"]
         by = [figure.recipe, str(figure.ipc), figure.protocol, printed, figure.source]
         return [*by, *measured, f"{self.difference:+.1f}", f"{self.tolerance:.1f}", verdict]
 

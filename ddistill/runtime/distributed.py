@@ -80,8 +80,8 @@ class Ranks:
             tensor[rows.stop :] = 0.0
         self.add_(tensors)
 
-    def broadcast_(self, tensors: Sequence[torch.Tensor], source: int = 0) -> None:
-        """Replace each tensor by that of rank ``source``, bit for bit.
+    def broadcast_(self, tensors: Sequence[torch.Tensor], owner: int = 0) -> None:
+        """Replace each tensor by that of rank ``owner``, bit for bit.
 
         Raises:
             RunError: a process was lost.
@@ -92,7 +92,7 @@ class Ranks:
             alike = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in alike])
             with _exchange():
-                dist.broadcast(flat, src=source)
+                dist.broadcast(flat, src=owner)
             for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 

@@ -67,3 +67,8 @@ def _left_in_container() -> int:
     except (OSError, ValueError):  # no group, or "max"
         return 1 << 62
     return max(0, limit - used + (int(files[1]) if files else 0))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the CPU's allocator, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

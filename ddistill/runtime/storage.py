@@ -185,6 +185,27 @@ def append_line(path: Path, line: str) -> None:
         lines.write((line + "\n").encode())
 
 
+def append_checked(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a JSON object that carries the checksum of its own contents, on a line; NaN and infinity are refused."""
+    append_line(path, json.dumps({**row, CHECKSUM: fingerprint(row)}, allow_nan=False))
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects of a file that has one on each line: none of a file that is not there, and of damaged lines."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            if isinstance(value := json.loads(line), dict):
+                yield value
+
+
+def checked_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What `append_checked` has written, but for lines that were cut off or changed."""
+    for row in json_lines(path):
+        if row.pop(CHECKSUM, None) == fingerprint(row):
+            yield row
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename last through a loss of power, where the system can."""
     try:

@@ -120,9 +120,9 @@ def _header(synthetic: SyntheticSet, about: Mapping[str, Any], table: Table, pub
 
 
 def _title(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
-    spread = _spread(synthetic.counts)
+    each = _per_class(synthetic.counts)
     name, made = _known_source(about) or "Images", "cut" if _is_chosen(about) else "distilled"
-    return f"{name} {made} to {spread} image{'s' * (spread != '1')} a class"
+    return f"{name} {made} to {each} image{'s' * (each != '1')} a class"
 
 
 def _is_chosen(about: Mapping[str, Any]) -> bool:
@@ -136,7 +136,7 @@ def _known_source(about: Mapping[str, Any]) -> str | None:
     return str(source) if source else None
 
 
-def _spread(counts: list[int]) -> str:
+def _per_class(counts: list[int]) -> str:
     return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
@@ -148,7 +148,7 @@ def _what(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
     kind = f"small training set: {n} real images" if chosen else f"distilled training set: {n} synthetic images"
     lines = [
         f"A {kind} of {synthetic.num_classes} classes "
-        f"({_spread(synthetic.counts)} a class{decoded}), {side} x {side} pixels, "
+        f"({_per_class(synthetic.counts)} a class{decoded}), {side} x {side} pixels, "
         f"{'grey' if channels == 1 else 'RGB'}. A network that is trained from scratch on these few images is to reach "
         f"as much as it can of what it would reach on all real ones{more}.",
     ]
@@ -176,10 +176,7 @@ def _accuracy(synthetic: SyntheticSet, about: Mapping[str, Any]) -> str:
     if "accuracy" not in about:
         return ""
     own = {"images": len(synthetic.images), **about["accuracy"]}
-    rows = [
-        ("this set", own),
-        *_titled(about.get("baselines", {})).items(),
-    ]
+    rows = [("this set", own), *_titled(about.get("baselines", {})).items()]
     soft = {"this set": about.get("accuracy_soft"), **_titled(about.get("baselines_soft", {}))}
     table = "\n".join(
         f"| {name} | {row['images']} | {_figures(row)} |{_soft_cells(soft, name)} {len(row['runs'])} |"

@@ -24,15 +24,13 @@ from typing import Any
 import torch
 import yaml
 
-from ddistill.data.facts import known_name
+from ddistill.data.facts import PUBLISHED_CONSTANTS, Statistics, known_name
 from ddistill.runtime.errors import UserError, unknown_name
 from ddistill.runtime.storage import write_json, write_text
 from ddistill.synthetic.synthetic_set import SyntheticSet
 
-Constants = tuple[tuple[float, ...], tuple[float, ...]]
-CIFAR: Constants = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-IMAGENET: Constants = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DATA_SETS: dict[str, tuple[int, Constants]] = {
+CIFAR, IMAGENET = PUBLISHED_CONSTANTS["cifar10"], PUBLISHED_CONSTANTS["imagenet"]
+DATA_SETS: dict[str, tuple[int, Statistics]] = {
     "CIFAR10": (10, CIFAR),
     "CIFAR100": (100, CIFAR),
     "TinyImageNet": (200, IMAGENET),
@@ -129,7 +127,7 @@ def scores_of(about: Mapping[str, Any], full: float | None) -> dict[str, float |
     return {"hlr": hlr, "ior": ior, "lrs": lrs}
 
 
-def _dataset(synthetic: SyntheticSet, about: Mapping[str, Any], entry: Entry) -> tuple[str, Constants]:
+def _dataset(synthetic: SyntheticSet, about: Mapping[str, Any], entry: Entry) -> tuple[str, Statistics]:
     """Its name of the data, and its constants; refuses what its evaluator cannot take."""
     data = about.get("recipe", {}).get("data", {})
     chosen = data.get("classes")  # a subset by name, or a choice that DD-Ranking does not know

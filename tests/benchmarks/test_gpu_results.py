@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddistill.data import load_data
-from ddistill.reproduce import Sources, Store, cells_of
+from ddistill.reproduce import DataSources, Store, cells_of
 from ddistill.reproduce.runs import cell_key, folder_of, run_cell
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -94,7 +94,7 @@ def test_every_run_of_the_tables_comes_once_and_what_is_known_is_left_out(digits
     assert {job.cells[0].recipe.budget.steps for job in jobs[12:18]} == {400}
     assert "model augmentation" in names[12]
     tiny = [quick(job) for job in gpu_results.queue("tiny", range(1)) if job.table == "table3a"][:2]
-    sources, store = Sources({"digits": "digits"}), Store(tmp_path / "results.jsonl")
+    sources, store = DataSources({"digits": "digits"}), Store(tmp_path / "results.jsonl")
     assert gpu_results.pending(tiny, store, sources) == tiny
     for result in gpu_results.run(tiny[0], digits, tmp_path):
         store.add(result)

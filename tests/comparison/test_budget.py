@@ -5,13 +5,14 @@ import pytest
 from ddistill.comparison import Measured, divide
 from ddistill.comparison.budget import SPARED_FIRST, choosing
 from ddistill.engine import Plan
+from ddistill.recipe import Recipe
 from ddistill.runtime.errors import UserError
 
 SELECTIONS = ("random", "k-center", "herding", "el2n", "mosaic", "el2n-mosaic")
 
 
 def plan(pool: float, distill: float) -> Plan:
-    return Plan({"pool": pool, "distill": distill, "evaluate": 1.0}, {}, 0, 100)
+    return Plan({"pool": pool, "distill": distill, "evaluate": 1.0}, {}, 0, Recipe())
 
 
 MEASURED = Measured(0.01, 1.0, 10.0, 5.0, {"idc-ma": plan(100.0, 4000.0), "tgdd-ma": plan(500.0, 600.0)})

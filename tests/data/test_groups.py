@@ -22,16 +22,16 @@ def test_groups_follow_the_classes_whatever_their_order(path):
     for _ in range(2):  # also from the cache
         data = load_data(path, DataSettings(**SHARE, group_column="kind"))
         assert data.class_names == ("blue", "green", "grey", "red")
-        assert data.taken.groups == ("cold", "cold", "none", "warm")
+        assert data.origin.taken.groups == ("cold", "cold", "none", "warm")
     assert "their groups from column 'kind'" in "\n".join(data.account.lines)
     chosen = load_data(path, DataSettings(**SHARE, group_column="kind", classes=("red", "blue")))
-    assert chosen.taken.groups == ("warm", "cold")
+    assert chosen.origin.taken.groups == ("warm", "cold")
 
 
 def test_images_and_key_are_the_same_with_and_without_groups(path):
     data = load_data(path, DataSettings(**SHARE))
     grouped = load_data(path, DataSettings(**SHARE, group_column="kind"))
-    assert data.taken.groups == ()
+    assert data.origin.taken.groups == ()
     assert data.fingerprint == grouped.fingerprint
     recipe = Recipe()
     assert result_key(recipe.changed({"data.group_column": "kind"}), "x") == result_key(recipe, "x")
@@ -57,8 +57,9 @@ def test_declared_groups_and_numbers(tmp_path):
         for c, i in rows(4, COLOURS)
     ]
     table = datasets.Dataset.from_list(values, features=features)
-    assert load_data(table, DataSettings(**SHARE, group_column="kind")).taken.groups == ("warm", "cold", "cold", "none")
-    assert load_data(table, DataSettings(**SHARE, group_column="number")).taken.groups == ("4",) * 4
+    taken = load_data(table, DataSettings(**SHARE, group_column="kind")).origin.taken
+    assert taken.groups == ("warm", "cold", "cold", "none")
+    assert load_data(table, DataSettings(**SHARE, group_column="number")).origin.taken.groups == ("4",) * 4
 
 
 def test_a_class_in_several_groups_is_refused(tmp_path):

@@ -194,7 +194,7 @@ def test_two_classes_of_one_new_name_are_one(tmp_path):
     data = load_data(tmp_path / "t.parquet", settings)
     assert data.class_names == ("green", "other")
     assert data.class_counts.tolist() == [3, 6]
-    assert any("'0' as 'other'" in note for note in data.notes)
+    assert any("'0' as 'other'" in note for note in data.origin.notes)
 
 
 def test_labels_from_one_and_gaps_name_the_way_out(tmp_path):
@@ -244,7 +244,7 @@ FOUR = {"red": ("red", 4), "blue": ("blue", 4)}
     ],
 )
 def test_classes_of_two_parts_are_matched_by_name(train, test, expected, said):
-    assert said in " ".join(check((train, test), FOUR, expected).notes)
+    assert said in " ".join(check((train, test), FOUR, expected).origin.notes)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_dictionary_of_parts():
 def test_names_that_differ_in_capitals_or_spaces_are_noted(tmp_path):
     write_table(tmp_path / "t.parquet", 4, ("red", "blue"), label={"red": "cat", "blue": "Cat "})
     data = load_data(tmp_path / "t.parquet", DataSettings(**SHARE))
-    assert any("'Cat ', 'cat'" in note for note in data.notes)
+    assert any("'Cat ', 'cat'" in note for note in data.origin.notes)
 
 
 def test_a_fraction_that_sets_nothing_aside_is_refused(tmp_path):
@@ -348,7 +348,7 @@ def test_parts_of_datasets_with_classes_in_another_order():
 
     both = datasets.DatasetDict({"Training": part(["red", "blue"], 4), "dev": part(["blue", "green", "red"], 3)})
     data = check(both, FOUR, {"red": ("red", 3), "blue": ("blue", 3)})
-    assert any("'green'" in note for note in data.notes)
+    assert any("'green'" in note for note in data.origin.notes)
 
 
 def test_numbers_keep_their_order():

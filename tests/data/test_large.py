@@ -189,7 +189,7 @@ def test_a_decoding_that_was_cut_off_goes_on(tmp_path, slow_hands, monkeypatch, 
         interrupted_load(root, at)
     again = load_data(root)
     assert again.fingerprint == whole.fingerprint
-    assert again.notes == whole.notes
+    assert again.origin.notes == whole.origin.notes
     assert torch.equal(again.train.images, whole.train.images)
     assert 102 <= slow_hands["decoded"] < 102 + 4 * 20  # each time what was under way, and no more
     kept = sorted(path.name for path in (tmp_path / "other" / "data").glob("*/*"))
@@ -273,7 +273,7 @@ def test_a_full_disk_lets_the_images_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(rows.os, "posix_fallocate", full, raising=False)
     data = load_data(root)
     assert data.fingerprint == whole.fingerprint
-    assert "could not be kept" in data.notes[-1]
+    assert "could not be kept" in data.origin.notes[-1]
     assert not list((tmp_path / "other").glob("data/*/*"))
 
 
@@ -297,7 +297,7 @@ def test_a_validation_part_may_lie_in_a_file(tmp_path, monkeypatch):
         assert is_mapped(filed.validation.images)
         assert torch.equal(filed.train.images, plain.train.images)
         assert torch.equal(filed.validation.images, plain.validation.images)
-    assert filed.mean == plain.mean
+    assert filed.statistics == plain.statistics
 
 
 def test_memory_that_rows_would_not_fit_in_is_not_taken(monkeypatch):

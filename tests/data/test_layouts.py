@@ -526,7 +526,7 @@ def test_layout(tmp_path, name):
         assert "Traceback" not in message
         return
     data = check(source, layout.train, layout.test, **layout.settings)
-    text = "\n".join((*data.notes, *data.account.lines))
+    text = "\n".join((*data.origin.notes, *data.account.lines))
     for words in layout.notes:
         assert words in text, text
 

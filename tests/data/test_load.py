@@ -89,8 +89,8 @@ def check_contents(data: RealData, names=NAMES) -> None:
         np.testing.assert_array_equal(split.images.numpy(), np.stack(expected))
         assert split.labels.tolist() == [c for c in range(3) for _ in range(COUNTS[part][c])]
     scaled = data.train.images.double() / 255
-    np.testing.assert_allclose(data.mean, scaled.mean(dim=(0, 2, 3)).numpy(), rtol=1e-12)
-    np.testing.assert_allclose(data.std, scaled.std(dim=(0, 2, 3), correction=0).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(data.statistics[0], scaled.mean(dim=(0, 2, 3)).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(data.statistics[1], scaled.std(dim=(0, 2, 3), correction=0).numpy(), rtol=1e-12)
 
 
 def test_digits_needs_no_network_and_has_a_fixed_test_part():
@@ -280,7 +280,7 @@ def test_hub_layout(monkeypatch, tmp_path, given):
     load_data(given, DataSettings(size=8))
     assert asked == [("uoft-cs/cifar10", None)]  # the second load is from the cache
     assert load_data(given).size == 32  # the known size
-    assert "15 train images were cropped or scaled to 32x32 pixels" in load_data(given).notes
+    assert "15 train images were cropped or scaled to 32x32 pixels" in load_data(given).origin.notes
 
 
 def test_two_label_columns_are_decided_by_facts(monkeypatch):
@@ -366,13 +366,13 @@ def test_validation_is_disjoint_by_seed_and_by_class():
     assert sorted(together) == sorted(whole.train.images.flatten(1).tolist())
     expected = (whole.class_counts * 0.1).round().long()
     assert torch.bincount(first.validation.labels).tolist() == expected.tolist()
-    assert first.mean != whole.mean
+    assert first.statistics != whole.statistics
     assert torch.equal(first.test.images, whole.test.images)
 
 
 def test_unequal_classes(tmp_path):
     data = load_data(folder_tree(tmp_path / "pets"))
-    assert data.notes == ("classes differ in size: 4 training images of 'cat' to 6 of 'bird'",)
+    assert data.origin.notes == ("classes differ in size: 4 training images of 'cat' to 6 of 'bird'",)
     assert [len(data.class_images(c)) for c in range(3)] == [6, 4, 5]
     assert data.class_images(1)[2, :, 0, 0].tolist() == [5, 1, 2]
     assert data.class_images(1).data_ptr() == data.train.images[6:].data_ptr()
@@ -384,8 +384,8 @@ def test_size_and_channels_can_be_set(tmp_path):
     root = folder_tree(tmp_path / "pets")
     data = load_data(root, DataSettings(size=4, channels=1))
     assert (data.size, data.channels) == (4, 1)
-    assert "15 colour train images were converted to grey" in data.notes
-    assert "7 test images were cropped or scaled to 4x4 pixels" in data.notes
+    assert "15 colour train images were converted to grey" in data.origin.notes
+    assert "7 test images were cropped or scaled to 4x4 pixels" in data.origin.notes
     assert load_data("digits", DataSettings(size=16, channels=3)).train.images.shape[1:] == (3, 16, 16)
 
 
@@ -394,7 +394,7 @@ def test_grey_images_in_a_colour_set_are_noted(tmp_path):
     grey = pixels("train", 0, 0)[:, :, 0]
     Image.fromarray(grey).save(root / "train" / "bird" / "0.png")
     data = load_data(root)
-    assert "1 grey train images were converted to RGB" in data.notes
+    assert "1 grey train images were converted to RGB" in data.origin.notes
     np.testing.assert_array_equal(data.train.images[0].numpy(), np.stack([grey] * 3))
 
 
@@ -403,7 +403,7 @@ def test_a_grey_train_part_follows_a_colour_test_part(tmp_path):
     for file in (root / "train").rglob("*.png"):
         Image.open(file).convert("L").save(file)
     data = load_data(root)
-    assert data.train.images.shape[1] == data.test.images.shape[1] == len(data.mean) == 3
+    assert data.train.images.shape[1] == data.test.images.shape[1] == len(data.statistics[0]) == 3
 
 
 def test_unreadable_images_can_be_skipped(tmp_path):
@@ -412,7 +412,7 @@ def test_unreadable_images_can_be_skipped(tmp_path):
     data = load_data(root, DataSettings(skip_unreadable=True))
     assert data.class_counts.tolist() == [5, 4, 5]
     reason = "it is no image that Pillow can read"
-    assert f"left out: 1 of 15 train images cannot be read: 'train/bird/2.png' ({reason})" in data.notes
+    assert f"left out: 1 of 15 train images cannot be read: 'train/bird/2.png' ({reason})" in data.origin.notes
     assert data.class_images(0)[:, 2, 0, 0].tolist() == [0, 1, 3, 4, 5]
 
 
@@ -458,7 +458,7 @@ def test_decoded_once(tmp_path, monkeypatch):
     second = load_data(root, DataSettings(validation_fraction=0.2), seed=9)
     check_contents(load_data(root))
     assert second.fingerprint == first.fingerprint
-    assert second.notes == first.notes
+    assert second.origin.notes == first.origin.notes
 
 
 def test_the_cache_follows_files_and_settings(tmp_path):
@@ -495,7 +495,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     blocked.write_text("a file where the cache folder should be")
     monkeypatch.setenv("DDISTILL_CACHE", str(blocked))
     data = load_data(folder_tree(tmp_path / "pets"))
-    assert any(note.startswith("decoded images could not be kept in ") for note in data.notes)
+    assert any(note.startswith("decoded images could not be kept in ") for note in data.origin.notes)
 
 
 def test_cifar10():
@@ -506,7 +506,7 @@ def test_cifar10():
     assert data.train.images.shape == (10000, 3, 32, 32)
     assert data.test.images.shape == (2000, 3, 32, 32)
     assert data.class_counts.tolist() == [5000, 5000]
-    assert data.notes == ()
+    assert data.origin.notes == ()
     # Ships are bluer than cats, so labels and images belong together.
     blue = [data.class_images(c).float().mean(dim=(0, 2, 3)) for c in range(2)]
     assert blue[1][2] - blue[1][0] > 5 > blue[0][2] - blue[0][0]

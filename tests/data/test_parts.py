@@ -14,7 +14,7 @@ from PIL import Image
 
 from ddistill.data import KNOWN_SETS, DataSettings, class_batches, epoch_batches, short_names, subset_classes
 from ddistill.data.facts import known_name
-from ddistill.data.images import Unreadable, decode, decode_part
+from ddistill.data.images import Unreadable, decode, decode_split
 from ddistill.data.labels import NoLabelError, as_label, held_out, listed
 from ddistill.data.real_data import channel_statistics
 from ddistill.data.tables import part_name
@@ -148,7 +148,7 @@ def test_a_callers_image_stays_as_it_is():
 def test_parts_keep_positions_over_many_chunks():
     images = [np.full((2, 2), i % 256, np.uint8) for i in range(500)]
     positions = np.random.default_rng(1).permutation(500)
-    part = decode_part(((str(i), image) for i, image in enumerate(images)), positions, size=None, channels=None)
+    part = decode_split(((str(i), image) for i, image in enumerate(images)), positions, size=None, channels=None)
     assert part.pixels[positions, 0, 0, 0].tolist() == [i % 256 for i in range(500)]
     assert part.readable.all()
     assert (part.grey, part.colour, part.marks) == (500, 0, {})
@@ -156,7 +156,7 @@ def test_parts_keep_positions_over_many_chunks():
 
 def test_colour_that_comes_late_makes_all_images_rgb():
     images = [np.full((2, 2), 7, np.uint8)] * 130 + [np.full((2, 2, 3), (1, 2, 3), np.uint8)]
-    part = decode_part(((str(i), image) for i, image in enumerate(images)), range(131), size=None, channels=None)
+    part = decode_split(((str(i), image) for i, image in enumerate(images)), range(131), size=None, channels=None)
     assert part.pixels.shape == (131, 3, 2, 2)
     assert part.pixels[0].tolist() == [[[7, 7], [7, 7]]] * 3
     assert part.pixels[130, :, 0, 0].tolist() == [1, 2, 3]
@@ -236,9 +236,9 @@ def test_part_name(file, part):
 
 
 def test_facts():
-    assert (KNOWN_SETS["cifar10"].hub_id, KNOWN_SETS["cifar10"].size) == ("uoft-cs/cifar10", 32)
-    assert KNOWN_SETS["cifar100"].label_column == "fine_label"
-    assert KNOWN_SETS["mnist"].channels == KNOWN_SETS["fashion_mnist"].channels == 1
+    assert (KNOWN_SETS["cifar10"].hub_id, KNOWN_SETS["cifar10"].settings.size) == ("uoft-cs/cifar10", 32)
+    assert KNOWN_SETS["cifar100"].settings.label_column == "fine_label"
+    assert KNOWN_SETS["mnist"].settings.channels == KNOWN_SETS["fashion_mnist"].settings.channels == 1
     assert KNOWN_SETS["svhn"].config == "cropped_digits"
     assert known_name("FashionMNIST") == known_name("zalando-datasets/fashion_mnist") == "fashion_mnist"
     assert known_name("ILSVRC/imagenet-1k") == "imagenet-1k"
@@ -248,7 +248,7 @@ def test_facts():
 
 def test_imagenet_subsets():
     for name, facts in KNOWN_SETS.items():
-        if facts.classes:
+        if facts.settings.classes:
             classes = subset_classes(name)
             assert len(set(classes)) == len(classes) == (100 if name == "imagenet-100" else 10)
     assert subset_classes("imagenette")[:2] == ("n01440764", "n02102040")

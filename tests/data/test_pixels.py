@@ -75,7 +75,7 @@ def test_transparent_pixels_are_put_on_a_ground(tmp_path, mode, background, grou
     data = load_data(tmp_path, DataSettings(**SHARE, background=background))
     assert data.train.images[0, :, :, 3:5].unique().tolist() == [0]
     assert data.train.images[0, :, :, :3].unique().tolist() == [ground]
-    assert f"8 train images are transparent: put on {background or 'white'} (data.background)" in data.notes
+    assert f"8 train images are transparent: put on {background or 'white'} (data.background)" in data.origin.notes
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
@@ -106,7 +106,7 @@ def test_half_transparent_pixels_are_mixed():
 def test_opaque_images_with_an_opacity_are_not_noted(tmp_path):
     opaque = picture("red").convert("RGBA")
     data = load_data([(opaque, i % 2) for i in range(8)], DataSettings(**SHARE))
-    assert not any("transparent" in note for note in data.notes)
+    assert not any("transparent" in note for note in data.origin.notes)
     np.testing.assert_array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(picture("red")))
 
 
@@ -141,7 +141,7 @@ def test_deep_grey_is_scaled_by_the_range_of_the_training_images(tmp_path, low, 
     assert levels(data, 0) >= {0, 255}
     assert len(levels(data, 0)) > 200
     assert max(levels(data, 1)) in (63, 64)  # a dark image stays dark: the range is that of the set
-    assert any(f"{low} is black and {high} white" in note and "8 train images" in note for note in data.notes)
+    assert any(f"{low} is black and {high} white" in note and "8 train images" in note for note in data.origin.notes)
 
 
 def test_the_range_is_of_the_wanted_training_images_and_others_are_cut(tmp_path):
@@ -151,15 +151,15 @@ def test_the_range_is_of_the_wanted_training_images_and_others_are_cut(tmp_path)
     data = load_data(tmp_path, DataSettings(classes=("a", "b")))
     assert max(levels(data, 0)) == 255
     assert (data.test.images[0] == 255).double().mean() > 0.7
-    assert any("0 is black and 1000 white" in note for note in data.notes)
-    assert "6 test images have values outside of that range, which were cut" in data.notes
+    assert any("0 is black and 1000 white" in note for note in data.origin.notes)
+    assert "6 test images have values outside of that range, which were cut" in data.origin.notes
 
 
 def test_a_range_can_be_fixed(tmp_path):
     root = two_classes(tmp_path, {"a": [ramp(0, 4095, "uint16")] * 4, "b": [ramp(0, 2047, "uint16")] * 4})
     data = load_data(root, DataSettings(**SHARE, value_range=(0, 65535)))
     assert (max(levels(data, 0)), max(levels(data, 1))) == (16, 8)
-    assert any("as data.value_range says" in note for note in data.notes)
+    assert any("as data.value_range says" in note for note in data.origin.notes)
     with pytest.raises(ValueError, match="smaller one first"):
         DataSettings(value_range=(5, 5))
 
@@ -197,7 +197,7 @@ def test_colours_of_16_bits_are_said_to_be_halved(tmp_path):
             (tmp_path / name / f"{i}.png").write_bytes(content)
     data = load_data(tmp_path, DataSettings(**SHARE))
     assert levels(data, 0) == {40_000 >> 8}
-    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.notes)
+    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.origin.notes)
 
 
 # Floats
@@ -209,7 +209,7 @@ def test_floats_are_recognised_for_the_set(tmp_path, top, white):
     data = load_data(root, DataSettings(**SHARE))
     assert max(levels(data, 0)) == pytest.approx(255 * top / white, abs=0.6)
     assert max(levels(data, 1)) == pytest.approx(255 * top / 5 / white, abs=0.6)
-    assert any(f"0 is black and {white} white" in note for note in data.notes)
+    assert any(f"0 is black and {white} white" in note for note in data.origin.notes)
 
 
 @pytest.mark.parametrize(
@@ -291,9 +291,9 @@ def test_arrays_and_tensors_of_every_kind(form):
 
 def test_what_was_assumed_of_arrays_is_said():
     first = load_data([(picture_array(), i % 2) for i in range(8)], DataSettings(**SHARE))
-    assert not any("read as" in note for note in first.notes)
+    assert not any("read as" in note for note in first.origin.notes)
     turned = load_data([(picture_array().transpose(2, 0, 1), i % 2) for i in range(8)], DataSettings(**SHARE))
-    assert "images were read as [channels, height, width], since only that fits" in turned.notes
+    assert "images were read as [channels, height, width], since only that fits" in turned.origin.notes
     assert turned.fingerprint == first.fingerprint
 
 
@@ -323,17 +323,17 @@ def test_masks_of_0_and_1_get_a_note_with_the_way_out(tmp_path):
     mask = np.indices((8, 8)).sum(0).astype(np.uint8) % 2
     root = two_classes(tmp_path, {"a": [mask] * 4, "b": [1 - mask] * 4})
     data = load_data(root, DataSettings(**SHARE))
-    assert any("hold only 0 and 1" in note and "data.value_range=[0, 1]" in note for note in data.notes)
+    assert any("hold only 0 and 1" in note and "data.value_range=[0, 1]" in note for note in data.origin.notes)
     spread = load_data(root, DataSettings(**SHARE, value_range=(0, 1)))
     assert levels(spread, 0) == {0, 255}
-    assert not any("only 0 and 1" in note for note in spread.notes)
+    assert not any("only 0 and 1" in note for note in spread.origin.notes)
 
 
 def test_images_of_one_colour_are_counted(tmp_path):
     flat = [np.full((8, 8, 3), (9, 9, i), np.uint8) for i in range(2)]
     noisy = [np.asarray(picture("red", i)) for i in range(6)]
     data = load_data(two_classes(tmp_path, {"a": flat + noisy, "b": noisy}), DataSettings(**SHARE))
-    counts = [int(note.split()[0]) for note in data.notes if "of one colour only" in note]
+    counts = [int(note.split()[0]) for note in data.origin.notes if "of one colour only" in note]
     assert sum(counts) == 2
 
 
@@ -345,7 +345,7 @@ def test_the_first_of_several_frames_is_taken_and_said(tmp_path):
             frames[0].save(tmp_path / name / f"{i}.tif", save_all=True, append_images=frames[1:])
     data = load_data(tmp_path, DataSettings(**SHARE))
     assert data.train.images[0].double().mean((1, 2))[0] > 200
-    assert "8 train images hold several frames, of which the first is taken" in data.notes
+    assert "8 train images hold several frames, of which the first is taken" in data.origin.notes
 
 
 def test_reasons_are_shown_for_the_first_three(tmp_path):
@@ -372,7 +372,7 @@ def test_warnings_of_image_libraries_are_one_line(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", warn)
     data = load_data(root, DataSettings(**SHARE))
-    (line,) = [note for note in data.notes if "warned" in note]
+    (line,) = [note for note in data.origin.notes if "warned" in note]
     assert line.endswith("times while it read train images: Corrupt EXIF data")
     assert capsys.readouterr().err == ""
 
@@ -383,7 +383,7 @@ def test_a_huge_image_is_named_and_not_decoded(tmp_path, monkeypatch):
     refused(root, "8 of 8 train images", "DecompressionBombError", **SHARE)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     data = load_data(root, DataSettings(**SHARE))
-    assert any("could be decompression bomb" in note for note in data.notes)
+    assert any("could be decompression bomb" in note for note in data.origin.notes)
 
 
 # One part unlike the other
@@ -396,8 +396,10 @@ def test_a_grey_part_beside_one_in_colour_is_said(tmp_path, grey):
         Image.open(path).convert("L").save(path)
     data = load_data(tmp_path)
     count = len(data.train if grey == "train" else data.test)
-    assert [note for note in data.notes if "grey" in note] == [f"{count} grey {grey} images were converted to RGB"]
-    assert load_data(tmp_path).notes == data.notes
+    assert [note for note in data.origin.notes if "grey" in note] == [
+        f"{count} grey {grey} images were converted to RGB"
+    ]
+    assert load_data(tmp_path).origin.notes == data.origin.notes
 
 
 def test_floats_to_one_in_the_test_part_alone_are_refused():
@@ -412,7 +414,7 @@ def test_a_test_part_that_a_range_makes_black_is_told_so(tmp_path):
     for part, top in (("train", 65535), ("test", 255)):
         two_classes(tmp_path / part, {"a": [ramp(0, top, "uint16")] * 3, "b": [ramp(0, top // 2, "uint16")] * 3})
     data = load_data(tmp_path)
-    (note,) = [note for note in data.notes if "all but black" in note]
+    (note,) = [note for note in data.origin.notes if "all but black" in note]
     assert note.endswith("give both parts in the same range")
     assert "value_range=[0, 1]" not in note
 
@@ -425,4 +427,4 @@ def test_colours_of_16_bits_in_ppm_files_are_said_to_be_halved(tmp_path):
                 b"P6 8 8 65535\n" + np.full((8, 8, 3), 4000 + i, ">u2").tobytes()
             )
     data = load_data(tmp_path, DataSettings(**SHARE))
-    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.notes)
+    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.origin.notes)

@@ -12,7 +12,7 @@ from data.made import check, fill, parts, picture, png, refused, rows, write_tab
 
 from ddistill.data import DataSettings, load_data
 from ddistill.data.files import find_files, image_suffixes
-from ddistill.data.splits import choose_parts, is_part_word, role_of
+from ddistill.data.splits import choose_splits, is_part_word, role_of
 from ddistill.runtime.errors import UserError
 
 SHARE = {"test_fraction": 0.25}
@@ -62,7 +62,7 @@ def test_words_of_parts(name, role, word):
     ],
 )
 def test_parts_are_chosen_by_role(available, settings, chosen):
-    assert choose_parts("x", available, DataSettings(**settings)) == chosen
+    assert choose_splits("x", available, DataSettings(**settings)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_parts_are_chosen_by_role(available, settings, chosen):
 )
 def test_parts_that_cannot_be_told(available, settings, words):
     with pytest.raises(UserError) as caught:
-        choose_parts("x", available, DataSettings(**settings))
+        choose_splits("x", available, DataSettings(**settings))
     assert words in str(caught.value)
 
 

@@ -118,13 +118,13 @@ def test_a_known_name_is_the_known_set_where_nothing_is_called_so(here):
 def test_an_existing_path_wins_over_an_id_of_the_hub_and_it_is_said(here):
     root = pictures(here / "uoft-cs" / "cifar10")
     data = load_data("uoft-cs/cifar10")
-    assert data.notes[0] == (
+    assert data.origin.notes[0] == (
         f"'uoft-cs/cifar10' is read from {str(root)!r}; the known set cifar10 (uoft-cs/cifar10 on the hub) is written "
         "name:uoft-cs/cifar10"
     )
     pictures(here / "a" / "b")
-    assert "the set of the hub is written name:a/b" in load_data("a/b").notes[0]
-    assert not [note for note in load_data("./a/b").notes if "hub" in note]
+    assert "the set of the hub is written name:a/b" in load_data("a/b").origin.notes[0]
+    assert not [note for note in load_data("./a/b").origin.notes if "hub" in note]
     assert which("name:a/b").place == "a/b"
     assert which("c/d").place == "c/d"  # nothing there: the hub
 

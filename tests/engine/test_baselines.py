@@ -7,10 +7,9 @@ import torch
 from helpers import few_networks
 from torch import nn
 
-from ddistill.baselines import ALL, BASELINES, SELECTIONS
+from ddistill.baselines import ALL, BASELINES, SELECTIONS, coreset_recipe
 from ddistill.data import Split, load_data
 from ddistill.engine import Session, distill_data
-from ddistill.engine.baselines import coreset_recipe
 from ddistill.methods import METHODS
 from ddistill.networks import NETWORKS
 from ddistill.observer import Observer

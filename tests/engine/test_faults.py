@@ -264,7 +264,7 @@ def set_of(digits):
 
 
 def normalised(digits, images):
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (digits.mean, digits.std))
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in digits.statistics)
     return (images - mean) / std
 
 

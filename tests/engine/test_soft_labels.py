@@ -69,7 +69,8 @@ def test_the_targets_are_the_mean_softmax_of_the_pool(soft, digits, cache):
     members = sorted(cache.rglob("member-*.safetensors"))
     assert len(members) == 2
     images, _ = soft.synthetic.decoded()
-    normal = (images - torch.tensor(digits.mean).view(1, -1, 1, 1)) / torch.tensor(digits.std).view(1, -1, 1, 1)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in digits.statistics)
+    normal = (images - mean) / std
     shares = []
     for path in members:
         network = build_network(NetworkSettings(depth=2, width=8), 10, 1, 8, "any").eval()

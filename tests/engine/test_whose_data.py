@@ -21,7 +21,7 @@ from ddistill.cli import app
 from ddistill.data import load_data
 from ddistill.recipe import signed
 from ddistill.report import write_page
-from ddistill.reproduce.runs import Sources
+from ddistill.reproduce.runs import DataSources
 from ddistill.reproduce.targets import Cell
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.storage import read_checked_json, write_checked_json
@@ -247,8 +247,8 @@ def test_an_import_keeps_no_path_and_its_hint_names_the_data(place):
 def test_a_reproduction_reads_the_known_set_or_the_place_that_was_given(place):
     pictures(Path("digits"))
     cell = Cell({"data": "digits"}, ddistill.Recipe())
-    assert Sources({}).load(cell).source == "digits"
+    assert DataSources({}).load(cell).source == "digits"
     own = replace(cell, labels={"data": "cifar10"})
-    assert Sources({"cifar10": str(place / "own" / "set")}).load(own).source == str(place / "own" / "set")
+    assert DataSources({"cifar10": str(place / "own" / "set")}).load(own).source == str(place / "own" / "set")
     with pytest.raises(UserError, match="two ways"):
-        Sources({"digits": "digits"}).load(cell)
+        DataSources({"digits": "digits"}).load(cell)

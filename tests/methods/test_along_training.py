@@ -240,7 +240,7 @@ def test_snapshots_are_the_weights_of_a_plain_training_run(snapshots):
     factory, name = toy_factory(), "pool"
     for network in range(2):
         module = factory.build(0, name, network)
-        trainer = Trainer(module, factory.source, factory.training)
+        trainer = Trainer(module, factory.real, factory.training)
         for epoch in range(5):
             assert same(snapshots.weights(network, epoch), dict(module.state_dict()))
             if epoch < 4:

@@ -10,10 +10,10 @@ from methods.test_image_optimiser import gradients, make_set
 from methods.test_other_methods import CLASSES, IPC, PER_CLASS, make_context, nothing
 
 from ddistill.data import ImageSet, load_data
-from ddistill.engine.run import groups_in_words
+from ddistill.data.real_data import Origin
 from ddistill.methods import DistributionMatching, DistributionMatchingSettings, DSASettings, GradientMatching
 from ddistill.methods.image_optimiser import ImageAdam, ImageSGD
-from ddistill.methods.turns import appearances, class_turn, updates_per_round
+from ddistill.methods.turns import appearances, class_turn, turns_in_words, updates_per_round
 from ddistill.recipe import Recipe
 from ddistill.recipes import FAMILIES, MOST_AT_ONCE, for_images
 from ddistill.runtime.errors import UserError
@@ -168,7 +168,7 @@ def test_batch_norms_see_the_images_of_the_group(monkeypatch):
 @pytest.mark.parametrize("family", ["tgdd", "tgdd-ma", "dm", "dm-ma", "idc", "idc-ma", "ncfm", "dsa", "cafe", "tm"])
 def test_recipes_for_many_classes_take_groups_and_keep_the_updates_of_a_class(family):
     few = load_data("digits")
-    few = replace(few, name="mine", source="/somewhere/mine")
+    few = replace(few, origin=Origin("mine", "/somewhere/mine"))
     many = replace(few, class_names=tuple(f"c{number:04d}" for number in range(250)))
     usual, grouped = for_images(family, 1, few), for_images(family, 1, many)
     assert getattr(usual.method, "classes_per_step", None) is None
@@ -182,8 +182,8 @@ def test_recipes_for_many_classes_take_groups_and_keep_the_updates_of_a_class(fa
 
 def test_what_groups_mean_is_said():
     recipe = Recipe().changed({"method.name": "dm", "budget.outer_steps": 7})
-    assert groups_in_words(recipe, 100) == []
-    (line,) = groups_in_words(recipe.changed({"method.classes_per_step": 30}), 100)
+    assert turns_in_words(recipe.method, 100, 7) == []
+    (line,) = turns_in_words(recipe.changed({"method.classes_per_step": 30}).method, 100, 7)
     assert "one of the 100 has its turn in one of 4 image updates, 1 or 2 of them in the 7 outer steps" in line
 
 

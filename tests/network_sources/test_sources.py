@@ -476,9 +476,9 @@ def test_zero_epochs_give_the_first_weights():
 
 def test_early_stage_training_raises_the_accuracy_on_digits():
     data = load_data("digits")
-    source = ImageSet(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
+    source = ImageSet(data.train.images, data.train.labels, Normalisation(*data.statistics))
     factory = NetworkFactory(NetworkSettings(width=16, depth=2), TrainingSettings(cutmix=0.0, lr=0.05), source, 10)
-    test = ImageSet(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
+    test = ImageSet(data.test.images, data.test.labels, Normalisation(*data.statistics))
     module = factory.build("holder")
     accuracies = []
     for epochs in (0, 2):

@@ -15,13 +15,12 @@ from torch.nn import functional as F
 from ddistill import distill, evaluate, load_synthetic, recipes
 from ddistill.api import import_set, resolve
 from ddistill.augment import imagenet
-from ddistill.data import DataSettings, ImageSet, load_data
-from ddistill.engine import Observer, networks_for
+from ddistill.data import DataSettings, load_data
+from ddistill.engine import Builder, Observer
 from ddistill.methods import CAFE, CAFESettings, IDCSettings, build_method, cafe
 from ddistill.methods.cafe import discriminate
 from ddistill.network_sources import (
     FreshSource,
-    NetworkFactory,
     TrajectorySource,
     Wanted,
     load_into,
@@ -30,10 +29,11 @@ from ddistill.network_sources import (
 from ddistill.network_sources.training import copy_of
 from ddistill.networks import build_network, network_of
 from ddistill.runtime.errors import UserError
+from ddistill.runtime.execution import Execution
 from ddistill.runtime.randomness import generator
 from ddistill.synthetic import initial_set
 from ddistill.synthetic.decode import bound_counts, decoded_count
-from ddistill.training import Safety, Trainer
+from ddistill.training import EAGER, Trainer
 from ddistill.whitening import zca
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -174,7 +174,7 @@ def test_images_of_ones_own_stay_with_what_was_measured_whatever_their_folder_is
     real, complete = resolve(write_folder(tmp_path / "cifar10", 32), recipe)
     assert complete.data.constants == "measured"
     assert complete.data.whitening is None
-    assert (real.normalisation.mean, real.normalisation.std) == (real.mean, real.std)
+    assert (real.normalisation.mean, real.normalisation.std) == real.statistics
     assert not any("normalised" in line or "whitened" in line for line in real.account.lines)
 
 
@@ -232,16 +232,15 @@ def test_networks_that_were_trained_under_other_constants_are_not_reused():
     found = []
     for how in ({}, {"data.constants": "mnist"}, {"data.whitening": "zca"}):
         real, recipe = resolve("digits", "idc-ma", changes={**TINY, **how})
-        factory = factory_of(real, recipe)
-        found.append(networks_for(recipe, real, factory, Observer(), Safety()))
+        found.append(pool_of(real, recipe))
         assert not found[-1].reused
-        assert networks_for(recipe, real, factory, Observer(), Safety()).reused
+        assert pool_of(real, recipe).reused
     assert len({store.folder for store in found}) == 3
 
 
-def factory_of(real, recipe):
-    source = ImageSet.of(real.train.images, real.train.labels, real, torch.device("cpu"))
-    return NetworkFactory(recipe.network, recipe.training, source, real.num_classes)
+def pool_of(real, recipe):
+    builder = Builder(real, recipe, Execution(), Observer())
+    return builder.networks(builder.factory(EAGER))
 
 
 def test_an_imported_set_of_a_known_set_is_read_by_the_constants_that_its_program_wrote_with(tmp_path):
@@ -360,7 +359,7 @@ def test_a_fresh_network_is_trained_at_a_constant_rate_and_its_optimiser_goes_on
     # one more epoch from what was drawn is the eleventh of one training
     def more(momenta):
         module = factory.build("another")
-        trainer = Trainer(module, factory.source, factory.training)
+        trainer = Trainer(module, factory.real, factory.training)
         load_into(module, drawn.weights)
         trainer.restart(momenta)
         trainer.run_epoch(generator(0, "fresh epoch", 1, 10), 0.01, filled=True)
@@ -410,7 +409,7 @@ def test_a_pool_at_a_constant_rate_is_another_one(used):
     pools = []
     for rate in ("falling", "constant"):
         changed = recipe.changed({"model_augmentation.early_rate": rate})
-        pools.append(networks_for(changed, real, factory_of(real, changed), Observer(), Safety()))
+        pools.append(pool_of(real, changed))
     assert used == pytest.approx([0.01, 0.01, 0.002, 0.01, 0.01, 0.01])
     assert pools[0].folder != pools[1].folder
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from ddistill.data import RealData, Split
+from ddistill.data.real_data import Origin
 from ddistill.networks import NetworkSettings
 from ddistill.recipe import BudgetSettings, Recipe, field_paths
 from ddistill.recipes import FAMILIES, RECIPES, find, for_images, names
@@ -22,7 +23,7 @@ NOT_A_NUMBER, INFINITY = float("nan"), float("inf")
 
 def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) -> RealData:
     part = Split(torch.zeros(2 * count, channels, size, size, dtype=torch.uint8), torch.arange(2 * count) // count)
-    return RealData(name, name, part, None, part, ("a", "b"), (0.5,) * channels, (0.2,) * channels, "f" * 64, ())
+    return RealData(Origin(name, name), part, None, part, ("a", "b"), ((0.5,) * channels, (0.2,) * channels), "f" * 64)
 
 
 # ------------------------------------------------------------------------------------------------------ fields
@@ -434,7 +435,9 @@ def test_data_of_a_known_name_get_their_own_settings():
 
 @pytest.mark.parametrize(("name", "size", "channels"), [("digits", 64, 3), ("digits", 8, 3), ("mnist", 28, 3)])
 def test_other_images_that_are_called_like_a_known_set_get_settings_by_their_size(name, size, channels):
-    own = for_images("idc-ma", 1, replace(real_data(size, channels, name=name), source=f"/somewhere/{name}"))
+    own = for_images(
+        "idc-ma", 1, replace(real_data(size, channels, name=name), origin=Origin(name, f"/somewhere/{name}"))
+    )
     assert own == for_images("idc-ma", 1, real_data(size, channels, name="mine"))
     own.check(real_data(size, channels))
 

@@ -8,6 +8,7 @@ import torch
 
 from ddistill import reproduce
 from ddistill.engine import Plan
+from ddistill.recipe import Recipe
 from ddistill.reproduce import on_ray
 from ddistill.reproduce.targets import Scale, cell
 from ddistill.runtime.errors import UserError
@@ -38,15 +39,15 @@ def test_another_place_is_refused(text):
 def test_without_ray_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UserError, match=r"ddistill\[ray\]"):
-        reproduce.run_cells_on_ray(cells(1), tmp_path, reproduce.Sources({}))
+        reproduce.run_cells_on_ray(cells(1), tmp_path, reproduce.DataSources({}))
 
 
 def test_what_runs_need_follows_from_their_plan(monkeypatch):
-    plans = [Plan({}, {}, 8 << 30, 1), None]
+    plans = [Plan({}, {}, 8 << 30, Recipe()), None]
     monkeypatch.setattr(on_ray, "estimate", lambda *_words, **_named: plans)
-    needs = on_ray._needs(cells(2), reproduce.Sources({}), "cpu", 2)
+    needs = on_ray._needs(cells(2), reproduce.DataSources({}), "cpu", 2)
     assert needs == [on_ray.Needs(2, 0.0, 10 << 30), on_ray.Needs(2, 0.0, 1 << 30)]
-    assert on_ray._needs(cells(2), reproduce.Sources({}), "cuda", 1)[0].gpus == 1.0
+    assert on_ray._needs(cells(2), reproduce.DataSources({}), "cuda", 1)[0].gpus == 1.0
 
 
 def test_a_run_that_no_machine_can_take_is_refused_at_once():
@@ -66,9 +67,9 @@ def test_six_runs_on_two_nodes_one_of_which_dies_give_six_results(tmp_path, monk
 
     monkeypatch.setenv("DDISTILL_KERNELS", "off")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    plan = Plan({}, {}, 1 << 28, 1)
+    plan = Plan({}, {}, 1 << 28, Recipe())
     monkeypatch.setattr(on_ray, "estimate", lambda wanted, *_words, **_named: [plan] * len(wanted))
-    wanted, sources = cells(6), reproduce.Sources({})
+    wanted, sources = cells(6), reproduce.DataSources({})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the workers have; more of them add up in another order
     expected = reproduce.run_cells(wanted, tmp_path / "plain", sources)

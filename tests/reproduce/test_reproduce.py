@@ -320,11 +320,11 @@ def test_figures_are_drawn_beside_the_page_and_pictures_are_made_again_where_the
 
 
 def test_a_table_shows_spread_over_distillations_apart_from_that_over_networks():
-    from ddistill.reproduce.tables import spread
+    from ddistill.reproduce.tables import mean_and_std
 
-    assert spread([(50.0, 52.0)]) == "51.0 (1.0)"
-    assert spread([(50.0, 52.0), (52.0, 56.0)]) == "52.5 ± 2.1 (1.5)"
-    assert spread([(50.0,), (51.0,)]) == "50.5 ± 0.7"
+    assert mean_and_std([(50.0, 52.0)]) == "51.0 (1.0)"
+    assert mean_and_std([(50.0, 52.0), (52.0, 56.0)]) == "52.5 ± 2.1 (1.5)"
+    assert mean_and_std([(50.0,), (51.0,)]) == "50.5 ± 0.7"
     cells = reproduce.cells_of("table6", "small", only={"ipc": "1", "selection": "random", "data": "cifar10"})
     assert [cell.labels["seed"] for cell in cells] == [0, 1]
     shown = reproduce.render("table6", "small", cells, [result(), result(accuracy=(52.0, 56.0))])
@@ -359,7 +359,7 @@ def test_images_are_made_once_for_both_protocols_and_judged_as_from_the_beginnin
     assert [one.about["recipe"]["evaluation"]["protocol"] for one in (own, idc)] == ["dsa", "idc"]
     assert own.seconds["distill"] == idc.seconds["distill"]
     cells = reproduce.cells_of("table5", "tiny", range(1), {"method": "dm", "speedup": "1"})
-    sources = reproduce.Sources({})
+    sources = reproduce.DataSources({})
     alone = reproduce.run_cells(cells[1:], tmp_path / "alone", sources)
     assert (alone[0].key, alone[0].accuracy) == (idc.key, idc.accuracy)
     # the other way about, and after an interruption while the first protocol judges

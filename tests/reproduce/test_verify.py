@@ -154,7 +154,7 @@ def test_processes_give_what_one_gives_and_stop_when_they_are_told_to(tmp_path, 
     scale = Scale("in no time", "digits", SHRUNK, {"random": {"budget.outer_steps": 1}})
     monkeypatch.setitem(SCALES, "full", scale)
     cells = [EASY[1].cell("full", seed) for seed in range(2)]
-    sources = reproduce.Sources({})
+    sources = reproduce.DataSources({})
     alone = reproduce.run_cells(cells[:1], tmp_path / "one", sources)
     with pytest.raises(KeyboardInterrupt):
         run_cells_in_processes(cells, tmp_path / "two", sources, 2, observer=Stops())

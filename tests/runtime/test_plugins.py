@@ -124,7 +124,7 @@ from ddistill import recipes, reproduce
 ddistill.load_plugin("mine.py")
 recipe = recipes.find("dm-digits").changed({changes!r})
 cells = [reproduce.Cell({{"data": "digits", "seed": seed}}, recipe.changed({{"run.seed": seed}})) for seed in (0, 1)]
-found = reproduce.run_cells_on_ray(cells, Path("on ray"), reproduce.Sources({{}}))
+found = reproduce.run_cells_on_ray(cells, Path("on ray"), reproduce.DataSources({{}}))
 print([list(one.accuracy) for one in found])
 """
 

@@ -45,7 +45,7 @@ def pixels(count: int = 4) -> torch.Tensor:
 
 
 def normalised(data, images: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in data.statistics)
     return (images - mean) / std
 
 
@@ -73,7 +73,7 @@ def test_values_on_both_sides_are_taken_for_normalised_and_the_constants_are_sai
     found = import_pt(saved(tmp_path / "a.pt", normalised(data, pixels()), LABELS), data, normalised=asked)
     assert torch.allclose(found.synthetic.images, pixels(), atol=1e-6)
     assert found.cut == 0.0
-    constants = " and ".join(", ".join(f"{value:.4g}" for value in values) for values in (data.mean, data.std))
+    constants = " and ".join(", ".join(f"{value:.4g}" for value in values) for values in data.statistics)
     assert f"normalised by mean and standard deviation of data 'list' ({constants})" in found.taken_for
 
 
@@ -90,7 +90,7 @@ def test_other_constants_can_be_given(data, tmp_path, constants, stored):
     found = import_pt(saved(tmp_path / "a.pt", stored(pixels()), LABELS), data, normalised=constants)
     assert torch.allclose(found.synthetic.images, pixels(), atol=1e-5)
     assert "standard deviation as given" in found.taken_for
-    assert found.synthetic.normalisation.mean == data.mean  # that networks are trained with
+    assert found.synthetic.normalisation.mean == data.statistics[0]  # that networks are trained with
 
 
 def test_images_alone_are_taken_for_sorted_and_it_is_said(data, tmp_path):

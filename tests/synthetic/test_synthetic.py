@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ddistill.augment import Normalisation
 from ddistill.data import RealData, Split
+from ddistill.data.real_data import Origin
 from ddistill.recipe import build
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.storage import file_checksum, fingerprint
@@ -48,7 +49,7 @@ def real_data(side: int = 8, channels: int = 3, counts: tuple[int, ...] = COUNTS
     images = torch.randint(0, 256, (len(labels), channels, side, side), dtype=torch.uint8, generator=draws)
     part = Split(images, labels)
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
-    return RealData("toy", "toy", part, None, part, NAMES[: len(counts)], mean, std, "f" * 64, ())
+    return RealData(Origin("toy", "toy"), part, None, part, NAMES[: len(counts)], (mean, std), "f" * 64)
 
 
 def stored_set(factor: int = 2, decoder: str = "single", channels: int = 3, side: int = 8) -> SyntheticSet:

@@ -205,8 +205,8 @@ def test_a_batch_norm_network_trains_and_its_running_statistics_move():
 def test_training_on_digits_learns_them():
     data = load_data("digits")
     network = build_network(NetworkSettings(width=16, depth=2), 10, 1, 8, 0)
-    train = ImageSet(data.train.images, data.train.labels, Normalisation(data.mean, data.std))
-    test = ImageSet(data.test.images, data.test.labels, Normalisation(data.mean, data.std))
+    train = ImageSet(data.train.images, data.train.labels, Normalisation(*data.statistics))
+    test = ImageSet(data.test.images, data.test.labels, Normalisation(*data.statistics))
     before = predict_accuracy(network, test)
     order = torch.randperm(len(data.train), generator=generator())
     settings = TrainingSettings(augment=NO_AUGMENTATION, cutmix=0.0, lr=0.05)
