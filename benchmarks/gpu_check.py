@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -180,7 +181,7 @@ class Check:
         found: dict[str, Any] = {"ok": code in (0, 3), "outer_steps": len(steps), "pool_seconds": pool}
         clock = [event["distill_seconds"] for event in steps]
         if len(clock) > 1:  # the first one captures and compiles
-            each = statistics.median(after - before for before, after in zip(clock, clock[1:], strict=False))
+            each = statistics.median(after - before for before, after in itertools.pairwise(clock))
             inner = Recipe.from_yaml(folder / "recipe.yaml").method.inner_steps
             found["seconds_per_outer_step"] = round(each, 4)
             found["milliseconds_per_inner_step"] = round(1e3 * each / inner, 2)

@@ -81,7 +81,7 @@ def choose(
     fitting = int(free * MEMORY_SHARE / per_image)
     if divided and fitting < images_at_once:
         return Chunking(1, max(1, fitting), images_at_once, divided)
-    # a batch norm that trains cannot be mapped: it moves its statistics; nor can kernels, which torch.func cannot follow
+    # a batch norm that trains moves its statistics, and kernels are nothing that torch.func can follow
     alone = on_cpu or coupled or runs_on_kernels(context.network, device)
     return Chunking(1 if alone else classes_that_fit(per_image * images_at_once, free), None, images_at_once, divided)
 

@@ -114,7 +114,7 @@ class NetworkFactory:
         if not epochs:
             return
         one, several = self.trainer(), len(steps) > 1
-        trainer = SideBySide(one, [self.source] * len(steps)) if several else one
+        trainer = SideBySide(one, [self.real] * len(steps)) if several else one
         modules = [each.module for each in (trainer.trainers if isinstance(trainer, SideBySide) else [trainer])]
         for module, weights in zip(modules, fresh, strict=True):
             load_into(module, weights)

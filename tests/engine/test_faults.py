@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from recorded import captured_on_cpu, without_kernels
 from typer.testing import CliRunner
 
 from ddistill import api
@@ -17,11 +18,13 @@ from ddistill.cli.common import slug
 from ddistill.data import load_data
 from ddistill.engine import Observer, check_folder, distill_data
 from ddistill.methods.gradient_matching import GradientMatching
+from ddistill.methods.paths import Paths
 from ddistill.recipe import Recipe, signed
 from ddistill.runtime.errors import RunError, UserError
 from ddistill.runtime.storage import append_line, read_checked_json, write_checked_json
 from ddistill.synthetic import import_pt, load_synthetic
 from ddistill.terminal import plain
+from ddistill.training.side_by_side import SideBySide
 
 TINY = {
     "network.depth": 2,
@@ -156,6 +159,32 @@ def test_a_device_out_of_memory_matches_fewer_classes_at_once(digits, tmp_path, 
     monkeypatch.setattr(GradientMatching, "outer_step", always)
     with pytest.raises(RunError, match=r"out of memory on cpu.*method\.real_batch"):
         distill_data(digits, recipe)
+
+
+def test_a_device_out_of_memory_trains_fewer_networks_ahead_before_it_matches_fewer_classes(digits, monkeypatch):
+    changes = {"method.inner_steps": 3, "method.network_samples": 64, "budget.outer_steps": 5}
+    recipe = RECIPE.changed({"run.class_chunk": 2, "evaluation.epochs": 1, **changes})
+    without_kernels(monkeypatch)
+    expected = distill_data(digits, recipe)
+    captured_on_cpu(monkeypatch)
+    monkeypatch.setattr(Paths, "_seconds_each", lambda self, width: 1.0 / width)
+    true_run, widths = SideBySide.run, []
+
+    def run(self, *given):
+        widths.append(len(self.trainers))
+        if len(self.trainers) > 1 and len(widths) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        true_run(self, *given)
+
+    monkeypatch.setattr(SideBySide, "run", run)
+    observer = At()
+    found = distill_data(digits, recipe, observer=observer)
+    assert widths[:5] == [4, 4, 4, 4, 2]  # the fourth fails, and the next
+    assert [note for note in observer.notes if "memory" in note] == [
+        f"out of memory: networks of {left} outer steps are trained at once from here on" for left in (2, 1)
+    ]
+    assert not any("classes are matched" in note for note in observer.notes)
+    assert torch.allclose(found.synthetic.images, expected.synthetic.images, atol=1e-4)
 
 
 def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch):
