@@ -97,7 +97,7 @@ class Screen(Observer):
             transient=True,
         )
         self.tasks: dict[Phase, Any] = {}
-        self.began: dict[Phase, tuple[float, int, int]] = {}
+        self.began: dict[Phase, tuple[float, int, int, int]] = {}
         self.spoken = time.monotonic()
 
     def __enter__(self) -> Screen:
@@ -139,10 +139,10 @@ class Screen(Observer):
     def _left(self, phase: Phase, done: int, total: int) -> str:
         """In words, how long a phase takes from here on; nothing where it has only begun."""
         now = time.monotonic()
-        began, first, of = self.began.get(phase, (now, done, total))
-        if of != total or done < first:  # another piece of work of this kind
+        began, first, of, before = self.began.get(phase, (now, done, total, done))
+        if of != total or done < before:  # another piece of work of this kind
             began, first = now, done
-        self.began[phase] = (began, first, total)
+        self.began[phase] = (began, first, total, done)
         return f"about {in_time((now - began) / (done - first) * (total - done))} left  " if done > first else ""
 
     def accuracy(self, what: str, mean: float, std: float, runs: int) -> None:

@@ -66,3 +66,10 @@ def test_time_left_is_told_where_no_bar_is_seen(monkeypatch):
     screen.progress("evaluate", 1, 300)  # the next evaluation
     assert said[0].startswith("training on the distilled set: 2/10 about 3 min left")
     assert "left" not in said[-1]
+    screen.progress("evaluate", 300, 300)
+    clock[0], said[:] = 1e6, []  # hours later one of the same length
+    screen.progress("evaluate", 1, 300)
+    for done in (2, 3):
+        clock[0] += 40.0
+        screen.progress("evaluate", done, 300)
+    assert said[-1].startswith("training on the distilled set: 3/300 about 3 h")
