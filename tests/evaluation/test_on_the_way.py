@@ -72,4 +72,4 @@ def test_time_left_is_told_where_no_bar_is_seen(monkeypatch):
     for done in (2, 3):
         clock[0] += 40.0
         screen.progress("evaluate", done, 300)
-    assert said[-1].startswith("training on the distilled set: 3/300 about 3 h")
+    assert said[-1].startswith("training on the distilled set: 3/300 about 3.3 h")
