@@ -62,7 +62,7 @@ def plan(
             "what else the machine does later is not in it"
         )
         out.print(
-            f"{costs.recipe.budget.steps} outer steps on {escape(device)}; memory of the measured steps, data "
+            f"{costs.outer_steps} outer steps on {escape(device)}; memory of the measured steps, data "
             f"included: {costs.peak_memory_bytes / 2**30:.1f} GiB; a pool that is in the cache already costs nothing"
         )
         if numbers:

@@ -2,8 +2,8 @@
 
 from ddistill.engine.builder import Builder
 from ddistill.engine.plan import InnerStep, OnPaper, Plan, evaluation_costs, on_paper, plan_run, plan_training
-from ddistill.engine.run import Resume, Run, Session, distill_data
-from ddistill.engine.run_folder import check_folder, check_writable, recorded, source_beside
+from ddistill.engine.run import Run, Session, distill_data
+from ddistill.engine.run_folder import Resume, check_folder, check_writable, recorded, source_beside
 from ddistill.observer import Observer
 
 __all__ = [

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from ddistill.methods import Method
 from ddistill.runtime.storage import file_checksum, write_tensors, write_text
+from ddistill.synthetic import SyntheticSet
 
 KEPT = 2
 BEST = "best images"
@@ -35,6 +37,20 @@ class Checkpoint:
     loss: list[float] = field(default_factory=list)
     due: bool = False
     best: tuple[int, float] | None = None
+
+    def put_back(self, method: Method, synthetic: SyntheticSet) -> None:
+        """Let a method and its set be as they were."""
+        synthetic.images.copy_(self.tensors["images"])
+        named = {name.removeprefix("method."): t for name, t in self.tensors.items() if name.startswith("method.")}
+        method.load_state(named)
+
+
+def tensors_of(method: Method, synthetic: SyntheticSet, before: Checkpoint | None = None) -> dict[str, torch.Tensor]:
+    """The images of a set and the state of the method at work on it; of the state before, the best images."""
+    tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
+    kept = {name: before.tensors[name] for name in (BEST, BEST_RATE) if before and name in before.tensors}
+    # on the device: they travel only when they are written
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()} | kept
 
 
 def save_checkpoint(folder: Path, state: Checkpoint) -> None:

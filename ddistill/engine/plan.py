@@ -67,9 +67,14 @@ class Plan:
     fresh_seconds: float = 0.0
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
+    @property
+    def outer_steps(self) -> int:
+        """Of the run."""
+        return self.recipe.budget.steps
+
     def of(self, recipe: Recipe) -> Plan:
         """That of a recipe that differs in the number of its outer steps only."""
-        share = recipe.budget.steps / self.recipe.budget.steps
+        share = recipe.budget.steps / self.outer_steps
         seconds = {**self.seconds, "distill": self.seconds["distill"] * share}
         flops = {**self.flops, "distill": self.flops["distill"] * share}
         return replace(self, seconds=seconds, flops=flops, recipe=recipe)
@@ -123,9 +128,8 @@ def on_paper(plan: Plan, classes: int, devices: int) -> OnPaper:
     Classes go to the devices in whole ones, and so do the networks of outer steps, of a pool and of the evaluation.
     Only for a plan with an ``inner`` step.
     """
-    inner, recipe = plan.inner, plan.recipe
+    inner, recipe, outer = plan.inner, plan.recipe, plan.outer_steps
     assert inner is not None
-    outer = recipe.budget.steps
     growth = classes / plan.classes
     groups = updates_per_round(classes, getattr(recipe.method, "classes_per_step", None))
     matching = -(-classes // groups // devices) * inner.class_seconds

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,19 +16,10 @@ from ddistill.baselines import ALL, BASELINES, coreset_recipe
 from ddistill.data import ImageSet, RealData
 from ddistill.engine.accuracies import Accuracies, Evaluator, Sets
 from ddistill.engine.builder import Builder
-from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint
+from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint, tensors_of
 from ddistill.engine.environment import machine, versions
-from ddistill.engine.lock import locked
 from ddistill.engine.log import RunLog
-from ddistill.engine.run_folder import (
-    DATA,
-    SUMMARY,
-    check_folder,
-    check_same_data,
-    check_same_precision,
-    check_same_recipe,
-    recorded,
-)
+from ddistill.engine.run_folder import DATA, SUMMARY, Resume, check_same_precision, held_folder, recorded
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.engine.summary import summarise
 from ddistill.engine.teachers import softly_labelled
@@ -45,11 +35,10 @@ from ddistill.runtime.errors import RunError, UserError, in_words
 from ddistill.runtime.execution import EXECUTION, Execution
 from ddistill.runtime.memory import is_out_of_memory
 from ddistill.runtime.plugins import plugin_names, travelling
-from ddistill.runtime.storage import remove_leftovers, write_checked_json, write_text
+from ddistill.runtime.storage import write_checked_json, write_text
 from ddistill.synthetic import SyntheticSet, initial_set, random_set, save_synthetic
 from ddistill.training import EAGER, Trainer, Unfinished
 
-Resume = bool | Literal["extend"]
 EXPLODED = 100.0
 """Stored pixels belong in [0, 1]; beyond this they are past help."""
 EXPLODED_WHITENED = 1e5
@@ -107,24 +96,9 @@ def distill_data(
         if BASELINES[name].method:
             coreset_recipe(recipe, name).check(data)
     execution, observer = Execution(torch.device(device), recipe.run, ranks or current()), observer or Observer()
-    ranks = execution.ranks
     if out is None:
         return Session(data, recipe, None, execution, observer).run()
-    with ExitStack() as held:
-
-        def prepare() -> Path:
-            folder = check_folder(out, resume=bool(resume))
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"--out {str(folder)!r} cannot be made: {error.strerror}") from error
-            held.enter_context(locked(folder))
-            check_same_recipe(folder, recipe, extend=resume == "extend")
-            check_same_data(folder, data)
-            remove_leftovers(folder)
-            return folder
-
-        folder = ranks.first_does(prepare)
+    with held_folder(Path(out), recipe, data, resume, execution.ranks) as folder:
         return Session(data, recipe, folder, execution, observer).run()
 
 
@@ -132,12 +106,7 @@ class Session(Builder):
     """One run in progress; of several ranks the first one writes it."""
 
     def __init__(
-        self,
-        data: RealData,
-        recipe: Recipe,
-        folder: Path | None,
-        execution: Execution,
-        observer: Observer,
+        self, data: RealData, recipe: Recipe, folder: Path | None, execution: Execution, observer: Observer
     ) -> None:
         super().__init__(data, recipe, execution, observer)
         self.whole_folder, self.folder = folder, folder if self.ranks.first else None
@@ -211,7 +180,7 @@ class Session(Builder):
     ) -> tuple[Checkpoint, Spent]:
         """The state at the end, and its costs."""
         recipe, total = self.recipe, self.recipe.budget.steps
-        state = self._restore(method, synthetic) or Checkpoint(0, self._tensors(method, synthetic))
+        state = self._restore(method, synthetic) or Checkpoint(0, tensors_of(method, synthetic))
         spent = self.costs.spend(state.step, state.seconds, method)
         if state.step == 0:
             self._picture(synthetic, 0)
@@ -229,7 +198,7 @@ class Session(Builder):
                 step = state.step + 1
                 self._check_sound(step, loss, synthetic)
                 seconds, before = self.ranks.from_first(time.perf_counter() - began), spent
-                tensors = self._tensors(method, synthetic, state)
+                tensors = tensors_of(method, synthetic, state)
                 state.loss.append(loss)
                 state = Checkpoint(step, tensors, seconds, state.loss, best=state.best)
                 spent = self.costs.spend(state.step, state.seconds, method)
@@ -270,14 +239,6 @@ class Session(Builder):
                 state.tensors[BEST_RATE] = torch.tensor(taken.learned_rate, dtype=torch.float64)
         return time.perf_counter() - began
 
-    def _tensors(
-        self, method: Method, synthetic: SyntheticSet, before: Checkpoint | None = None
-    ) -> dict[str, torch.Tensor]:
-        tensors = {"images": synthetic.images, **{f"method.{name}": t for name, t in method.state().items()}}
-        kept = {name: before.tensors[name] for name in (BEST, BEST_RATE) if before and name in before.tensors}
-        # on the device: they travel only when they are written
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()} | kept
-
     def _outer_step(
         self,
         method: Method,
@@ -317,7 +278,7 @@ class Session(Builder):
             # outside of the handler: its traceback holds on to the tensors
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._load(state, method, synthetic)
+            state.put_back(method, synthetic)
             self.observer.note(f"out of memory: {chunk}")
             self.log.event("out of memory", step=step, change=chunk)
 
@@ -359,15 +320,10 @@ class Session(Builder):
                 "give a larger budget"
             )
         if state is not None:
-            self._load(state, method, synthetic)
+            state.put_back(method, synthetic)
             self.observer.note(f"resumed after outer step {state.step}")
             self.log.event("resumed", step=state.step)
         return state
-
-    def _load(self, state: Checkpoint, method: Method, synthetic: SyntheticSet) -> None:
-        synthetic.images.copy_(state.tensors["images"])
-        own = {name.removeprefix("method."): t for name, t in state.tensors.items() if name.startswith("method.")}
-        method.load_state(own)
 
     def _save(self, state: Checkpoint) -> None:
         if self.folder is not None:

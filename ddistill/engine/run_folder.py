@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddistill.data import RealData
-from ddistill.engine.lock import LOCK_FILES
+from ddistill.engine.lock import LOCK_FILES, locked
 from ddistill.recipe import RECIPE, Recipe
+from ddistill.runtime.distributed import Ranks
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import EXECUTION
-from ddistill.runtime.storage import is_leftover, read_checked_json
+from ddistill.runtime.storage import is_leftover, read_checked_json, remove_leftovers
 
 DATA, SUMMARY = "data.json", "summary.json"
+Resume = bool | Literal["extend"]
+
+
+@contextmanager
+def held_folder(out: Path, recipe: Recipe, data: RealData, resume: Resume, ranks: Ranks) -> Iterator[Path]:
+    """The folder that a run is written into, made where missing, and locked by the first rank while the block runs.
+
+    Raises:
+        UserError: it cannot be used, holds a run of another recipe or other data, or is held by another process.
+    """
+    with ExitStack() as held:
+
+        def prepare() -> Path:
+            folder = check_folder(out, resume=bool(resume))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"--out {str(folder)!r} cannot be made: {error.strerror}") from error
+            held.enter_context(locked(folder))
+            check_same_recipe(folder, recipe, extend=resume == "extend")
+            check_same_data(folder, data)
+            remove_leftovers(folder)
+            return folder
+
+        yield ranks.first_does(prepare)
 
 
 def check_folder(out: str | os.PathLike[str], *, resume: bool = False, called: str = "--out") -> Path:
