@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ddistill.data import RealData, load_data
+from ddistill.data import DataSettings, RealData, load_data
 from ddistill.engine import Observer, distill_data
 from ddistill.evaluation import evaluate_set
 from ddistill.recipe import Recipe
@@ -33,6 +33,7 @@ BASE = {
     "synthetic.ipc": 10,
     "method.image_lr": 0.01,
     "method.inner_steps": 50,
+    "data.constants": "cifar10",
     "evaluation.baselines": (),
 }
 ROWS: dict[str, dict[str, Any]] = {
@@ -99,7 +100,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    data = load_data(options.data)
+    data = load_data(options.data, DataSettings(constants=BASE["data.constants"]))
     for row in options.rows:
         for seed in options.seeds:
             if any(result["row"] == row and result["seed"] == seed for result in done):

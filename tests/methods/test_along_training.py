@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods.test_other_methods import CLASSES, PLAIN, make_context, nothing, real_batches
+from matched import CLASSES, PLAIN, make_context, nothing, real_batches
 from network_sources.test_sources import copied, same, toy_factory, toy_pool
 from reference import along_training as reference
 from torch.func import grad_and_value

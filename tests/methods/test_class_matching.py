@@ -1,10 +1,9 @@
 """The template, by a method that is written outside of the package (`ncfm.py`)."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from methods.test_other_methods import CLASSES, IPC, make_context, nothing, real_batches
+from matched import CLASSES, IPC, nothing, real_batches
+from matched import make_characteristic as make
 from ncfm import Characteristic, CharacteristicSettings
 
 from ddistill.data import load_data
@@ -13,11 +12,6 @@ from ddistill.methods import METHODS
 from ddistill.recipe import Recipe
 from ddistill.runtime.distributed import Ranks
 from ddistill.runtime.execution import Execution, ExecutionSettings
-
-
-def make(changes=None, **settings) -> Characteristic:
-    context = replace(make_context(), **(changes or {}))
-    return Characteristic(CharacteristicSettings(real_batch=8, frequencies=64, **settings), context)
 
 
 def plain_loss(method: Characteristic, real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:

@@ -6,50 +6,18 @@ from functools import partial
 
 import pytest
 import torch
+from matched import make_method
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddistill.augment import AugmentSettings, Normalisation
-from ddistill.data import ImageSet
-from ddistill.methods import Context, GradientMatching, IDCSettings, chunking
+from ddistill.methods import GradientMatching, chunking
 from ddistill.methods.match import gradient_distance, match_in_parts
 from ddistill.networks import ConvNet, ResNetAP
 from ddistill.runtime.errors import UserError
-from ddistill.runtime.execution import Execution, ExecutionSettings
 from ddistill.runtime.gradients import eager_grad_and_value
 from ddistill.runtime.memory import free_memory_bytes
-from ddistill.synthetic import SyntheticSet
-from ddistill.training import EAGER, Forward, Trainer, TrainingSettings
+from ddistill.training import Forward
 
 CLASSES, SIDE = 4, 16
-
-
-def make_method(
-    counts: tuple[int, ...] = (2,) * CLASSES,
-    class_chunk: int | None = None,
-    precision: str = "fp32",
-    compiled: bool = False,
-    operations: tuple[str, ...] = ("color", "crop", "cutout"),
-    image_chunk: int | None = None,
-    network: torch.nn.Module | None = None,
-    device: str = "cpu",
-) -> GradientMatching:
-    draws = torch.Generator().manual_seed(1)
-    real = torch.randint(0, 256, (20 * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
-    own = torch.arange(CLASSES).repeat_interleave(20)
-    source = ImageSet(real.to(device), own.to(device), Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
-    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
-    images = torch.rand(len(labels), 3, SIDE, SIDE, generator=draws)
-    synthetic = SyntheticSet(images.to(device), labels.to(device), tuple("abcd"), 2, "single", source.normalisation)
-    torch.manual_seed(2)
-    network = (network or ConvNet(CLASSES, size=SIDE, width=8, depth=2)).to(device)
-    settings = IDCSettings(
-        image_lr=5.0, inner_steps=2, real_batch=6, augment=AugmentSettings(operations=operations), network_samples=16
-    )
-    trainer = Trainer(network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision)
-    offsets = [20 * c for c in range(CLASSES + 1)]
-    hot_path = replace(EAGER, precision=precision, compiled=compiled)
-    asked = ExecutionSettings(class_chunk=class_chunk, image_chunk=image_chunk)
-    return GradientMatching(settings, Context(trainer, offsets, synthetic, 0, hot_path, Execution(settings=asked)))
 
 
 def step_of(method: GradientMatching) -> torch.Tensor:

@@ -2,22 +2,12 @@
 
 import pytest
 import torch
+from matched import gradients, make_set
 
 from ddistill.augment import Normalisation
 from ddistill.methods.image_optimiser import ImageAdam, ImageSGD
-from ddistill.synthetic import SyntheticSet
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-
-
-def make_set() -> SyntheticSet:
-    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    return SyntheticSet(images, torch.tensor([0, 0, 1, 1]), ("a", "b"), 1, "single", Normalisation(MEAN, STD))
-
-
-def gradients(count: int = 4) -> list[torch.Tensor]:
-    draws = torch.Generator().manual_seed(1)
-    return [torch.randn(4, 3, 8, 8, generator=draws) for _ in range(count)]
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

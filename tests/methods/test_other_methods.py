@@ -7,19 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matched import CLASSES, IPC, MEAN, PER_CLASS, PLAIN, SIDE, STD, make_context, nothing, real_batches
 from reference import convnet, other_methods
 from reference.matching import normalise
 from torch.func import grad_and_value
 
 from ddistill.augment import AugmentSettings, Normalisation, Pipeline
-from ddistill.data import ImageSet
 from ddistill.methods import (
     CAFE,
     EL2N,
     METHODS,
     RDED,
     CAFESettings,
-    Context,
     Coreset,
     DCSettings,
     DistributionMatching,
@@ -44,40 +43,11 @@ from ddistill.recipes import find
 from ddistill.runtime.errors import RunError, UserError
 from ddistill.runtime.gradients import eager_grad_and_value, grad_and_value_for
 from ddistill.runtime.randomness import generator
-from ddistill.synthetic import SyntheticSet
-from ddistill.training import EAGER, Trainer, TrainingSettings
-
-CLASSES, IPC, SIDE, PER_CLASS = 3, 2, 16, 20
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-PLAIN = AugmentSettings(operations=())
-
-
-def make_context(norm: str = "instance", compiled: bool = False) -> Context:
-    draws = torch.Generator().manual_seed(1)
-    real = torch.randint(0, 256, (PER_CLASS * CLASSES, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
-    labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
-    images = torch.rand(CLASSES * IPC, 3, SIDE, SIDE, generator=draws)
-    own = torch.arange(CLASSES).repeat_interleave(IPC)
-    synthetic = SyntheticSet(images, own, ("a", "b", "c"), 1, "single", Normalisation(MEAN, STD))
-    torch.manual_seed(2)
-    network = ConvNet(CLASSES, size=SIDE, width=8, depth=2, norm=norm)
-    source = ImageSet(real, labels, Normalisation(MEAN, STD))
-    offsets = [PER_CLASS * c for c in range(CLASSES + 1)]
-    trainer, hot_path = Trainer(network, source, TrainingSettings()), replace(EAGER, compiled=compiled)
-    return Context(trainer, offsets, synthetic, 0, hot_path)
-
-
-def nothing(done: int, total: int) -> None:
-    pass
 
 
 def assert_moved_alike(ours: torch.Tensor, theirs: torch.Tensor, start: torch.Tensor) -> None:
     assert float((theirs - start).norm()) > 1e-3
     assert float((ours - theirs).norm()) < 1e-4 * float((theirs - start).norm())
-
-
-def real_batches(context: Context, plan_real: torch.Tensor) -> list[torch.Tensor]:
-    return [normalise(context.real.images[plan_real[c, 0]].float() / 255, MEAN, STD) for c in range(CLASSES)]
 
 
 def test_dc_steps_normalised_images_along_the_sum_of_all_classes_cosine_distances():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods.test_hot_path import make_method
+from matched import make_method
 from recorded import captured_on_cpu, without_kernels
 from torch.func import functional_call
 from torch.nn import functional as F

@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods.test_class_matching import make as make_characteristic
-from methods.test_image_optimiser import gradients, make_set
-from methods.test_other_methods import CLASSES, IPC, PER_CLASS, make_context, nothing
+from matched import CLASSES, IPC, PER_CLASS, gradients, make_characteristic, make_context, make_set, nothing
 
 from ddistill.data import ImageSet, load_data
 from ddistill.data.real_data import Origin

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from methods.test_other_methods import CLASSES, make_context, nothing
+from matched import CLASSES, make_context, nothing
 from network_sources.test_sources import toy_factory
 from torch.nn import functional as F
 
