@@ -98,7 +98,7 @@ def fast_phases(
         TrainingSettings(),
         compiled=compiled,
         precision=precision,
-        captured=True,
+        captured="network",
     )
     offsets = [PER_CLASS * c for c in range(classes + 1)]
     hot_path = replace(EAGER, precision=precision, compiled=compiled)
@@ -115,7 +115,7 @@ def fast_phases(
         EvaluationSettings().training,
         compiled=compiled,
         precision=precision,
-        captured=True,
+        captured="evaluation",
     )
     order = [
         torch.randint(len(decoded), (64,), generator=generator(0, "order", i)).to(device)

@@ -53,6 +53,7 @@ def make_method(
     image_chunk: int | None = None,
     network: torch.nn.Module | None = None,
     device: str = "cpu",
+    captured: str | None = None,
 ) -> GradientMatching:
     draws = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (20 * FOUR, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
@@ -66,7 +67,9 @@ def make_method(
     settings = IDCSettings(
         image_lr=5.0, inner_steps=2, real_batch=6, augment=AugmentSettings(operations=operations), network_samples=16
     )
-    trainer = Trainer(network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision)
+    trainer = Trainer(
+        network, source, TrainingSettings(batch=8), compiled=compiled, precision=precision, captured=captured
+    )
     offsets = [20 * c for c in range(FOUR + 1)]
     hot_path = replace(EAGER, precision=precision, compiled=compiled)
     asked = ExecutionSettings(class_chunk=class_chunk, image_chunk=image_chunk)

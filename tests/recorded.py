@@ -60,14 +60,18 @@ class Captures:
     def __init__(self, warm_up: int = 3) -> None:
         self.warm_up = warm_up
         self.made: list[list[torch.Size]] = []
+        self.streams: list[str] = []
         self.recorders: list[Recorder] = []
 
-    def __call__(self, step: Callable[..., Any], buffers: Sequence[torch.Tensor]) -> tuple[Callable[[], None], Any]:
+    def __call__(
+        self, step: Callable[..., Any], buffers: Sequence[torch.Tensor], stream: str
+    ) -> tuple[Callable[[], None], Any]:
         for _ in range(self.warm_up):
             step(*buffers)
         recorder = Recorder()
         with recorder:
             output = step(*buffers)
+        self.streams.append(stream)
         self.made.append([buffer.shape for buffer in buffers])
         self.recorders.append(recorder)
         return recorder.replay, output

@@ -6,6 +6,10 @@ Random resized crop (scale 0.5 to 1), flip, colour jitter 0.4 (brightness, contr
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -85,7 +89,7 @@ def crop_sides(area: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, t
         return 1.0 - torch.exp(-t) - MIN_AREA * t
 
     signed = 2.0 * ratio - 1.0
-    target = signed.abs() * integral(torch.tensor(MAX_RATIO, device=ratio.device).log())
+    target = signed.abs() * (1.0 - 1.0 / MAX_RATIO - MIN_AREA * math.log(MAX_RATIO))
     t = target / (1.0 - MIN_AREA)
     for _ in range(NEWTON_STEPS):
         t = t - (integral(t) - target) / (torch.exp(-t) - MIN_AREA)
@@ -113,16 +117,25 @@ def lighting(images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Add a random multiple, N(0, 0.1), of the principal components of ImageNet's colours to each image."""
     columns = [uniforms[:, SLOTS[f"pca{i}"]] for i in range(3)]
     normal = torch.stack([torch.erfinv((2.0 * u - 1.0).clamp(-0.9999, 0.9999)) * 2.0**0.5 for u in columns], dim=1)
-    weights = LIGHTING * normal * torch.tensor(PCA_VALUES, device=images.device)
-    return images + (weights @ torch.tensor(PCA_VECTORS, device=images.device).T)[:, :, None, None].to(images.dtype)
+    weights = LIGHTING * normal * constant(PCA_VALUES, normal)
+    return images + (weights @ constant(PCA_VECTORS, weights).T)[:, :, None, None].to(images.dtype)
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
     """(N, 1, H, W)."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
-    luma = torch.tensor(LUMA, device=images.device, dtype=images.dtype)
-    return torch.einsum("nchw,c->nhw", images, luma).unsqueeze(1)
+    return torch.einsum("nchw,c->nhw", images, constant(LUMA, images)).unsqueeze(1)
+
+
+def constant(values: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
+    """Numbers as a tensor on the device and of the type of another one, copied there once."""
+    return _constant(values, like.device, like.dtype)
+
+
+@cache
+def _constant(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 def _slot(uniforms: torch.Tensor, name: str) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Siamese augmentation (DSA) as pure, differentiable functions of parameters drawn beforehand.
 
 Images are normalised, (N, C, H, W), square. Uniform numbers come in a tensor (k, 12 or more): k = 1 when every image
-of a call shares one draw (siamese), k = N for one draw per image. Which operation a rule picks is a host integer.
+of a call shares one draw (siamese), k = N for one draw per image. Which operation a rule picks is a number of the host,
+or a tensor where the host may not be asked.
 """
 
 from __future__ import annotations

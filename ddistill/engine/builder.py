@@ -95,13 +95,17 @@ class Builder:
         """In which precision, and whether compiled, the work ahead is done; follows from the recipe, the data, the
         device, and what compilers and kernels there are."""
         recipe, data = self.recipe, self.data
-        trainer = Trainer(network, self.real, recipe.training)
+        trainer = Trainer(network, self.real, recipe.training, captured="ahead")
         probe = initial_set(recipe.synthetic, data, recipe.run.seed)
         method = self.method(trainer, probe.to(self.device))
         ahead = self.costs.ahead(recipe, method, trainer)
         needs, asked = recipe.method.needs, self.execution.settings
         work = replace(
-            training_work(trainer, 0.0), flops=ahead, second_order=needs.second_order, every_layer=needs.layers
+            training_work(trainer, 0.0),
+            flops=ahead,
+            second_order=needs.second_order,
+            every_layer=needs.layers,
+            captured=trainer.captures and method.captured,
         )
         chosen = choose_hot_path(network, work, asked.precision, asked.compile)
         gain = {"compiled_over_eager": chosen.gain, "compile_seconds_expected": COMPILE_SECONDS}

@@ -226,7 +226,7 @@ def _method(builder: Builder) -> tuple[Method, Callable[[int], None]]:
     source = FreshSource(builder.factory(EAGER), 0, recipe.run.seed)
     network = builder.network()
     synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(builder.device)
-    trainer = Trainer(network, builder.real, recipe.training, precision=builder.hot_path.precision, captured=True)
+    trainer = Trainer(network, builder.real, recipe.training, precision=builder.hot_path.precision, captured="plan")
 
     def load(step: int) -> None:
         load_into(network, source.draw(step).weights)

@@ -165,7 +165,7 @@ class Session(Builder):
             recipe.training,
             compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
-            captured=True,
+            captured="ahead",
         )
         synthetic = initial_set(recipe.synthetic, data, recipe.run.seed).to(self.device)
         source = self.network_source()

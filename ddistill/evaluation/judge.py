@@ -22,7 +22,7 @@ from ddistill.training import (
     train_epochs,
     training_work,
 )
-from ddistill.training.side_by_side import SideBySide
+from ddistill.training.side_by_side import MOST, SideBySide
 from ddistill.training.stretches import Stretches, stretch
 
 
@@ -97,7 +97,7 @@ class Judge:
         self.side_by_side = on_gpu if execution.side_by_side is None else execution.side_by_side
         count = len(self.sources[0].labels)
         steps = (settings.steps or count / min(count, self.training.batch) * self.epochs) * settings.repeats
-        work = training_work(Trainer(self.module, self.sources[0], self.training), steps)
+        work = training_work(Trainer(self.module, self.sources[0], self.training, captured="evaluation"), steps)
         asked = execution.settings
         self.hot_path = choose_hot_path(self.module, work, asked.precision, asked.compile)
         self.trainer = Trainer(
@@ -106,19 +106,27 @@ class Judge:
             self.training,
             compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
-            captured=True,
+            captured="evaluation",
         )
 
     def rounds(self, repeats: Sequence[int], ranks: int) -> list[list[list[int]]]:
         """Who trains which networks: in each round a list for each rank."""
         shares = [list(repeats[rank::ranks]) for rank in range(ranks)]
-        if self.side_by_side:
-            return [shares]
-        return [[share[i : i + 1] for share in shares] for i in range(len(shares[0]))]
+        most = MOST if self.side_by_side else 1
+        return [[share[i : i + most] for share in shares] for i in range(0, len(shares[0]), most)]
 
     def tested(self, repeats: Sequence[int]) -> list[Outcome]:
         """What the networks of these repeats make of the test images, once they are trained."""
-        return self._together(repeats) if self.side_by_side and repeats else [self._one(repeat) for repeat in repeats]
+        if not self.side_by_side or len(repeats) < 2:
+            return [self._one(repeat) for repeat in repeats]
+        group = SideBySide(self.trainer, [self._source(repeat) for repeat in repeats])
+        try:
+            return self._together(repeats, group)
+        except torch.OutOfMemoryError:
+            half = len(repeats) // 2
+        finally:
+            group.release()
+        return self.tested(repeats[:half]) + self.tested(repeats[half:])
 
     def _one(self, repeat: int) -> Outcome:
         self.module.load_state_dict(self._first_weights(repeat))
@@ -130,8 +138,7 @@ class Judge:
                 self.progress.on_epoch(repeat * self.epochs + done, self.settings.repeats * self.epochs)
         return self._test()
 
-    def _together(self, repeats: Sequence[int]) -> list[Outcome]:
-        group = SideBySide(self.trainer, [self._source(repeat) for repeat in repeats])
+    def _together(self, repeats: Sequence[int], group: SideBySide) -> list[Outcome]:
         for trainer, repeat in zip(group.trainers, repeats, strict=True):
             trainer.module.load_state_dict(self._first_weights(repeat))
 

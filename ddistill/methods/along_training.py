@@ -73,6 +73,7 @@ class AlongTraining(ClassMatching):
     """
 
     settings: AlongTrainingSettings
+    captured = True
 
     def __init__(self, settings: AlongTrainingSettings, context: Context) -> None:
         if settings.alpha and context.reference is None:

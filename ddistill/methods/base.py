@@ -129,9 +129,11 @@ class Method:
 
     Attributes:
         chunking: what it puts into one launch, where it can put more or less into one.
+        captured: most of its work is launched whole on a GPU (`ddistill.runtime.capture`).
     """
 
     chunking: Chunking | None = None
+    captured = False
 
     def draw_networks(self, step: int, source: NetworkSource) -> NetworkDraw:
         """The networks that outer step ``step`` starts with; the engine loads them."""

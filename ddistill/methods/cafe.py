@@ -135,7 +135,6 @@ class CAFE(ClassMatching):
 
     settings: CAFESettings
     mapped = False
-    captured = False
 
     def __init__(self, settings: CAFESettings, context: Context) -> None:
         self.layers = Through(context.network, "layers", context.precision)

@@ -125,13 +125,14 @@ class ClassMatching(Method):
         own: classes that this rank may match.
         in_groups: an image update looks at some classes, not at all.
         mapped: `loss` can be mapped over classes, so that several go into one launch.
-        captured: `real_side` gives the real images, so that on a GPU the whole of `image_gradient` can be captured.
+        captured: on a GPU `image_gradient` is captured: `loss` reads nothing but its arguments, `variant` and tensors
+            that stay where they are, and `real_side` gives the real images; False, unless a method says so.
         divided: the method has `class_gradient_in_parts`.
     """
 
     chunking: Chunking
     mapped = True
-    captured = True
+    _launch: Captured | None = None
     divided = False
 
     def __init__(self, settings: Any, context: Context) -> None:
@@ -168,12 +169,13 @@ class ClassMatching(Method):
         self._several = maybe_compile(self.classes_gradient, self.compiled)
         if chunking.images:
             self._one = self.class_gradient_in_parts
-        self._launch: Captured | None = None
-        real = self.context.real
+        if self._launch is not None:
+            self._launch.release()
+        self._launch, real = None, self.context.real
         # what somebody registered may read on the host
         captured = self.captured and real.travel_to is None and not self.settings.augment.registered
         if captured and wants_capture(self.labels.device):
-            self._launch = Captured(self._gradient_of, list(self.context.network.buffers()))
+            self._launch = Captured(self._gradient_of, list(self.context.network.buffers()), "matching")
 
     # ------------------------------------------------------------------------------------------ what a method says
 

@@ -33,6 +33,8 @@ class DistributionMatching(ClassMatching):
     stored images stay in [0, 1] pixels and are clamped there at each outer step.
     """
 
+    captured = True
+
     def __init__(self, settings: DistributionMatchingSettings, context: Context) -> None:
         self.embed = Through(context.network, "features", context.precision)
         super().__init__(settings, context)

@@ -141,6 +141,7 @@ class GradientMatching(ClassMatching):
 
     settings: GradientMatchingSettings
     divided = True
+    captured = True
     paths: Paths | None = None
     drawn: int | None = None
 

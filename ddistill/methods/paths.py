@@ -21,12 +21,10 @@ from ddistill.runtime.capture import Beside
 from ddistill.runtime.distributed import ALONE, Ranks
 from ddistill.runtime.memory import free_memory_bytes
 from ddistill.training import Trainer, TrainingDraws
-from ddistill.training.side_by_side import SideBySide
+from ddistill.training.side_by_side import MOST, SideBySide
 
 MEMORY_SHARE = 0.3
 """Of the free memory, that the paths of all ranks may take."""
-MOST_SIDE_BY_SIDE = 8
-"""On an H200 2, 4, 8 and 16 networks took 0.79, 0.65, 0.62 and 0.62 of the time of one each."""
 GAIN = 0.95
 """Of the time of a network, at most, that twice as many side by side must take each to be worth their memory."""
 TRIALS = 3
@@ -82,8 +80,11 @@ class Paths:
         self.drawn: list[NetworkDraws] = []
         # a rank that cannot hold whole paths trains for itself
         self.ranks = ranks if self._fits(1, ranks) else ALONE
-        most = min(MOST_SIDE_BY_SIDE, len(steps)) if trainer.captures else 1
-        self.width = self.ranks.from_first(self._fastest(most) if most > 1 else 1)
+        self.width, self.networks = 1, SideBySide(trainer, [trainer.source])
+        most = min(MOST, -(-len(steps) // self.ranks.count)) if trainer.captures else 1
+        widths = [width for width in (1, 2, 4, MOST) if width <= most and self._fits(width, self.ranks)]
+        # measured without an exchange, since ranks stop where they like
+        self.width = min(self.ranks.gather(self._fastest(widths))) if len(widths) > 1 else 1
         self._start_over()
 
     def smaller(self) -> str | None:
@@ -121,7 +122,8 @@ class Paths:
             return
         self.followed += 1
         updates = len(self.ready.steps) * len(self.ready.inner)
-        self._compute(self.coming, -(-len(self.coming.inner) * self.followed // updates))
+        due = -(-len(self.coming.inner) * self.followed // updates)
+        self._compute(self.coming, min(due, len(self.coming.inner)))
 
     # ---------------------------------------------------------------------------------------------------------- inside
 
@@ -137,18 +139,18 @@ class Paths:
         free = free_memory_bytes(device) * MEMORY_SHARE / (ranks.count if device.type == "cpu" else 1)
         return not ranks.any(2 * width * self.inner_steps * size > free)
 
-    def _fastest(self, most: int) -> int:
+    def _fastest(self, widths: list[int]) -> int:
         """How many networks side by side take the least time each, by a short measurement; it decides no bit."""
-        width, before = 1, self._seconds_each(1)
-        while 2 * width <= most and self._fits(2 * width, self.ranks):
+        best, before = widths[0], self._seconds_each(widths[0])
+        for width in widths[1:]:
             try:
-                each = self._seconds_each(2 * width)
+                each = self._seconds_each(width)
             except torch.OutOfMemoryError:  # of their activations
                 break
             if each > GAIN * before:
                 break
-            width, before = 2 * width, each
-        return width
+            best, before = width, each
+        return best
 
     def _seconds_each(self, width: int) -> float:
         """That an inner step takes one of so many networks side by side."""
@@ -167,6 +169,8 @@ class Paths:
         return min(timed() for _ in range(TRIALS)) / width
 
     def _start_over(self) -> None:
+        self.beside.join()  # what is dropped may be written still
+        self.networks.release()
         self.networks = SideBySide(self.trainer, [self.trainer.source] * self.width)
         self.ready: Window | None = None
         self.coming: Window | None = None
@@ -211,10 +215,10 @@ class Paths:
         window.done = inner_steps
 
     def _begin(self, steps: range) -> None:
-        """Give each network the first weights of its outer step; those that have none go along with the last one."""
+        """Give each network the first weights of its outer step; those that have none go on with what they have."""
         assert self.source is not None
         self.drawn = [self.draws(step) for step in steps]
-        self.drawn += self.drawn[-1:] * (self.width - len(steps))
+        self.drawn += self.drawn[-1:] * (self.width - len(steps))  # a launch makes steps of all
         for trainer, step in zip(self.networks.trainers, steps, strict=False):
             first = self.source.draw(step)
             load_into(trainer.module, first.weights)

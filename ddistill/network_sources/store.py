@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from ddistill.network_sources.perturb import Weights
 from ddistill.network_sources.training import NetworkFactory
 from ddistill.runtime.resumable import built_once
@@ -215,7 +217,17 @@ class _Builder:
         return NetworkStore(self.home, wanted, ranks.from_first(seconds), reused=False, members=members)
 
     def _train(self, members: range, unfinished: Unfinished) -> list[Weights]:
-        """What the files of some networks hold."""
+        """What the files of some networks hold; out of memory, fewer are trained at once."""
+        try:
+            return self._trained(members, unfinished)
+        except torch.OutOfMemoryError:
+            if len(members) == 1:
+                raise
+        # outside of the handler: its traceback holds on to the tensors
+        half = len(members) // 2
+        return self._train(members[:half], unfinished) + self._train(members[half:], unfinished)
+
+    def _trained(self, members: range, unfinished: Unfinished) -> list[Weights]:
         wanted, states = self.wanted, Weights()
         unfinished.extra = states
         purpose = "expert" if wanted.kind == "trajectories" else "pool"

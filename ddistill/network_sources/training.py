@@ -26,10 +26,7 @@ from ddistill.training import (
     thirds_and_sixths,
     train_epochs,
 )
-from ddistill.training.side_by_side import SideBySide
-
-AT_ONCE = 8
-"""Networks side by side at most, where their steps are captured."""
+from ddistill.training.side_by_side import MOST, SideBySide
 
 
 @dataclass
@@ -77,7 +74,7 @@ class NetworkFactory:
                 self.training,
                 compiled=self.hot_path.compiled,
                 precision=self.precision,
-                captured=True,
+                captured="early",
             )
         return self._trainer
 
@@ -93,7 +90,7 @@ class NetworkFactory:
     @property
     def at_once(self) -> int:
         """Networks that are trained side by side."""
-        return AT_ONCE if self.trainer().captures else 1
+        return MOST if self.trainer().captures else 1
 
     def stages(
         self,
@@ -126,8 +123,12 @@ class NetworkFactory:
 
         kept: dict[str, Any] = {"unfinished": unfinished, "name": f"{purpose} {', '.join(map(str, steps))}"}
         falls = thirds_and_sixths(falls_over) if falls_over else CONSTANT
-        for done in train_epochs(trainer, epochs, draws, falls=falls, filled=True, **kept):
-            yield done, [copy_of(module.state_dict()) for module in modules]
+        try:
+            for done in train_epochs(trainer, epochs, draws, falls=falls, filled=True, **kept):
+                yield done, [copy_of(module.state_dict()) for module in modules]
+        finally:
+            if isinstance(trainer, SideBySide):
+                trainer.release()
 
 
 def copy_of(weights: Weights) -> Weights:

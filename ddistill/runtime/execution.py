@@ -51,8 +51,7 @@ class Execution:
         device: to compute on.
         settings: what was asked for.
         ranks: the processes that work together.
-        side_by_side: train all networks of an evaluation at once, one launch for all; None: on a GPU, where the
-            architecture allows it.
+        side_by_side: train networks of an evaluation at once, one launch for all; None: on a GPU.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

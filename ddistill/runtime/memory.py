@@ -37,12 +37,12 @@ def keep_freed_memory() -> bool:
 def free_memory_bytes(device: torch.device) -> int:
     """Bytes that a device can still give.
 
-    On a GPU unused and cached ones; on a CPU what the system calls available, files that it keeps in memory counted as
-    free, or what the container's limit leaves, if that is less.
+    On a GPU unused ones, after those that are only cached were given back; on a CPU what the system calls available,
+    files that it keeps in memory counted as free, or what the container's limit leaves, if that is less.
     """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        torch.cuda.empty_cache()  # what the pools of captured steps hold stays theirs
+        return torch.cuda.mem_get_info(device)[0]
     return min(_available_bytes(), _left_in_container())
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from ddistill.networks import couples_batch, runs_on_kernels
-from ddistill.runtime.capture import wants_capture
 from ddistill.runtime.errors import UserError
 from ddistill.training.compilation import COMPILED_OVER_EAGER, CompileMode, repays_compilation
 from ddistill.training.precision import Precision, Resolved, has_fast_bf16, trial_fault
@@ -91,6 +90,7 @@ class Work:
         flops_per_image: of training the network on one image.
         second_order: gradients are differentiated.
         every_layer: the maps of all layers are asked for, which the kernels do not keep.
+        captured: most of it is launched whole on a GPU.
     """
 
     images: torch.Tensor
@@ -98,6 +98,7 @@ class Work:
     flops_per_image: float
     second_order: bool = False
     every_layer: bool = False
+    captured: bool = False
 
 
 EAGER = HotPath("fp32", False, False, "float32: the work is only counted")
@@ -110,7 +111,8 @@ def training_work(trainer: Trainer, steps: float) -> Work:
     some = torch.arange(min(EXAMPLES, count), device=trainer.source.images.device)
     per_step = trainer.flops_per_step()
     per_image = per_step / min(trainer.settings.batch, count)
-    return Work(trainer.pipeline.normalise(trainer.source.fetch(some)), per_step * steps, per_image)
+    images = trainer.pipeline.normalise(trainer.source.fetch(some))
+    return Work(images, per_step * steps, per_image, captured=trainer.captures)
 
 
 def choose_hot_path(
@@ -128,7 +130,7 @@ def choose_hot_path(
     kernels = runs_on_kernels(module, device) and not work.every_layer
     # on a CPU the kernels are as fast as compiled code, or faster, without compiling; on a GPU they were asked for
     compiled = repays_compilation(mode, work.flops) and not couples_batch(module) and (mode == "on" or not kernels)
-    low, reason = _wants_bf16(precision, device, work.flops_per_image, compiled)
+    low, reason = _wants_bf16(precision, device, work, compiled)
     fallback = trial_fault(module, work.images, "bf16", second_order=work.second_order) if low else None
     if fallback is not None:
         low, reason = False, f"float32: the network cannot be used in bfloat16 ({fallback})"
@@ -136,7 +138,7 @@ def choose_hot_path(
     return HotPath("bf16" if low else "fp32", compiled, kernels and not compiled, reason, threads, fallback)
 
 
-def _wants_bf16(precision: Precision, device: torch.device, flops_per_image: float, compiled: bool) -> tuple[bool, str]:
+def _wants_bf16(precision: Precision, device: torch.device, work: Work, compiled: bool) -> tuple[bool, str]:
     if precision != "auto":
         return precision == "bf16", f"{'bfloat16' if precision == 'bf16' else 'float32'}: asked for"
     injected = os.environ.get(AUTO_PRECISION, "")
@@ -148,7 +150,8 @@ def _wants_bf16(precision: Precision, device: torch.device, flops_per_image: flo
         return False, "float32: this device does not multiply bfloat16 in hardware"
     if device.type == "cpu" and compiled:
         return True, "bfloat16: the device multiplies it in hardware, and the work repays compilation"
-    launched = device.type == "cuda" and not wants_capture(device)
-    fewest = FEWEST_UNCAPTURED if launched else FEWEST_FLOPS.get(device.type, 0.0)
+    one_by_one = device.type == "cuda" and not work.captured
+    fewest = FEWEST_UNCAPTURED if one_by_one else FEWEST_FLOPS.get(device.type, 0.0)
+    flops_per_image = work.flops_per_image
     counted = f"training on one image takes {flops_per_image:.2g} FLOP, and it pays from {fewest:.2g} on this device"
     return flops_per_image >= fewest, f"{'bfloat16' if flops_per_image >= fewest else 'float32'}: {counted}"

@@ -20,6 +20,9 @@ from ddistill.training.trainer import Block, Trainer, TrainingDraws, blocks, dra
 
 Tensors = dict[str, torch.Tensor]
 
+MOST = 8
+"""Networks side by side. On an H200 2, 4, 8 and 16 took 0.79, 0.65, 0.62 and 0.62 of the time of one each."""
+
 
 class SideBySide:
     """What `Trainer` does to one network, done to R; each has its own images and random numbers.
@@ -34,7 +37,13 @@ class SideBySide:
         self.sources = sources
         self.trainers = [trainer.alike(source) for source in sources]
         first, changed = self.trainers[0], [tensor for one in self.trainers for tensor in one.changed]
-        self._launch = Captured(self._steps_of, changed) if first.captures else None
+        stream = first.captured if first.captures else None
+        self._launch = Captured(self._steps_of, changed, stream) if stream else None
+
+    def release(self) -> None:
+        """Give back the memory of what was captured."""
+        if self._launch is not None:
+            self._launch.release()
 
     def restart(self) -> None:
         """Forget the momenta, as new optimisers would."""
@@ -70,6 +79,8 @@ class SideBySide:
         first = self.trainers[0]
         rates = torch.full((len(batches[0]),), lr, device=first.source.device)
         each = [blocks(own, numbers, rates, first.steps_at_once) for own, numbers in zip(batches, draws, strict=True)]
+        for trainer in self.trainers:
+            trainer.module.train()
         for group in zip(*each, strict=True):
             self._launch(*[tensor for block in group for tensor in block.tensors()])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -70,9 +71,6 @@ class TrainingSettings(Settings):
         return self.model_dump(mode="json", exclude={"optimiser"} if self.optimiser == "sgd" else None)
 
 
-Gradients = tuple[dict[str, torch.Tensor], torch.Tensor]
-
-
 @dataclass(frozen=True)
 class TrainingDraws:
     """Augmentation and CutMix parameters of a number of mini-batches."""
@@ -123,7 +121,7 @@ class Block:
 def blocks(batches: Sequence[torch.Tensor], draws: TrainingDraws, rates: torch.Tensor, most: int) -> Iterator[Block]:
     """Mini-batches in blocks of at most ``most``; those that fill no block, and those of another size (the last one of
     an epoch), one by one, so that few shapes occur."""
-    full = sum(len(batch) == len(batches[0]) for batch in batches)
+    full = len(list(takewhile(lambda batch: len(batch) == len(batches[0]), batches)))
     most, first = min(most, full), 0
     while first < len(batches):
         count = most if first + most <= full else 1
@@ -141,7 +139,8 @@ class Trainer:
         settings: optimiser, augmentation, CutMix.
         compiled: compile forward, backward and update into one graph, unless the module couples the images of a batch.
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
-        captured: launch many steps at once on a GPU; pays where the trainer makes some hundred steps.
+        captured: launch many steps at once on a GPU, captured on the stream of that name (`Captured`); pays where the
+            trainer makes some hundred steps. None: launch operator by operator.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class Trainer:
         *,
         compiled: bool = False,
         precision: Resolved = "fp32",
-        captured: bool = False,
+        captured: str | None = None,
     ) -> None:
         self.settings = settings
         self.precision = precision
@@ -161,6 +160,7 @@ class Trainer:
         self.grad_and_value = grad_and_value_for(self.compiled)
         self._hold(module)
         self._step = maybe_compile(self._update, self.compiled)
+        self._launch: Captured | None = None
         self.look_at(source)
 
     def _hold(self, module: nn.Module) -> None:
@@ -168,18 +168,23 @@ class Trainer:
         self.module = module
         self.forward = Forward(module, self.precision)
         self.parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        self.buffers = dict(module.named_buffers())
         self.momenta = no_momenta(self.settings, self.parameters)
 
     def look_at(self, source: ImageSet) -> None:
         """Take other images to train on."""
         self.source = source
         self.pipeline = source.pipeline(self.settings.augment)
-        self._launch = Captured(self._steps_of, self.changed) if self.captures else None
+        if self._launch is not None:
+            self._launch.release()
+        stream = self.captured if self.captures else None
+        self._launch = Captured(self._steps_of, self.changed, stream) if stream else None
 
     def alike(self, source: ImageSet) -> Trainer:
         """A trainer of another network of the architecture, on other images of the shape, that shares compiled code."""
         other = copy.copy(self)
-        module = copy.deepcopy(self.module)
+        other._launch = None
+        module = copy.deepcopy(self.module).train()
         if self.source.device.type == "cuda":
             for weight in module.parameters():  # 12 % of a step were changes of layout on an H200
                 if weight.ndim == 4:
@@ -192,18 +197,20 @@ class Trainer:
 
     @property
     def captures(self) -> bool:
-        """Whether steps are captured: images that come from elsewhere are fetched outside of a launch."""
-        return self.captured and wants_capture(self.source.device) and self.source.travel_to is None
+        """Whether steps are captured: not where images come from elsewhere, and not where an augmentation that somebody
+        registered may ask the host."""
+        here = self.source.travel_to is None and not self.settings.augment.registered
+        return self.captured is not None and here and wants_capture(self.source.device)
 
     @property
     def changed(self) -> list[torch.Tensor]:
         """All that a step changes."""
-        return [*self.parameters.values(), *self.module.buffers(), *self.momenta.values()]
+        return [*self.parameters.values(), *self.buffers.values(), *self.momenta.values()]
 
     @property
     def steps_at_once(self) -> int:
-        """Steps of a launch. A function that somebody registered sees one mini-batch at a time."""
-        if not self.captures or self.settings.augment.registered:
+        """Steps of a launch."""
+        if not self.captures:
             return 1
         image = self.source.images[:1].numel() * 4
         return max(1, min(STEPS_AT_ONCE, BLOCK_BYTES // (image * self.settings.batch)))
@@ -278,7 +285,8 @@ class Trainer:
         loss = torch.zeros(())
         mixed = mixed_batches(self.source, self.pipeline, block)
         for images, labels, partner_labels, share, rate in zip(*mixed, block.rates, strict=True):
-            loss = self._step(images, labels, partner_labels, share, rate, self.parameters, self.momenta)
+            state = (self.parameters, self.momenta, self.buffers)
+            loss = self._step(images, labels, partner_labels, share, rate, *state)
         return loss
 
     def _steps_of(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -317,24 +325,14 @@ class Trainer:
         lr: torch.Tensor,
         parameters: dict[str, torch.Tensor],
         momenta: dict[str, torch.Tensor],
+        buffers: dict[str, torch.Tensor],
     ) -> torch.Tensor:
-        gradients, loss = self._batch_gradients(images, labels, partner_labels, share, parameters)
+        def loss_of(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+            return mixed_loss(self.forward({**weights, **buffers}, images), labels, partner_labels, share)
+
+        gradients, loss = self.grad_and_value(loss_of)(parameters)
         descend(self.settings, gradients, lr, parameters, momenta)
         return loss
-
-    def _batch_gradients(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        partner_labels: torch.Tensor,
-        share: torch.Tensor,
-        parameters: dict[str, torch.Tensor],
-    ) -> Gradients:
-        def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
-            return mixed_loss(self.forward(weights, images), labels, partner_labels, share)
-
-        gradients: Gradients = self.grad_and_value(loss)(parameters)
-        return gradients
 
 
 def draw_training(

@@ -1,5 +1,6 @@
 """Networks computed ahead are those of the plain loop, whatever computes them."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from ddistill.methods.distribution_matching import DistributionMatching, Distrib
 from ddistill.methods.paths import MEMORY_SHARE, Paths
 from ddistill.network_sources import NetworkDraw, copy_of
 from ddistill.networks import ConvNet
+from ddistill.runtime.capture import Beside, Captured
 from ddistill.runtime.distributed import ALONE, Ranks
 from ddistill.runtime.randomness import generator
 from ddistill.training import Trainer, TrainingSettings
@@ -42,7 +44,7 @@ class Fresh:
         return NetworkDraw(weights, momenta=momenta if step % 2 else None)
 
 
-def trainer_of(network: torch.nn.Module, *, captured: bool = False) -> Trainer:
+def trainer_of(network: torch.nn.Module, *, captured: str | None = None) -> Trainer:
     draws = torch.Generator().manual_seed(0)
     images = torch.rand(40, 3, 16, 16, generator=draws)
     source = ImageSet(images, torch.arange(40) % 4, Normalisation((0.5,) * 3, (0.25,) * 3))
@@ -125,7 +127,7 @@ def test_captured_steps_of_several_networks_make_the_same_path(monkeypatch):
     target = ConvNet(4, size=16, width=8, depth=2).double()
     expected = followed(Paths(plain, draws_of(plain), ALONE, INNER, steps), Fresh(plain.module), target, steps)
     captures = captured_on_cpu(monkeypatch)
-    trainer = trainer_of(network, captured=True)
+    trainer = trainer_of(network, captured="ahead")
     monkeypatch.setattr(Paths, "_seconds_each", lambda self, width: {1: 1.0, 2: 0.8, 4: 0.79}[width])
     paths = Paths(trainer, draws_of(trainer), ALONE, INNER, steps)
     assert paths.width == 2  # 4 would gain too little
@@ -145,7 +147,7 @@ def test_as_many_networks_stand_side_by_side_as_the_memory_holds(monkeypatch):
 
     captured_on_cpu(monkeypatch)
     monkeypatch.setattr(Paths, "_seconds_each", seconds)
-    trainer = trainer_of(ConvNet(4, size=16, width=8, depth=2), captured=True)
+    trainer = trainer_of(ConvNet(4, size=16, width=8, depth=2), captured="ahead")
     assert Paths(trainer, draws_of(trainer), ALONE, INNER, range(1, 99)).width == 2
     monkeypatch.setattr(module, "free_memory_bytes", lambda _: 1)
     assert Paths(trainer, draws_of(trainer), ALONE, INNER, range(1, 99)).width == 1
@@ -199,10 +201,13 @@ def test_a_rank_whose_memory_does_not_hold_two_windows_trains_for_itself(monkeyp
     assert (paths.ranks.count, paths.whole) == ((3, True) if whole else (1, False))
 
 
-def test_a_step_may_be_asked_for_again_and_a_run_may_start_anywhere():
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_step_may_be_asked_for_again_and_a_run_may_start_anywhere(width):
     trainer = trainer_of(ConvNet(4, size=16, width=8, depth=2))
     target, source = ConvNet(4, size=16, width=8, depth=2).double(), Fresh(trainer.module)
     paths = Paths(trainer, draws_of(trainer), ALONE, INNER, range(1, 9))
+    paths.width = width
+    paths._start_over()
     whole = followed(paths, source, target, range(3, 6))
     half = {(3, inner): weights for (_, inner), weights in followed(paths, source, target, range(3, 4)).items()}
     again = followed(paths, source, target, range(3, 5))
@@ -289,3 +294,43 @@ def test_other_methods_in_one_launch_are_themselves(monkeypatch, kind, settings,
     assert launched._launch is not None
     assert launched._launch.captured
     assert not launched._launch.refused
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [1, 2])
+def test_paths_beside_the_matching_on_a_gpu_give_the_images_of_the_plain_loop(monkeypatch, width):
+    monkeypatch.setattr(Paths, "_fastest", lambda self, widths: width)
+    monkeypatch.setenv("DDISTILL_CUDA_GRAPHS", "off")
+    plain = make_method(class_chunk=4, device="cuda")
+    for step in (1, 2, 3):
+        plain.outer_step(step, lambda done, total: None)
+    monkeypatch.delenv("DDISTILL_CUDA_GRAPHS")
+    method = make_method(class_chunk=4, device="cuda", captured="ahead")
+    weights = copy_of(method.context.network.state_dict())
+    for step in (1, 2, 3):
+        method.context.network.load_state_dict(weights)
+        method.outer_step(step, lambda done, total: None)
+        weights = copy_of(method.context.network.state_dict())
+        gc.collect()
+    ours, theirs = method.context.synthetic.images, plain.context.synthetic.images
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+    assert method._launch is not None
+    assert not method._launch.refused
+
+
+@pytest.mark.gpu
+def test_a_step_that_a_gpu_cannot_capture_goes_on_plainly_where_it_stood():
+    device = torch.device("cuda")
+    state, beside = torch.zeros(4, device=device), Beside(device)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return state.add_(float(x.sum()))
+
+    captured, x, current = Captured(step, [state], "test"), torch.ones(4, device=device), torch.cuda.current_stream()
+    with beside.launched(), pytest.warns(UserWarning, match="launched operator by operator"):
+        captured(x)
+    with beside.launched():
+        captured(x)
+    beside.join()
+    assert torch.cuda.current_stream() == current
+    assert state.tolist() == [8.0] * 4

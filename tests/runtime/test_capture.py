@@ -16,7 +16,7 @@ def test_a_step_is_captured_once_for_each_shape_and_variant():
         total.add_(x.sum())
         return total * 2
 
-    step = Captured(add, [total], captures)
+    step = Captured(add, [total], "test", captures)
     outputs = [step(torch.ones(count)).item() for count in (3, 3, 2, 3, 2)]
     assert outputs == [6, 12, 16, 22, 26]  # the warm-up has left nothing
     assert captures.made == [[(3,)], [(2,)]]
@@ -27,7 +27,7 @@ def test_a_step_is_captured_once_for_each_shape_and_variant():
 def test_a_replay_looks_at_memory_alone():
     """A graph that would notice a new tensor, or a new number of the host, would not be one."""
     held = {"tensor": torch.ones(()), "number": 1.0}
-    step = Captured(lambda x: x * held["tensor"] + held["number"], [], Captures())
+    step = Captured(lambda x: x * held["tensor"] + held["number"], [], "test", Captures())
     assert step(torch.tensor(2.0)) == 3
     held.update(tensor=torch.full((), 10.0), number=100.0)
     assert step(torch.tensor(3.0)) == 4
@@ -50,9 +50,10 @@ def test_what_reads_on_the_host_is_refused_and_called_plainly(reads):
         state.add_(x)
         return reads(x)
 
-    captured = Captured(step, [state], Captures(warm_up=2))
+    captured = Captured(step, [state], "test", Captures(warm_up=2))
     x = torch.tensor([1.0, 2.0])
-    assert torch.equal(captured(x), reads(x))
+    with pytest.warns(UserWarning, match="steps of test are launched operator by operator: operation not permitted"):
+        assert torch.equal(captured(x), reads(x))
     assert captured.refused
     assert state.tolist() == [1, 2]
     captured(x)
@@ -63,11 +64,11 @@ def test_what_reads_on_the_host_is_refused_and_called_plainly(reads):
 def test_memory_that_is_not_there_is_said_and_the_state_is_as_it_was():
     state = torch.zeros(())
 
-    def capture(step, buffers):
+    def capture(step, buffers, stream):
         step(*buffers)
         raise torch.OutOfMemoryError("none left")
 
-    step = Captured(lambda x: state.add_(x), [state], capture)
+    step = Captured(lambda x: state.add_(x), [state], "test", capture)
     with pytest.raises(torch.OutOfMemoryError):
         step(torch.ones(()))
     assert state == 0
@@ -96,7 +97,7 @@ def test_a_cuda_graph_with_work_on_several_streams_gives_what_plain_calls_give()
     def step(x: torch.Tensor) -> list[torch.Tensor]:
         return side_by_side([lambda s=s: s.add_(x @ x + 1) for s in states], device)
 
-    captured, beside = Captured(step, states), Beside(device)
+    captured, beside = Captured(step, states, "test"), Beside(device)
     x = torch.rand(64, 64, device=device)
     for _ in range(3):
         with beside.launched():

@@ -123,3 +123,55 @@ def test_networks_with_batch_norm_are_trained_side_by_side_too(digits):
         for side_by_side in (False, True)
     ]
     assert judged[0].runs == judged[1].runs
+
+
+class Shifted(torch.nn.Module):
+    """A network with a constant of its own, and one that a step moves."""
+
+    def __init__(self, shift: float, moves: bool) -> None:
+        super().__init__()
+        self.moves = moves
+        self.linear = torch.nn.Linear(3 * 64, 4)
+        self.register_buffer("shift", torch.full((), shift))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and self.moves:
+            self.seen += 1
+        return self.linear(images.flatten(1) + self.shift)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_buffers_are_each_networks_own_also_where_code_is_shared(monkeypatch, compiled):
+    monkeypatch.setattr("ddistill.training.trainer.maybe_compile", lambda function, _compiled: function)
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 8, 8, generator=draws)
+    source = ImageSet(images, torch.arange(24) % 4, Normalisation((0.5,) * 3, (0.25,) * 3))
+    torch.manual_seed(0)
+    workspace, other = Shifted(0.0, not compiled).eval(), Shifted(1.0, not compiled)  # torch.func moves no buffer
+    alone = Trainer(other, source, TrainingSettings(batch=8), compiled=compiled)
+    group = SideBySide(Trainer(workspace, source, TrainingSettings(batch=8), compiled=compiled), [source])
+    group.trainers[0].module.load_state_dict(other.state_dict())
+    alone.run_epoch(torch.Generator().manual_seed(1))
+    group.run_epoch([torch.Generator().manual_seed(1)], 0.01)
+    for name, expected in other.state_dict().items():
+        assert torch.equal(group.trainers[0].module.state_dict()[name], expected)
+    assert int(other.seen) == 3 * (not compiled)
+    assert int(workspace.seen) == 0
+
+
+def test_an_evaluation_that_does_not_fit_goes_on_with_fewer_networks_at_once(digits, monkeypatch):
+    synthetic, widths, true_run = initial_set(RECIPE.synthetic, digits, 0), [], SideBySide.run_epoch
+
+    def run_epoch(self, *given, **more):
+        widths.append(len(self.trainers))
+        if len(self.trainers) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        true_run(self, *given, **more)
+
+    monkeypatch.setattr(SideBySide, "run_epoch", run_epoch)
+    settings = RECIPE.evaluation.model_copy(update={"repeats": 5})
+    ways = [Execution(side_by_side=way) for way in (False, True)]
+    judged = [evaluate_set(synthetic, digits, settings, RECIPE.network, execution=way) for way in ways]
+    assert judged[0].runs == judged[1].runs
+    assert list(dict.fromkeys(widths)) == [5, 2, 3]  # then 1 of the last three, by itself

@@ -326,7 +326,7 @@ def test_a_launch_of_many_steps_makes_the_steps(monkeypatch, optimiser, operatio
         optimiser=optimiser, lr=0.005, batch=8, cutmix=0.7, augment=AugmentSettings(operations=operations)
     )
 
-    def trained(captured: bool) -> torch.Tensor:
+    def trained(captured: str | None) -> torch.Tensor:
         torch.manual_seed(1)
         trainer = Trainer(ConvNet(4, size=16, width=8, depth=2), first, settings, captured=captured)
         for epoch, source in enumerate((first, first, second)):
@@ -336,7 +336,44 @@ def test_a_launch_of_many_steps_makes_the_steps(monkeypatch, optimiser, operatio
         return torch.cat([parameter.detach().flatten() for parameter in trainer.parameters.values()])
 
     captures = captured_on_cpu(monkeypatch)
-    plain = trained(False)
+    plain = trained(None)
     monkeypatch.setattr("ddistill.training.trainer.STEPS_AT_ONCE", 3)
-    torch.testing.assert_close(trained(True), plain, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(trained("training"), plain, rtol=1e-3, atol=1e-5)
     assert [shapes[0] for shapes in captures.made] == [(3, 8), (1, 8), (1, 4)] * 2
+
+
+def test_batches_of_any_sizes_and_the_rule_of_imagenet_are_launched_whole(monkeypatch):
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=draws)
+    source = ImageSet(images, torch.arange(60) % 4, Normalisation((0.5,) * 3, (0.25,) * 3))
+    settings = TrainingSettings(batch=8, cutmix=0.7, augment=AugmentSettings(rule="imagenet"))
+    batches = [torch.randperm(60, generator=draws)[:size] for size in (6, 6, 8, 6, 8)]
+
+    def trained(captured: str | None) -> torch.Tensor:
+        torch.manual_seed(1)
+        trainer = Trainer(ConvNet(4, size=16, width=8, depth=2), source, settings, captured=captured)
+        trainer.run(batches, torch.Generator().manual_seed(2))
+        assert trainer._launch is None or not trainer._launch.refused
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.parameters.values()])
+
+    captures = captured_on_cpu(monkeypatch)
+    torch.testing.assert_close(trained("training"), trained(None), rtol=1e-3, atol=1e-5)
+    assert [shapes[0] for shapes in captures.made] == [(2, 6), (1, 8), (1, 6)]
+
+
+@pytest.mark.gpu
+def test_captured_training_on_a_gpu_is_training():
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (600, 3, 16, 16), dtype=torch.uint8, generator=draws).cuda()
+    source = ImageSet(images, (torch.arange(600) % 4).cuda(), Normalisation((0.5,) * 3, (0.25,) * 3))
+
+    def trained(captured: str | None) -> torch.Tensor:
+        torch.manual_seed(1)
+        network = ConvNet(4, size=16, width=8, depth=2).cuda()
+        trainer = Trainer(network, source, TrainingSettings(batch=8), captured=captured)
+        for epoch in range(2):
+            trainer.run_epoch(torch.Generator().manual_seed(epoch))
+        assert trainer._launch is None or (trainer._launch.captured and not trainer._launch.refused)
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.parameters.values()])
+
+    torch.testing.assert_close(trained("training"), trained(None), rtol=1e-2, atol=1e-3)
