@@ -121,10 +121,12 @@ def fast_phases(
         torch.randint(len(decoded), (64,), generator=generator(0, "order", i)).to(device)
         for i in range(EVALUATION_STEPS)
     ]
+    # copies, as runs train them
+    ahead, judged = trainer.alike(source), judge.alike(judge.source)
     return {
         "matching": lambda: method.image_step(0, plan),
-        "network": lambda: trainer.run(batches, training),
-        "evaluation": lambda: judge.run(order, generator(0, "judge")),
+        "network": lambda: ahead.run(batches, training),
+        "evaluation": lambda: judged.run(order, generator(0, "judge")),
     }, method
 
 
