@@ -78,7 +78,7 @@ class Paths:
         self.beside = Beside(trainer.source.device)
         self.source: NetworkSource | None = None
         self.drawn: list[NetworkDraws] = []
-        # a rank that cannot hold whole paths trains for itself
+        # where one rank cannot hold whole paths, each trains for itself
         self.ranks = ranks if self._fits(1, ranks) else ALONE
         self.width, self.networks = 1, SideBySide(trainer, [trainer.source])
         most = min(MOST, -(-len(steps) // self.ranks.count)) if trainer.captures else 1
