@@ -1,8 +1,8 @@
 """Accuracy of IDC with and without model augmentation on CIFAR-10 at a size that a CPU can run.
 
 ConvNet-3 of width 32, ipc 10, F = 2, image lr 0.01, 64 real images, 2000 network samples, evaluation as published
-(1000 epochs, last epoch, all test images). Four rows: the start (mix of real images), IDC with 20 x 50 (outer x inner)
-steps, IDC with 4 x 50, and 4 x 50 with a pool (5 networks of 2 epochs) and perturbation.
+(1000 epochs, last epoch, all test images). Five rows: the start (mix of real images), and IDC with 4 x 50 and 20 x 50
+(outer x inner) steps, each without and with a pool (5 networks of 2 epochs) and perturbation.
 
     python benchmarks/cifar10_width32.py DATA OUT [--rows start idc-20x50 ...] [--seeds 0 1]
 
@@ -36,20 +36,18 @@ BASE = {
     "data.constants": "cifar10",
     "evaluation.baselines": (),
 }
+AUGMENTED = {"model_augmentation.networks": "pool", "model_augmentation.perturb": True}
 ROWS: dict[str, dict[str, Any]] = {
     "start": {},
     "idc-4x50": {"budget.outer_steps": 4},
-    "idc-ma-4x50": {
-        "budget.outer_steps": 4,
-        "model_augmentation.networks": "pool",
-        "model_augmentation.perturb": True,
-    },
+    "idc-ma-4x50": {"budget.outer_steps": 4, **AUGMENTED},
     "idc-20x50": {"budget.outer_steps": 20},
+    "idc-ma-20x50": {"budget.outer_steps": 20, **AUGMENTED},
 }
 
 
-CONTINUED = ("idc-20x50", "idc-4x50")
-"""The first row goes on from the last state of the second: draws depend on the step alone, so the bits are the same."""
+CONTINUED = {"idc-20x50": "idc-4x50", "idc-ma-20x50": "idc-ma-4x50"}
+"""A row goes on from the last state of the other: draws depend on the step alone, so the bits are the same."""
 
 
 def _continue_from(shorter: Path, longer: Path, recipe: Recipe, data: RealData) -> None:
@@ -81,8 +79,8 @@ def run_row(row: str, seed: int, data: RealData, out: Path, compile_mode: str, r
         how = Execution(settings=recipe.run)
         evaluation = evaluate_set(initial, data, recipe.evaluation, recipe.network, execution=how, seed=seed)
         return {"accuracy": evaluation.as_dict(), "seconds": {}}
-    if row == CONTINUED[0]:
-        _continue_from(out / f"{CONTINUED[1]}-seed{seed}", out / f"{row}-seed{seed}", recipe, data)
+    if row in CONTINUED:
+        _continue_from(out / f"{CONTINUED[row]}-seed{seed}", out / f"{row}-seed{seed}", recipe, data)
     run = distill_data(data, recipe, out=out / f"{row}-seed{seed}", resume=True, observer=Printer())
     return {key: run.summary[key] for key in ("accuracy", "seconds", "flops", "versions", "machine")}
 
