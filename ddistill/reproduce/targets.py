@@ -149,7 +149,7 @@ SPEEDUPS = (5, 10, 20)
 CORESETS = ("random", "herding", "k-center")
 COMPARED = {"idc": "IDC", "dc": "DC", "dsa": "DSA", "dm": "DM", "cafe": "CAFE", "tm": "TM"}
 """Methods that the paper measures or compares with."""
-TITLES = {**COMPARED, "tgdd": "TGDD", "random": "random images"}
+TITLES = {**COMPARED, "tgdd": "TGDD", "random": "random images", "mosaic": "mosaics of random images"}
 DATA_TITLES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
@@ -340,12 +340,14 @@ def _fifth(method: str, scale: Scale, seed: int) -> list[Cell]:
 def _hundred(scale: Scale, seed: int) -> list[Cell]:
     """CIFAR-100 beside the other data, ipc 1 and 10, where the scale has sizes for it.
 
-    Random images; DM and IDC, also with model augmentation in a fifth of the steps; TGDD, also with model augmentation
-    in as many steps, so that both take the same time.
+    Random images, and mosaics of them (2 x 2 to a stored image); DM and IDC, also with model augmentation in a fifth of
+    the steps; TGDD, also with model augmentation in as many steps, so that both take the same time.
     """
     cells = []
     for ipc in (1, 10) if scale.hundred is not None else ():
         cells.append(cell("random", "cifar100", ipc, scale, seed=seed))
+        mosaics = cell("random", "cifar100", ipc, scale, seed=seed, changes={"synthetic.factor": 2})
+        cells.append(replace(mosaics, labels={**mosaics.labels, "method": "mosaic"}))
         for name, speedup in (("dm", 5), ("idc", 5), ("tgdd", 1)):
             cells.append(cell(name, "cifar100", ipc, scale, seed=seed))
             cells.append(cell(name, "cifar100", ipc, scale, seed=seed, speedup=speedup, augmented=True))

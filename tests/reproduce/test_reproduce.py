@@ -98,8 +98,9 @@ def test_small_has_cifar100_beside_cifar10(target):
             for networks in ("plain", AUGMENTED)
             for ipc in (1, 10)
         ),
-        *(("random", "-", ipc) for ipc in (1, 10)),
+        *((name, "-", ipc) for name in ("random", "mosaic") for ipc in (1, 10)),
     }
+    assert {cell.recipe.synthetic.factor for cell in beside if cell.labels["method"] == "mosaic"} == {2}
     assert {cell.recipe.network.width for cell in beside} == {32}
     assert {cell.recipe.data.source for cell in beside} == {"cifar100"}
     shown = reproduce.render(target, "small", cells, [None] * len(cells))
