@@ -53,7 +53,7 @@ def draw(
         UserError: matplotlib is not installed.
     """
     rows = [row for row in rows_of(cells, results) if row.results]
-    if not rows or target.startswith("table") or target in ("methods", "factors"):
+    if not rows or target.startswith("table") or target in ("methods", "factors", "ages"):
         return None
     from_runs = [folder for folder in folders if folder]
     if target in AXES:

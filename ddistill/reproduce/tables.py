@@ -314,6 +314,25 @@ def _factors(rows: Sequence[Row]) -> str:
     return markdown(["changed", "outer steps", "accuracy", "difference", "pool, s", "distillation, s"], lines)
 
 
+def _ages(rows: Sequence[Row]) -> str:
+    lines: dict[tuple[str, str], list[str]] = {}
+    costs: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in rows:
+        marks = row.cell.labels
+        line = (str(marks["ipc"]), str(marks["epochs"]))
+        lines.setdefault(line, []).append(row.shown())
+        if row.results:
+            costs.setdefault(line, {})[int(marks["experts"])] = row
+    headers = ["ipc", "epochs", *(f"{n}{what}" for n in ("1 expert", "5 experts") for what in ("", ", perturbed"))]
+    shown = []
+    for line, accuracies in lines.items():
+        known = costs.get(line, {})
+        pools = [f"{known[experts].seconds('pool'):.0f}" if experts in known else "" for experts in (1, 5)]
+        distillation = f"{statistics.fmean(row.seconds('distill') for row in known.values()):.0f}" if known else ""
+        shown.append([*line, *accuracies, *pools, distillation])
+    return markdown([*headers, "1 expert, s", "5 experts, s", "distillation, s"], shown)
+
+
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "methods": _methods,
     "table3a": _comparison("3a"),
@@ -322,6 +341,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "table5": _table5,
     "table6": _pivot(_table6),
     "factors": _factors,
+    "ages": _ages,
     **dict.fromkeys(("figure1", "figure2", "figure3"), _curves),
     **dict.fromkeys(("figure4", "figure5", "figure6", "figure7"), _images),
     "section1": _gradients,

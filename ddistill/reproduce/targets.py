@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from ddistill import recipes
@@ -129,6 +130,7 @@ SCALES: dict[str, Scale] = {
                 "budget.outer_steps": 20,
             },
             **dict.fromkeys(("herding", "k-center"), _FRESH_EMBEDDING),
+            "tgdd": {"budget.outer_steps": 500},
             "tm": {
                 "method.student_steps": 10,
                 "method.max_start_epoch": 2,
@@ -321,6 +323,25 @@ def factors(scale: Scale, seeds: range) -> list[Cell]:
     return cells
 
 
+AGES = (2, 5, 10, 20, 60)
+"""Epochs that the networks of matching along training are trained for; the published one is the last."""
+
+
+def ages(scale: Scale, seeds: range) -> list[Cell]:
+    """TGDD by the age of its networks: one or five experts of so many epochs, perturbed or not; ipc 10 and 50.
+
+    Otherwise as its recipe with model augmentation, of which this decides the networks.
+    """
+    cells = []
+    for seed, ipc, epochs, experts, perturb in product(seeds, (10, 50), AGES, (1, 5), (False, True)):
+        source = {"pool_epochs": epochs, "pool_size": experts, "perturb": perturb}
+        changes = {f"model_augmentation.{name}": value for name, value in source.items()}
+        made = cell("tgdd", "cifar10", ipc, scale, seed=seed, augmented=True, changes=changes)
+        networks = AUGMENTED if perturb else "plain"
+        cells.append(replace(made, labels={**made.labels, "networks": networks, "epochs": epochs, "experts": experts}))
+    return cells
+
+
 def gradients(scale: Scale, seeds: range) -> list[Cell]:
     """Networks as the pool trains them, at constant rate."""
     cells = []
@@ -388,6 +409,7 @@ TARGETS: dict[str, Target] = {
     "table5": Target("Table 5: model augmentation for DC, DM and IDC", table5),
     "table6": Target("Table 6: random selection against weight average", table6),
     "factors": Target("IDC + model augmentation at 100 outer steps, one setting changed at a time", factors),
+    "ages": Target("TGDD under experts of 2 to 60 epochs, one or five, perturbed or not, ipc 10 and 50", ages),
     "figure1": Target("Figure 1: accuracy over outer steps, IDC and IDC + model augmentation", curves, of_any=True),
     "figure2": Target("Figure 2: accuracy over time", curves, of_any=True),
     "figure3": Target("Figure 3: accuracy over FLOPs", curves, of_any=True),

@@ -107,6 +107,21 @@ def test_small_has_cifar100_beside_cifar10(target):
     assert "CIFAR-100" in shown
 
 
+def test_the_ages_of_networks_are_a_table_of_accuracies_and_costs():
+    cells = reproduce.cells_of("ages", "tiny", range(1), only={"ipc": "10", "epochs": "5"})
+    assert [(c.recipe.model_augmentation.pool_size, c.recipe.model_augmentation.perturb) for c in cells] == [
+        (1, False),
+        (1, True),
+        (5, False),
+        (5, True),
+    ]
+    assert {c.recipe.model_augmentation.pool_epochs for c in cells} == {5}
+    assert {c.recipe.method.image_momentum for c in cells} == {0.9}
+    results = [result(str(n), (50.0 + n,)) if n != 1 else None for n in range(4)]
+    shown = reproduce.render("ages", "tiny", cells, results)
+    assert "| 10 | 5 | 50.0 | not run | 52.0 | 53.0 | 5 | 5 | 10 |" in shown
+
+
 def test_small_compares_random_networks_with_their_average_on_both():
     marks = [cell.labels for cell in reproduce.cells_of("table6", "small")]
     assert {(one["data"], one["ipc"], one["selection"]) for one in marks} == {
