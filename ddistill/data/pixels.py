@@ -244,8 +244,8 @@ def extremes(items: Iterable[tuple[str, Encoded]], kind: Kind) -> Extremes | Non
         except Exception:  # readers raise many kinds on damaged files; decoding, which comes next, tells of each
             continue
         if np.isfinite(low) and np.isfinite(high):
-            mine = Extremes(low, name, high, name)
-            found = mine if found is None else found | mine
+            of_file = Extremes(low, name, high, name)
+            found = of_file if found is None else found | of_file
     return found
 
 

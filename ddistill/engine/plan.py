@@ -262,10 +262,10 @@ def _matching(
     trainer, batches = method.context.trainer, 0
     trained = Seconds()
     if getattr(settings, "network_samples", 0):
-        batches = -(-settings.network_samples // min(trainer.settings.batch, len(trainer.source.labels)))
+        batches = -(-settings.network_samples // min(trainer.settings.batch, len(trainer.image_set.labels)))
     elif getattr(settings, "network_epochs", 0):
         trainer = synthetic_trainer(method.context, settings.synthetic_training)
-        count = len(trainer.source.labels)
+        count = len(trainer.image_set.labels)
         batches = settings.network_epochs * -(-count // min(count, trainer.settings.batch))
     if batches:
         trained = _training_step(trainer, device) * (1 / gain)
@@ -286,7 +286,7 @@ def _with_fewer_images(builder: Builder, method: ClassMatching, share: float) ->
     """The same method at work on a share of the real and of the decoded images of a class."""
     settings, changes = method.settings, {"real_batch": ceil(method.settings.real_batch * share)}
     if "max_decoded" in type(settings).model_fields:
-        most = min(settings.max_decoded, max(map(method.context.synthetic.decoded_per_class, method.own)))
+        most = min(settings.max_decoded, max(map(method.context.synthetic.decoded_per_class, method.assigned)))
         changes["max_decoded"] = ceil(most * share)
     few: Any = type(method)(settings.model_copy(update=changes), method.context)
     return few
@@ -348,15 +348,15 @@ def _of_few_classes(builder: Builder, classes: int, changes: dict[str, Any]) -> 
 
 def _training_step(trainer: Trainer, device: torch.device) -> Seconds:
     """One training step on a full batch."""
-    count = len(trainer.source.labels)
+    count = len(trainer.image_set.labels)
     batch = min(trainer.settings.batch, count)
 
     def work(size: float) -> Callable[[], object]:
         draws = torch.Generator().manual_seed(0)
         images = max(1, round(batch * min(1.0, size)))
         batches = [torch.randint(count, (images,), generator=draws) for _ in range(max(1, int(size)))]
-        own = [one.to(trainer.source.images.device) for one in batches]
-        return lambda: trainer.run(own, torch.Generator().manual_seed(0))
+        on_device = [one.to(trainer.image_set.images.device) for one in batches]
+        return lambda: trainer.run(on_device, torch.Generator().manual_seed(0))
 
     return grown(work, (*PARTS, *BATCHES), BATCHES[-1], TRAINING_SECONDS, device) * (1 / BATCHES[-1])
 

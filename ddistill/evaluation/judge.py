@@ -71,7 +71,7 @@ class Judge:
     Attributes:
         network: how the networks are built.
         classes: outputs.
-        sources: the decoded set, or one per repeat, all of one shape.
+        image_sets: the decoded set, or one per repeat, all of one shape.
         test: real images.
         settings: of the protocol, with the epochs in force.
         seed: of the run.
@@ -81,7 +81,7 @@ class Judge:
 
     network: NetworkSettings
     classes: int
-    sources: list[ImageSet]
+    image_sets: list[ImageSet]
     test: ImageSet
     settings: EvaluationSettings
     seed: int
@@ -89,20 +89,20 @@ class Judge:
     progress: Progress
 
     def __post_init__(self) -> None:
-        images, settings, execution = self.sources[0].images, self.settings, self.execution
+        images, settings, execution = self.image_sets[0].images, self.settings, self.execution
         self.training, self.epochs = settings.training, settings.epochs or 0
         self.shape = (self.classes, images.shape[1], images.shape[-1])
         self.module = build_network(self.network, *self.shape, "evaluation").to(execution.device)
         on_gpu = execution.device.type == "cuda"
         self.side_by_side = on_gpu if execution.side_by_side is None else execution.side_by_side
-        count = len(self.sources[0].labels)
+        count = len(self.image_sets[0].labels)
         steps = (settings.steps or count / min(count, self.training.batch) * self.epochs) * settings.repeats
-        work = training_work(Trainer(self.module, self.sources[0], self.training, captured="evaluation"), steps)
+        work = training_work(Trainer(self.module, self.image_sets[0], self.training, captured="evaluation"), steps)
         asked = execution.settings
         self.hot_path = choose_hot_path(self.module, work, asked.precision, asked.compile)
         self.trainer = Trainer(
             self.module,
-            self.sources[0],
+            self.image_sets[0],
             self.training,
             compiled=self.hot_path.compiled,
             precision=self.hot_path.precision,
@@ -160,7 +160,7 @@ class Judge:
         return Outcome(100.0 * correct / len(predicted), predicted.cpu())
 
     def _source(self, repeat: int) -> ImageSet:
-        return self.sources[repeat % len(self.sources)]
+        return self.image_sets[repeat % len(self.image_sets)]
 
     def _first_weights(self, repeat: int) -> dict[str, torch.Tensor]:
         return build_network(self.network, *self.shape, self.seed, "evaluation", repeat).state_dict()

@@ -108,15 +108,15 @@ def evaluate_set(
     execution, progress = execution or Execution(), progress or Progress()
     network, ranks = settings.network or network, execution.ranks
     sets = [synthetic] if isinstance(synthetic, SyntheticSet | ImageSet) else list(synthetic)
-    sources = [training_images(one, execution.device) for one in sets]
+    image_sets = [training_images(one, execution.device) for one in sets]
     classes, real = data.num_classes, _split(data, split)
-    test = ImageSet.of(real.images, real.labels, sources[0], execution.device)
-    epochs = STRETCHES if settings.steps else evaluation_epochs(settings, len(sources[0].labels) // classes, classes)
+    test = ImageSet.of(real.images, real.labels, image_sets[0], execution.device)
+    epochs = STRETCHES if settings.steps else evaluation_epochs(settings, len(image_sets[0].labels) // classes, classes)
     training, learned_rate = settings.training, getattr(sets[0], "learned_rate", None)
     if protocol(settings.protocol).learned_rate and learned_rate is not None:  # real images have none
         training = training.model_copy(update={"lr": learned_rate})
     in_force = settings.model_copy(update={"epochs": epochs, "training": training})
-    judge = Judge(network, classes, sources, test, in_force, seed, execution, progress)
+    judge = Judge(network, classes, image_sets, test, in_force, seed, execution, progress)
     runs = dict(progress.finished)
     pending = [repeat for repeat in range(settings.repeats) if repeat not in runs]
     for shares in judge.rounds(pending, ranks.count):
@@ -132,7 +132,7 @@ def evaluate_set(
         "name": settings.protocol,
         "network": network.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in judge.module.parameters()),
-        **_length(settings, epochs, len(sources[0].labels)),
+        **_length(settings, epochs, len(image_sets[0].labels)),
         "repeats": settings.repeats,
         "training": training.model_dump(mode="json"),
         "lr_decay": in_force.falls(epochs).in_words(),

@@ -104,7 +104,7 @@ class Context:
     @property
     def real(self) -> ImageSet:
         """Class-sorted real training images, on the device."""
-        return self.trainer.source
+        return self.trainer.image_set
 
     @property
     def network(self) -> nn.Module:

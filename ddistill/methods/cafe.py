@@ -177,7 +177,7 @@ class CAFE(ClassMatching):
         """One image update: what is aimed at, from all classes, then each class's gradient."""
         context, weight = self.context, self.settings.discrimination_weight
         targets, embeddings, means = [], [], []
-        for label in self.own:
+        for label in self.assigned:
             target, embedded, mean = self._look(label, inner, draws)
             targets.append(target)
             embeddings.append(embedded)

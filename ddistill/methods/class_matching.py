@@ -141,7 +141,7 @@ class ClassMatching(Method):
         self.ranks = context.ranks if settings.needs.sharded else ALONE
         self.in_groups = self.updates_per_round > 1
         share = self.ranks.share(len(synthetic.open_classes))
-        self.own = synthetic.open_classes if self.in_groups else synthetic.open_classes[share.start : share.stop]
+        self.assigned = synthetic.open_classes if self.in_groups else synthetic.open_classes[share.start : share.stop]
         self.labels = torch.arange(synthetic.num_classes, device=synthetic.images.device)
         self.pipeline = context.real.pipeline(settings.augment)
         self.optimiser = self.image_optimiser()
@@ -162,8 +162,8 @@ class ClassMatching(Method):
     def _prepare(self) -> None:
         """Choose the code for the chunks as they are."""
         chunking, counts = self.chunking, self.context.synthetic.counts
-        largest = -(-len(self.own) // self.updates_per_round)
-        chunking.classes = max(map(len, class_runs(counts, min(chunking.classes, largest), self.own)), default=1)
+        largest = -(-len(self.assigned) // self.updates_per_round)
+        chunking.classes = max(map(len, class_runs(counts, min(chunking.classes, largest), self.assigned)), default=1)
         self.grad_and_value = grad_and_value_for(not chunking.images and (self.compiled or chunking.classes > 1))
         self._one = maybe_compile(self.class_gradient, self.compiled)
         self._several = maybe_compile(self.classes_gradient, self.compiled)
@@ -451,7 +451,7 @@ class ClassMatching(Method):
 
     def activation_bytes(self) -> int:
         """What the backward passes of one more synthetic (and real) image keep, counted on two small eager calls."""
-        synthetic, label = self.context.synthetic, self.own.start
+        synthetic, label = self.context.synthetic, self.assigned.start
         stored = synthetic.images[synthetic.class_slice(label)]
         images = self.pipeline.normalise(synthetic.decode_class(stored).detach())
 
@@ -463,7 +463,7 @@ class ClassMatching(Method):
 
     def _images_at_once(self) -> int:
         """Images of the largest class that go through the network at once when it is not divided; 0: no class."""
-        most = max(map(self.context.synthetic.decoded_per_class, self.own), default=0)
+        most = max(map(self.context.synthetic.decoded_per_class, self.assigned), default=0)
         return max(self.settings.real_batch, min(most, self.max_decoded or most)) if most else 0
 
     def smaller_chunk(self) -> str | None:

@@ -167,14 +167,14 @@ class ImageAdam(ImageOptimiser):
         self.moments = {name: torch.zeros_like(self.images) for name in ("exp_avg", "exp_avg_sq")}
         parts = {name: moment.split(counts) for name, moment in self.moments.items()}
         for label, images in enumerate(self.classes):
-            own = {name: moments[label] for name, moments in parts.items()}
-            self.optimiser.state[images] = {"step": self.steps[label], **own}
+            of_class = {name: moments[label] for name, moments in parts.items()}
+            self.optimiser.state[images] = {"step": self.steps[label], **of_class}
 
     def step(self, gradient: torch.Tensor) -> None:
         """One step along the gradient with respect to the images of the pass; of all outside of one."""
         self.optimiser.param_groups[0]["lr"] = self.lr
-        for label, own in zip(self.turn, gradient.split(self.counts), strict=True):
-            self.classes[label].grad = own
+        for label, of_class in zip(self.turn, gradient.split(self.counts), strict=True):
+            self.classes[label].grad = of_class
         self.optimiser.step()
         self.optimiser.zero_grad()
 

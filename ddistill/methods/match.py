@@ -81,7 +81,7 @@ def match_in_parts(
     by_images = []
     for some in synthetic.detach().split(part):
         images = some.requires_grad_()
-        own = gradients(images, len(some) / len(synthetic), True)
-        product = torch.stack([(g * along).sum() for g, along in zip(own, v, strict=True)]).sum()
+        of_part = gradients(images, len(some) / len(synthetic), True)
+        product = torch.stack([(g * along).sum() for g, along in zip(of_part, v, strict=True)]).sum()
         by_images.append(torch.autograd.grad(product, images)[0])
     return value.detach(), torch.cat(by_images)

@@ -75,12 +75,12 @@ class Paths:
         self, trainer: Trainer, draws: Callable[[int], NetworkDraws], ranks: Ranks, inner_steps: int, steps: range
     ) -> None:
         self.trainer, self.draws, self.inner_steps, self.steps = trainer, draws, inner_steps, steps
-        self.beside = Beside(trainer.source.device)
+        self.beside = Beside(trainer.image_set.device)
         self.source: NetworkSource | None = None
         self.drawn: list[NetworkDraws] = []
         # where one rank cannot hold whole paths, each trains for itself
         self.ranks = ranks if self._fits(1, ranks) else ALONE
-        self.width, self.networks = 1, SideBySide(trainer, [trainer.source])
+        self.width, self.networks = 1, SideBySide(trainer, [trainer.image_set])
         most = min(MOST, -(-len(steps) // self.ranks.count)) if trainer.captures else 1
         widths = [width for width in (1, 2, 4, MOST) if width <= most and self._fits(width, self.ranks)]
         # measured without an exchange, since ranks stop where they like
@@ -135,7 +135,7 @@ class Paths:
     def _fits(self, width: int, ranks: Ranks) -> bool:
         """Whether two windows of whole paths fit the memory of every rank."""
         size = sum(tensor.nbytes for tensor in self.trainer.module.state_dict().values())
-        device = self.trainer.source.device
+        device = self.trainer.image_set.device
         free = free_memory_bytes(device) * MEMORY_SHARE / (ranks.count if device.type == "cpu" else 1)
         return not ranks.any(2 * width * self.inner_steps * size > free)
 
@@ -160,10 +160,10 @@ class Paths:
         self._train(0)  # captured now
 
         def timed() -> float:
-            synchronise(self.trainer.source.device)
+            synchronise(self.trainer.image_set.device)
             began = time.perf_counter()
             self._train(0)
-            synchronise(self.trainer.source.device)
+            synchronise(self.trainer.image_set.device)
             return time.perf_counter() - began
 
         return min(timed() for _ in range(TRIALS)) / width
@@ -171,7 +171,7 @@ class Paths:
     def _start_over(self) -> None:
         self.beside.join()  # what is dropped may be written still
         self.networks.release()
-        self.networks = SideBySide(self.trainer, [self.trainer.source] * self.width)
+        self.networks = SideBySide(self.trainer, [self.trainer.image_set] * self.width)
         self.ready: Window | None = None
         self.coming: Window | None = None
         self.followed = 0
@@ -202,11 +202,11 @@ class Paths:
 
     def _compute(self, window: Window, inner_steps: int) -> None:
         """Have the first ``inner_steps`` of a window computed."""
-        own = window.steps[self.ranks.rank * self.width :][: self.width]
+        assigned = window.steps[self.ranks.rank * self.width :][: self.width]
         with self.beside.launched():
-            for number in range(window.done, inner_steps) if own else ():
+            for number in range(window.done, inner_steps) if assigned else ():
                 if window.inner[number] == 0:
-                    self._begin(own)
+                    self._begin(assigned)
                 else:
                     self._train(window.inner[number] - 1)
                 for which, trainer in enumerate(self.networks.trainers):

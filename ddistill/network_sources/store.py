@@ -201,10 +201,10 @@ class _Builder:
         for first in range(missing.start, missing.stop, at_once * ranks.count):
             started = time.perf_counter()
             group = missing[first - missing.start :][: at_once * ranks.count]
-            own = group[ranks.rank * at_once :][:at_once]
-            trained = self._train(own, unfinished) if own else []
+            assigned = group[ranks.rank * at_once :][:at_once]
+            trained = self._train(assigned, unfinished) if assigned else []
             if wanted.all_epochs:
-                written = [self._write(member, state) for member, state in zip(own, trained, strict=True)]
+                written = [self._write(member, state) for member, state in zip(assigned, trained, strict=True)]
                 checksums += [checksum for each in ranks.gather(written) for checksum in each]
             else:
                 members += [member for each in ranks.gather(trained) for member in each]

@@ -49,12 +49,12 @@ class Ranks:
         return range(total * self.rank // self.count, total * (self.rank + 1) // self.count)
 
     def rounds(self, things: Sequence[Value]) -> Iterator[list[Value]]:
-        """Things in groups of as many as there are ranks; in each, the thing at this rank's number is its own."""
+        """Things in groups of as many as there are ranks; the thing at a rank's number is assigned to it."""
         for start in range(0, len(things), self.count):
             yield list(things[start : start + self.count])
 
-    def own(self, group: Sequence[Value]) -> Value | None:
-        """Its thing of a group of `rounds`; None where it has none."""
+    def assigned(self, group: Sequence[Value]) -> Value | None:
+        """What this rank has of a group of `rounds`; None where it has nothing."""
         return group[self.rank] if self.rank < len(group) else None
 
     def add_(self, tensors: Sequence[torch.Tensor]) -> None:

@@ -107,11 +107,11 @@ EAGER = HotPath("fp32", False, False, "float32: the work is only counted")
 
 def training_work(trainer: Trainer, steps: float) -> Work:
     """What lies ahead of a trainer's network that it trains for so many steps, and does nothing else with."""
-    count = len(trainer.source.labels)
-    some = torch.arange(min(EXAMPLES, count), device=trainer.source.images.device)
+    count = len(trainer.image_set.labels)
+    some = torch.arange(min(EXAMPLES, count), device=trainer.image_set.images.device)
     per_step = trainer.flops_per_step()
     per_image = per_step / min(trainer.settings.batch, count)
-    images = trainer.pipeline.normalise(trainer.source.fetch(some))
+    images = trainer.pipeline.normalise(trainer.image_set.fetch(some))
     return Work(images, per_step * steps, per_image, captured=trainer.captures)
 
 

@@ -29,13 +29,13 @@ class SideBySide:
 
     Args:
         trainer: of such a network; neither its own network nor its optimiser is touched.
-        sources: images of each network, all of one shape.
+        image_sets: images of each network, all of one shape.
     """
 
-    def __init__(self, trainer: Trainer, sources: Sequence[ImageSet]) -> None:
+    def __init__(self, trainer: Trainer, image_sets: Sequence[ImageSet]) -> None:
         self.settings = trainer.settings
-        self.sources = sources
-        self.trainers = [trainer.alike(source) for source in sources]
+        self.image_sets = image_sets
+        self.trainers = [trainer.alike(image_set) for image_set in image_sets]
         first, changed = self.trainers[0], [tensor for one in self.trainers for tensor in one.changed]
         stream = first.captured if first.captures else None
         self._launch = Captured(self._steps_of, changed, stream) if stream else None
@@ -68,7 +68,7 @@ class SideBySide:
         """One optimiser step of all networks per mini-batch.
 
         Args:
-            batches: of each network, positions into its source; the same sizes for all.
+            batches: of each network, positions into its image set; the same sizes for all.
             draws: of each network, augmentation and CutMix of its batches.
             lr: learning rate.
         """
@@ -77,7 +77,7 @@ class SideBySide:
                 trainer.run(own, numbers, [lr] * len(own))
             return
         first = self.trainers[0]
-        rates = torch.full((len(batches[0]),), lr, device=first.source.device)
+        rates = torch.full((len(batches[0]),), lr, device=first.image_set.device)
         each = [blocks(own, numbers, rates, first.steps_at_once) for own, numbers in zip(batches, draws, strict=True)]
         for trainer in self.trainers:
             trainer.module.train()
@@ -85,21 +85,23 @@ class SideBySide:
             self._launch(*[tensor for block in group for tensor in block.tensors()])
 
     def run_epoch(self, draws: Sequence[torch.Generator], lr: float, *, filled: bool = False) -> None:
-        """One optimiser step of all networks per mini-batch of one shuffled pass over their sources.
+        """One optimiser step of all networks per mini-batch of one shuffled pass over their images.
 
         Args:
             draws: of each network, the order, then augmentation and CutMix.
             lr: learning rate.
             filled: fill the last mini-batch from a further pass, else it is smaller.
         """
-        own = list(zip(self.sources, draws, strict=True))
-        batches = [epoch_order(source, self.settings.batch, random, filled=filled) for source, random in own]
+        pairs = list(zip(self.image_sets, draws, strict=True))
+        batches = [epoch_order(image_set, self.settings.batch, random, filled=filled) for image_set, random in pairs]
         steps, most = len(batches[0]), len(batches[0][0])
-        self.run(batches, [draw_training(self.settings, source, steps, most, random) for source, random in own], lr)
+        self.run(
+            batches, [draw_training(self.settings, image_set, steps, most, random) for image_set, random in pairs], lr
+        )
 
     def _steps_of(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         each = len(tensors) // len(self.trainers)
         groups = [tensors[number * each :][:each] for number in range(len(self.trainers))]
-        works = [partial(one.steps, Block.of_tensors(*own)) for one, own in zip(self.trainers, groups, strict=True)]
-        losses: list[torch.Tensor] = side_by_side(works, self.sources[0].device)
+        works = [partial(one.steps, Block.of_tensors(*block)) for one, block in zip(self.trainers, groups, strict=True)]
+        losses: list[torch.Tensor] = side_by_side(works, self.image_sets[0].device)
         return losses

@@ -56,16 +56,16 @@ class Stretches:
         trainer = self.trainer
         if isinstance(trainer, SideBySide):
             assert isinstance(draws, Sequence)
-            own = list(zip(trainer.sources, draws, strict=True))
-            batches = [self._batches(source, random) for source, random in own]
+            pairs = list(zip(trainer.image_sets, draws, strict=True))
+            batches = [self._batches(image_set, random) for image_set, random in pairs]
             most = len(batches[0][0])
-            numbers = [draw_training(self.settings, source, self.steps, most, random) for source, random in own]
+            numbers = [draw_training(self.settings, image_set, self.steps, most, random) for image_set, random in pairs]
             trainer.run(batches, numbers, lr)
         else:
             assert isinstance(draws, torch.Generator)
-            trainer.run(self._batches(trainer.source, draws), draws, [lr] * self.steps)
+            trainer.run(self._batches(trainer.image_set, draws), draws, [lr] * self.steps)
 
-    def _batches(self, source: ImageSet, draws: torch.Generator) -> Sequence[torch.Tensor]:
-        total = len(source.labels)
+    def _batches(self, image_set: ImageSet, draws: torch.Generator) -> Sequence[torch.Tensor]:
+        total = len(image_set.labels)
         order = epoch_batches(total, min(self.settings.batch, total), self.steps, draws)
-        return order.to(source.images.device).unbind()
+        return order.to(image_set.images.device).unbind()

@@ -1,6 +1,6 @@
 """SGD on mini-batches with augmentation and CutMix; every random number is drawn before the loop.
 
-Shapes: B batch, N images of the source, C classes.
+Shapes: B batch, N images of the set, C classes.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Block:
     """Steps that are made by one launch.
 
     Attributes:
-        batches: positions into the source, int64 (K, B).
+        batches: positions into the image set, int64 (K, B).
         draws: of the K batches.
         rates: learning rates, (K,).
     """
@@ -135,7 +135,7 @@ class Trainer:
 
     Args:
         module: the network; its parameter tensors are updated, never replaced.
-        source: images to train on.
+        image_set: images to train on.
         settings: optimiser, augmentation, CutMix.
         compiled: compile forward, backward and update into one graph, unless the module couples the images of a batch.
         precision: of convolutions and products; the weights and the optimiser's state are float32 always.
@@ -146,7 +146,7 @@ class Trainer:
     def __init__(
         self,
         module: nn.Module,
-        source: ImageSet,
+        image_set: ImageSet,
         settings: TrainingSettings,
         *,
         compiled: bool = False,
@@ -161,7 +161,7 @@ class Trainer:
         self._hold(module)
         self._step = maybe_compile(self._update, self.compiled)
         self._launch: Captured | None = None
-        self.look_at(source)
+        self.look_at(image_set)
 
     def _hold(self, module: nn.Module) -> None:
         """Take a module for the one that is trained."""
@@ -171,36 +171,36 @@ class Trainer:
         self.buffers = dict(module.named_buffers())
         self.momenta = no_momenta(self.settings, self.parameters)
 
-    def look_at(self, source: ImageSet) -> None:
+    def look_at(self, image_set: ImageSet) -> None:
         """Take other images to train on."""
-        self.source = source
-        self.pipeline = source.pipeline(self.settings.augment)
+        self.image_set = image_set
+        self.pipeline = image_set.pipeline(self.settings.augment)
         if self._launch is not None:
             self._launch.release()
         stream = self.captured if self.captures else None
         self._launch = Captured(self._steps_of, self.changed, stream) if stream else None
 
-    def alike(self, source: ImageSet) -> Trainer:
+    def alike(self, image_set: ImageSet) -> Trainer:
         """A trainer of another network of the architecture, on other images of the shape, that shares compiled code."""
         other = copy.copy(self)
         other._launch = None
         module = copy.deepcopy(self.module).train()
-        if self.source.device.type == "cuda":
+        if self.image_set.device.type == "cuda":
             for weight in module.parameters():  # 12 % of a step were changes of layout on an H200
                 if weight.ndim == 4:
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         other._hold(module)
         if not self.compiled:
             other._step = other._update
-        other.look_at(source)
+        other.look_at(image_set)
         return other
 
     @property
     def captures(self) -> bool:
         """Whether steps are captured: not where images come from elsewhere, and not where an augmentation that somebody
         registered may ask the host."""
-        here = self.source.travel_to is None and not self.settings.augment.registered
-        return self.captured is not None and here and wants_capture(self.source.device)
+        here = self.image_set.travel_to is None and not self.settings.augment.registered
+        return self.captured is not None and here and wants_capture(self.image_set.device)
 
     @property
     def changed(self) -> list[torch.Tensor]:
@@ -212,7 +212,7 @@ class Trainer:
         """Steps of a launch."""
         if not self.captures:
             return 1
-        image = self.source.images[:1].numel() * 4
+        image = self.image_set.images[:1].numel() * 4
         return max(1, min(STEPS_AT_ONCE, BLOCK_BYTES // (image * self.settings.batch)))
 
     def restart(self, momenta: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -244,7 +244,7 @@ class Trainer:
 
     def draw(self, steps: int, images: int, generator: torch.Generator) -> TrainingDraws:
         """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the device."""
-        return draw_training(self.settings, self.source, steps, images, generator)
+        return draw_training(self.settings, self.image_set, steps, images, generator)
 
     def run(
         self,
@@ -252,7 +252,7 @@ class Trainer:
         draws: TrainingDraws | torch.Generator,
         lrs: Sequence[float] | None = None,
     ) -> torch.Tensor:
-        """One SGD step per batch of positions into the source.
+        """One SGD step per batch of positions into the image set.
 
         Args:
             batches: int64 tensors of positions, at most ``settings.batch`` each.
@@ -266,24 +266,24 @@ class Trainer:
             return torch.zeros(())
         if isinstance(draws, torch.Generator):
             draws = self.draw(len(batches), max(map(len, batches)), draws)
-        rates = _on_device(lrs or [self.settings.lr] * len(batches), self.source.device)
+        rates = _on_device(lrs or [self.settings.lr] * len(batches), self.image_set.device)
         self.module.train()
         loss = torch.zeros(())
         for ahead in batches[:READ_AHEAD]:
-            self.source.expect(ahead)
+            self.image_set.expect(ahead)
         for step, block in enumerate(blocks(batches, draws, rates, self.steps_at_once)):
             if self._launch is not None:
                 loss = self._launch(*block.tensors())
                 continue
             if step + READ_AHEAD < len(batches):
-                self.source.expect(batches[step + READ_AHEAD])
+                self.image_set.expect(batches[step + READ_AHEAD])
             loss = self.steps(block)
         return loss.clone()
 
     def steps(self, block: Block) -> torch.Tensor:
         """The steps of a block; the loss of the last one."""
         loss = torch.zeros(())
-        mixed = mixed_batches(self.source, self.pipeline, block)
+        mixed = mixed_batches(self.image_set, self.pipeline, block)
         for images, labels, partner_labels, share, rate in zip(*mixed, block.rates, strict=True):
             state = (self.parameters, self.momenta, self.buffers)
             loss = self._step(images, labels, partner_labels, share, rate, *state)
@@ -293,27 +293,29 @@ class Trainer:
         return self.steps(Block.of_tensors(*tensors))
 
     def run_epoch(self, draws: torch.Generator, lr: float | None = None, *, filled: bool = False) -> None:
-        """One SGD step per mini-batch of one shuffled pass over the source.
+        """One SGD step per mini-batch of one shuffled pass over the images.
 
         Args:
             draws: the order, then augmentation and CutMix.
             lr: learning rate; the settings' by default.
             filled: fill the last mini-batch from a further pass, else it is smaller.
         """
-        batches = epoch_order(self.source, self.settings.batch, draws, filled=filled)
+        batches = epoch_order(self.image_set, self.settings.batch, draws, filled=filled)
         self.run(batches, draws, [self.settings.lr if lr is None else lr] * len(batches))
 
     def flops_per_step(self) -> float:
         """Floating-point operations of one step on a full batch, by torch's counter."""
-        images = self.source.fetch(torch.zeros(min(self.settings.batch, len(self.source.labels)), dtype=torch.int64))
+        images = self.image_set.fetch(
+            torch.zeros(min(self.settings.batch, len(self.image_set.labels)), dtype=torch.int64)
+        )
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         forward = Forward(copy.deepcopy(self.module))  # the statistics of a batch norm would move
         step = eager_grad_and_value(lambda weights: F.cross_entropy(forward(weights, images), labels))
         return flops_of(lambda: step(self.parameters))
 
     def flops_per_epoch(self) -> float:
-        """Floating-point operations of a pass over the source."""
-        total = len(self.source.labels)
+        """Floating-point operations of a pass over the images."""
+        total = len(self.image_set.labels)
         return self.flops_per_step() * (total / min(total, self.settings.batch))
 
     def _update(
@@ -336,24 +338,24 @@ class Trainer:
 
 
 def draw_training(
-    settings: TrainingSettings, source: ImageSet, steps: int, images: int, generator: torch.Generator
+    settings: TrainingSettings, image_set: ImageSet, steps: int, images: int, generator: torch.Generator
 ) -> TrainingDraws:
-    """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, on the source's device."""
+    """Augmentation and CutMix parameters of ``steps`` batches of at most ``images`` each, where the images are."""
     augment = draw_augment(settings.augment, steps, images, generator)
-    mix = draw_cutmix(settings.cutmix, steps, images, source.images.shape[-1], generator)
-    return TrainingDraws(augment.to(source.device), mix.to(source.device))
+    mix = draw_cutmix(settings.cutmix, steps, images, image_set.images.shape[-1], generator)
+    return TrainingDraws(augment.to(image_set.device), mix.to(image_set.device))
 
 
-def epoch_order(source: ImageSet, batch: int, draws: torch.Generator, *, filled: bool) -> Sequence[torch.Tensor]:
+def epoch_order(image_set: ImageSet, batch: int, draws: torch.Generator, *, filled: bool) -> Sequence[torch.Tensor]:
     """Positions of the mini-batches of one shuffled pass, where the images are.
 
     Args:
-        source: what is passed over.
+        image_set: what is passed over.
         batch: images in a mini-batch, at most.
         draws: of the order.
         filled: fill the last mini-batch from a further pass, else it is smaller.
     """
-    total, device = len(source.labels), source.images.device
+    total, device = len(image_set.labels), image_set.images.device
     batch = min(batch, total)
     if filled:
         return epoch_batches(total, batch, -(-total // batch), draws).to(device).unbind()
@@ -361,7 +363,7 @@ def epoch_order(source: ImageSet, batch: int, draws: torch.Generator, *, filled:
 
 
 @torch.no_grad()
-def mixed_batches(source: ImageSet, pipeline: Pipeline, block: Block) -> tuple[torch.Tensor, ...]:
+def mixed_batches(image_set: ImageSet, pipeline: Pipeline, block: Block) -> tuple[torch.Tensor, ...]:
     """The mini-batches of a block, augmented and mixed all at once.
 
     Returns:
@@ -370,12 +372,12 @@ def mixed_batches(source: ImageSet, pipeline: Pipeline, block: Block) -> tuple[t
     (count, batch), positions = block.batches.shape, block.batches.flatten()
     augment, mix = block.draws.augment, block.draws.mix
     choice = augment.choices[0] if len(augment.choices) == 1 else augment.chosen.repeat_interleave(batch)
-    images = pipeline(source.fetch(positions), augment.uniforms[:, :batch].flatten(0, 1), choice)
+    images = pipeline(image_set.fetch(positions), augment.uniforms[:, :batch].flatten(0, 1), choice)
     partner = mix.keys[:, :batch].argsort(dim=1)
     images, share = cutmix(images.unflatten(0, (count, batch)), mix.box, partner)
     if images.device.type == "cuda":
         images = images.flatten(0, 1).contiguous(memory_format=torch.channels_last).view_as(images)
-    labels = source.fetch_labels(positions).unflatten(0, (count, batch))
+    labels = image_set.fetch_labels(positions).unflatten(0, (count, batch))
     batches = torch.arange(count, device=labels.device)[:, None]
     return images, labels, labels[batches, partner], share
 
@@ -468,16 +470,16 @@ def thirds_and_sixths(epochs: int) -> Falls:
 
 
 @torch.no_grad()
-def predict_labels(module: nn.Module, source: ImageSet) -> torch.Tensor:
-    """The class that the network takes each image of the source for: int64 (N,), where the labels are."""
+def predict_labels(module: nn.Module, image_set: ImageSet) -> torch.Tensor:
+    """The class that the network takes each image of the set for: int64 (N,), where the labels are."""
     module.eval()
-    positions = torch.arange(len(source.labels), device=source.images.device)
+    positions = torch.arange(len(image_set.labels), device=image_set.images.device)
     batches = [
-        module(source.normalisation(source.fetch(one))).argmax(dim=1) for one in positions.split(EVALUATION_BATCH)
+        module(image_set.normalisation(image_set.fetch(one))).argmax(dim=1) for one in positions.split(EVALUATION_BATCH)
     ]
-    return torch.cat(batches).to(source.labels.device)
+    return torch.cat(batches).to(image_set.labels.device)
 
 
-def predict_accuracy(module: nn.Module, source: ImageSet) -> float:
-    """Top-1 accuracy in percent on all images of the source."""
-    return 100.0 * (predict_labels(module, source) == source.labels).sum().item() / len(source.labels)
+def predict_accuracy(module: nn.Module, image_set: ImageSet) -> float:
+    """Top-1 accuracy in percent on all images of the set."""
+    return 100.0 * (predict_labels(module, image_set) == image_set.labels).sum().item() / len(image_set.labels)

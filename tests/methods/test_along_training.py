@@ -221,7 +221,7 @@ def test_classes_of_a_launch_move_as_they_do_one_by_one(steps, distance):
 
 
 def test_ranks_share_the_classes():
-    assert [make(with_reference(execution=Execution(ranks=Ranks(rank, 2)))).own for rank in range(2)] == [
+    assert [make(with_reference(execution=Execution(ranks=Ranks(rank, 2)))).assigned for rank in range(2)] == [
         range(1),
         range(1, 3),
     ]

@@ -66,7 +66,10 @@ def test_classes_of_a_users_method_go_together_into_a_launch():
 
 
 def test_ranks_share_the_classes_of_a_users_method():
-    assert [make({"execution": Execution(ranks=Ranks(rank, 2))}).own for rank in range(2)] == [range(1), range(1, 3)]
+    assert [make({"execution": Execution(ranks=Ranks(rank, 2))}).assigned for rank in range(2)] == [
+        range(1),
+        range(1, 3),
+    ]
 
 
 def test_a_run_with_a_users_method_is_a_run(monkeypatch):

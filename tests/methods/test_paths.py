@@ -74,13 +74,13 @@ def plain_weights(trainer: Trainer, source: Fresh, step: int) -> list[dict[str, 
         for batch in range(BATCHES):
             call, chosen = inner * BATCHES + batch, positions[inner, batch]
             augment, mix = training.augment, training.mix
-            images = trainer.pipeline(trainer.source.images[chosen], augment.uniforms[call], augment.choices[call])
+            images = trainer.pipeline(trainer.image_set.images[chosen], augment.uniforms[call], augment.choices[call])
             partner = mix.keys[call].argsort()
             top, bottom, left, right = mix.box[call].tolist()
             mixed = images.clone()
             mixed[:, :, top:bottom, left:right] = images[partner][:, :, top:bottom, left:right]
             share = 1 - (bottom - top) * (right - left) / 256
-            labels = trainer.source.labels[chosen]
+            labels = trainer.image_set.labels[chosen]
             leaves = {name: weights[name].clone().requires_grad_() for name in names}
             logits = functional_call(trainer.module, leaves, (mixed,))
             loss = share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[partner])

@@ -56,7 +56,7 @@ def test_rounds_give_each_rank_one_thing():
     ranks = [Ranks(rank, 3) for rank in range(3)]
     groups = list(ranks[0].rounds("abcde"))
     assert groups == [["a", "b", "c"], ["d", "e"]]
-    assert [rank.own(groups[1]) for rank in ranks] == ["d", "e", None]
+    assert [rank.assigned(groups[1]) for rank in ranks] == ["d", "e", None]
 
 
 def test_alone_nothing_is_exchanged():

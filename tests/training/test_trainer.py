@@ -330,7 +330,7 @@ def test_a_launch_of_many_steps_makes_the_steps(monkeypatch, optimiser, operatio
         torch.manual_seed(1)
         trainer = Trainer(ConvNet(4, size=16, width=8, depth=2), first, settings, captured=captured)
         for epoch, source in enumerate((first, first, second)):
-            if source is not trainer.source:
+            if source is not trainer.image_set:
                 trainer.look_at(source)
             trainer.run_epoch(torch.Generator().manual_seed(epoch), 0.005 / (1 + epoch))
         return torch.cat([parameter.detach().flatten() for parameter in trainer.parameters.values()])
