@@ -362,7 +362,7 @@ def test_what_was_measured_on_digits_stands_in_the_table():
     folder = Path(__file__).parents[2] / "benchmarks" / "results"
     latest = {}
     names = [f"2026-11-26-{name}" for name in ("digits-all", "along-training", "digits-mended", "digits-coresets")]
-    for name in (*names, "2026-11-27-digits-mended"):
+    for name in (*names, "2026-11-27-digits-mended", "2026-11-27-digits-dm"):
         rows = map(json.loads, (folder / f"{name}.jsonl").read_text().splitlines())
         latest |= {(row["recipe"], row["ipc"]): row["accuracy"]["mean"] for row in rows if row["data"] == "digits"}
     for (recipe, ipc), mean in latest.items():
