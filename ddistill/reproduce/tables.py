@@ -133,11 +133,14 @@ def provenance(scale: str, rows: Sequence[Row]) -> str:
     dates = sorted({r.about["date"] for r in done})
     seeds = _from_to(len(row.results) for row in rows if row.results)
     networks = _from_to(len(result.accuracy) for result in done)
+    spread = f"mean over {seeds} networks"
+    if not any(row.cell.ages for row in rows):
+        of_one = f"standard deviation over the {networks} networks of one"
+        spread = f"mean ± standard deviation over {seeds} distillations of each cell ({of_one})"
     return (
-        f"Scale {scale}: {SCALES[scale].about}. Test accuracy in percent, last epoch: mean ± standard deviation over "
-        f"{seeds} distillations of each cell (standard deviation over the {networks} networks of one); {len(done)} "
-        f"results. Data: {', '.join(data)}. Measured on: {'; '.join(machines)}; "
-        f"{', '.join(versions)}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
+        f"Scale {scale}: {SCALES[scale].about}. Test accuracy in percent, last epoch: {spread}; {len(done)} results. "
+        f"Data: {', '.join(data)}. Measured on: {'; '.join(machines)}; {', '.join(versions)}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     )
 
 
