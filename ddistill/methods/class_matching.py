@@ -122,7 +122,7 @@ class ClassMatching(Method):
     images). Everything random is drawn at the start of an outer step, so that nothing is read on the host within it.
 
     Attributes:
-        own: classes that this rank may match.
+        assigned: classes that this rank may match.
         in_groups: an image update looks at some classes, not at all.
         mapped: `loss` can be mapped over classes, so that several go into one launch.
         captured: on a GPU `image_gradient` is captured: `loss` reads nothing but its arguments, `variant` and tensors
@@ -378,7 +378,7 @@ class ClassMatching(Method):
         (count, each), first, augment = images.shape[:2], draws.call(place, inner), draws.augment
         if augment.choices:
             calls = zip(images, augment.uniforms[first:], augment.choices[first:], strict=False)
-            return torch.stack([self.pipeline(own, uniforms, choice) for own, uniforms, choice in calls])
+            return torch.stack([self.pipeline(of_class, uniforms, choice) for of_class, uniforms, choice in calls])
         uniforms = augment.uniforms[first : first + count].expand(-1, each, -1).flatten(0, 1)
         choice = augment.chosen[first : first + count].repeat_interleave(each)
         return self.pipeline(images.flatten(0, 1), uniforms, choice).unflatten(0, (count, each))
