@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ddistill import recipes
 from ddistill.baselines import ALL, known_baseline
 from ddistill.comparison import Candidates, Comparison, Wanted, check_place, compare_data
-from ddistill.data import RealData, load_data
+from ddistill.data import DIGITS_SIDE, RealData, load_data
 from ddistill.data.which import AFTER_DECODING, remembered
 from ddistill.engine import (
     Builder,
@@ -54,7 +54,7 @@ from ddistill.synthetic.export import DDRANKING, FILES, check_format, write
 
 DataLike = str | os.PathLike[str] | RealData | Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
 
-DEFAULT_RECIPE = "idc-ma"
+DEFAULT_RECIPE = recipes.AUTO
 REPEATS = 5
 """Networks on each row of a comparison."""
 
@@ -71,7 +71,7 @@ def resolve(
 
     Args:
         data: a name, a path, loaded data or a map-style data set; the recipe's own source if None.
-        recipe: a recipe, or a name in the table of recipes.
+        recipe: a recipe, or a name in the table of recipes; "auto": by the size of the images.
         ipc: stored images per class, for a recipe given by name.
         changes: other values for recipe fields, by dotted path.
         observer: hears of progress.
@@ -81,6 +81,10 @@ def resolve(
     """
     observer = observer or Observer()
     changes = dict(changes or {})
+    auto = recipe == recipes.AUTO
+    if auto:
+        side = DIGITS_SIDE if data == "digits" else data.size if isinstance(data, RealData) else None
+        recipe = _suited_family(side, ipc, changes)
     draft = recipe if isinstance(recipe, Recipe) else _draft(recipe, ipc)
     family = recipe if isinstance(recipe, str) and recipe in recipes.FAMILIES else None
     early = changes
@@ -94,6 +98,8 @@ def resolve(
         early = {"data.fingerprint": None, **early}  # other images are asked for than those of the recipe
     placed = draft.changed(early)
     real = load_for(data, placed, observer)
+    if auto:
+        family = recipe = _suited_family(real.size, ipc, changes)
     complete = recipes.for_images(family, ipc, real) if family else draft
     if isinstance(recipe, str) and not family:
         complete = recipes.suited(draft, real)
@@ -122,7 +128,8 @@ def distill(
     Args:
         data: ``"digits"``, a hub id or short name, a path, loaded data, or a map-style data set of (image, int)
             (a pair: training and test part); the recipe's own source if None.
-        recipe: a recipe, or a name: see ``ddistill recipes``; "idc-ma", or that of the run that grows, if None.
+        recipe: a recipe, or a name: see ``ddistill recipes``; if None that of the run that grows, or "auto": "tgdd-ma",
+            for images up to 12 px "idc-ma".
         out: folder of the run; nothing is written if None.
         ipc: stored images per class, for a recipe given by name.
         changes: other values for recipe fields, ``{"method.inner_steps": 50}``.
@@ -520,7 +527,21 @@ def _shortened(names: tuple[str, ...]) -> str:
     return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")
 
 
+def _suited_family(side: int | None, ipc: int, changes: Mapping[str, Any]) -> str:
+    """The family that `recipes.AUTO` stands for: the first for images of a size that has all fields of the changes."""
+    families = recipes.families_for(side)
+    for family in families:
+        try:
+            _draft(family, ipc).changed({path: value for path, value in changes.items() if path != "data.size"})
+        except UserError:
+            continue
+        return family
+    return families[0]
+
+
 def _draft(name: str, ipc: int) -> Recipe:
+    if name == recipes.AUTO:
+        name = recipes.families_for(None)[0]
     if name in recipes.FAMILIES:
         return recipes.find(name, ipc, "cifar10").changed({"data.source": None})
     return recipes.find(name, ipc)

@@ -35,3 +35,23 @@ def test_the_size_that_is_asked_for_decides_the_network_and_a_change_of_both_is_
 def test_a_change_that_cannot_be_is_refused(changes, words):
     with pytest.raises(UserError, match=words):
         api.resolve((pairs(8), pairs(8)), changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("side", "changes", "family"),
+    [
+        (12, {}, "idc-ma"),
+        (16, {}, "tgdd-ma"),
+        (16, {"data.size": 8}, "idc-ma"),
+        (16, {"method.network_samples": 50}, "idc-ma"),  # a field of that family alone
+        (12, {"method.falling": True}, "tgdd-ma"),
+    ],
+)
+def test_without_a_recipe_the_size_of_the_images_chooses_the_family_that_has_what_is_set(side, changes, family):
+    _, recipe = api.resolve((pairs(side), pairs(side)), changes=changes)
+    assert recipe.name == f"{family} for {recipe.data.size or side}-px images"
+
+
+def test_a_change_that_neither_family_has_is_refused_before_the_images_are_read():
+    with pytest.raises(UserError, match=r"unknown recipe field 'method\.network_sampels'"):
+        api.resolve("nowhere", changes={"method.network_sampels": 50})

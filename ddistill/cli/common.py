@@ -31,7 +31,13 @@ DATA_HELP = (
 )
 RUN_HELP = "A run folder, its distilled/ folder, or hub:OWNER/NAME."
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A name from `ddistill recipes`, or a recipe.yaml.", show_default=True)
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A name from `ddistill recipes`, or a recipe.yaml; auto: tgdd-ma, for images up to 12 px idc-ma.",
+        show_default=True,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,

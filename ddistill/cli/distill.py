@@ -34,7 +34,8 @@ def distill(
         typer.Option(
             "--recipe",
             "-r",
-            help="A name from `ddistill recipes`, or a recipe.yaml. (default idc-ma, or that of the run that grows)",
+            help="A name from `ddistill recipes`, or a recipe.yaml; auto: tgdd-ma, for images up to 12 px idc-ma. "
+            "(default auto, or that of the run that grows)",
         ),
     ] = None,
     ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,

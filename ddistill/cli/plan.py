@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def plan(
     data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
-    recipe: RecipeOption = "idc-ma",
+    recipe: RecipeOption = "auto",
     ipc: Annotated[int | None, typer.Option(help="Stored images per class. (default 1)")] = None,
     speedup: Annotated[int | None, typer.Option(help="Divide the recipe's outer steps by this.")] = None,
     changes: SetOption = None,

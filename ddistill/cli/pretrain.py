@@ -25,7 +25,7 @@ from ddistill.terminal import Screen, networks_in_words, out
 
 def pretrain(
     data: Annotated[str | None, typer.Argument(help=DATA_HELP)] = None,
-    recipe: RecipeOption = "idc-ma",
+    recipe: RecipeOption = "auto",
     changes: SetOption = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,

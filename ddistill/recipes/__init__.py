@@ -12,7 +12,19 @@ from ddistill.recipes import along_training, comparisons, idc
 from ddistill.recipes.measured import Measured, measured, measured_in_words
 from ddistill.runtime.errors import UserError, unknown_name
 
-__all__ = ["FAMILIES", "RECIPES", "Entry", "Measured", "find", "for_images", "measured", "names", "suited"]
+__all__ = [
+    "AUTO",
+    "FAMILIES",
+    "RECIPES",
+    "Entry",
+    "Measured",
+    "families_for",
+    "find",
+    "for_images",
+    "measured",
+    "names",
+    "suited",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ def _make(family: str, data: str, ipc: int) -> Recipe:
     return own.recipe(family, data, ipc)
 
 
+SMALL_SIDE = 12
+"""Up to so many pixels images are treated like digits."""
 MOST_AT_ONCE = 100
 """Classes of an image update, at most, in recipes for images that no paper reports on."""
 
@@ -122,6 +136,23 @@ def suited(recipe: Recipe, data: RealData) -> Recipe:
     return recipe if same else recipe.changed(MEASURED)
 
 
+AUTO = "auto"
+"""Stands for the name of a recipe where none is given: the first of `families_for`."""
+
+
+def families_for(side: int | None) -> tuple[str, str]:
+    """The families of `AUTO`, first that of the higher accuracy per minute on images of this size (docs/results.md).
+
+    Up to 12 px, measured on digits, that is IDC with model augmentation; above, measured on CIFAR-10 and CIFAR-100,
+    TGDD with model augmentation, which also takes a tenth of the arithmetic.
+
+    Args:
+        side: of the images, in pixels; None where it is not known yet.
+    """
+    small = side is not None and side <= SMALL_SIDE
+    return ("idc-ma", "tgdd-ma") if small else ("tgdd-ma", "idc-ma")
+
+
 def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     """Settings of a family for data that no paper reports on, by the size of the images.
 
@@ -138,7 +169,7 @@ def for_images(family: str, ipc: int, data: RealData) -> Recipe:
     if data.name in idc.DATA and _is_known(data):
         return suited(find(family, ipc, data.name), data)
     changes: dict[str, Any] = {"name": f"{family} for {data.size}-px images", **MEASURED}
-    if data.size <= 12:
+    if data.size <= SMALL_SIDE:
         like = "digits"
     elif data.size == 28 and data.channels == 1:
         like = "mnist"
