@@ -321,12 +321,17 @@ def _read_csv(path: str, separator: str) -> pandas.DataFrame:
     if not isinstance(frame.index, pandas.RangeIndex) and frame.iloc[:, -1].isna().all():
         options = {"index_col": False}  # lines end in a separator, so that the first value was taken for a row's name
         frame = read(**options)
-    numbers = [name for name in frame.select_dtypes("number").columns]
-    if numbers:  # 007 is a code, which is not 7
+    numbers = list(frame.select_dtypes("number").columns)
+    if numbers:
         text = read(dtype=str, **options)[numbers]
-        coded = [name for name in numbers if text[name].str.match(r"[-+]?0\d").any()]
+        coded = [name for name in numbers if _are_codes(text[name])]
         frame[coded] = text[coded]
     return frame
+
+
+def _are_codes(text: pandas.Series[str]) -> bool:
+    """Whether the values of a column are no numbers, though they look so: 007 and 010, all of one length."""
+    return bool(text.str.match(r"0\d").any() and text.str.len().nunique() == 1)
 
 
 @contextmanager

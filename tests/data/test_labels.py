@@ -494,3 +494,45 @@ def test_files_of_a_part_with_labels_of_several_kinds(tmp_path, one, other):
     shard(tmp_path, 0, one * 4)
     shard(tmp_path, 1, other * 4)
     refused(tmp_path, "'label'", "train-00000", "train-00001", "same labels", **SHARE)
+
+
+# csv as it comes
+
+
+def csv_of(folder, template: str, head: str, named: dict[str, str] = TEXT, encoding: str = "utf-8"):
+    """A csv file beside red and blue pictures, a line for each by a template."""
+    lines = [head]
+    for number, (colour, seed) in enumerate(rows()):
+        picture(colour, seed).save(folder / f"{number}.png")
+        lines.append(template.format(f"{number}.png", named[colour], number))
+    (folder / "t.csv").write_text("\n".join(lines) + "\n", encoding=encoding)
+    return folder / "t.csv"
+
+
+@pytest.mark.parametrize(
+    ("head", "template"),
+    [
+        ("file_name;label;score", "{};{};1,{}"),
+        ("file_name\tlabel", "{}\t{}"),
+        ("file_name|label", "{}|{}"),
+        ("file_name, label", "{}, {}"),
+        ('"file_name", "label"', '"{}", "{}"'),
+        ("file_name,label", "{},{},"),
+        ("\ufefffile_name;label", "{};{}"),
+    ],
+)
+def test_csv_is_read_however_its_lines_are_divided(tmp_path, head, template):
+    check(csv_of(tmp_path, template, head), *NAMED, **SHARE)
+
+
+def test_codes_of_a_csv_are_no_numbers(tmp_path):
+    seven, ten = {"red": "007", "blue": "010"}, {"red": "0", "blue": "1"}
+    coded = ({"007": ("red", 3), "010": ("blue", 3)}, {"007": ("red", 1), "010": ("blue", 1)})
+    check(csv_of(tmp_path, "{},{},0{}", "file_name,label,x", seven), *coded, **SHARE)
+    check(csv_of(tmp_path, "{},{},{}", "file_name,label,x", ten), *NUMBERED, label_column="label", **SHARE)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_csv_of_another_encoding(tmp_path, encoding):
+    named = {"red": "rouge é", "blue": "bleu"}
+    refused(csv_of(tmp_path, "{},{}", "file_name,label", named, encoding), "UTF-8", "save it so", **SHARE)
