@@ -22,6 +22,7 @@ from ddistill.runtime.errors import UserError, unknown_name
 from ddistill.runtime.execution import EXECUTION, ExecutionSettings
 from ddistill.runtime.plugins import missing_plugins
 from ddistill.runtime.settings import Settings
+from ddistill.runtime.words import read_values
 from ddistill.synthetic import SyntheticSettings, check_grown
 from ddistill.synthetic.hub import is_on_hub
 from ddistill.training import TrainingSettings, trial_fault
@@ -330,8 +331,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
+        values = read_values(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
     check_signature(path, text)
     if not isinstance(values, dict):
