@@ -11,6 +11,7 @@ import torch
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ddistill.augment import NO_AUGMENTATION, check_registered
 from ddistill.data import DataSettings, RealData
 from ddistill.data.which import travels
 from ddistill.evaluation import EvaluationSettings, protocol
@@ -138,6 +139,8 @@ class Recipe(Settings):
         check_network(self.network, data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         check_grown(self.synthetic, data)
+        for settings in (self.method, self.training, self.evaluation.training):
+            check_registered(getattr(settings, "augment", NO_AUGMENTATION), data.channels, data.size)
         if self.method.needs.network and self.network.name not in TRUSTED:
             self._try_network(data)
         self._check_gives((data.num_classes, data.channels, data.size))
@@ -147,15 +150,19 @@ class Recipe(Settings):
         name, network = self.method.name, self.network.name
         images = torch.rand(2, data.channels, data.size, data.size, generator=torch.Generator().manual_seed(0))
         try:
-            module = build_network(self.network, data.num_classes, data.channels, data.size, "trial")
-            logits = tuple(module.eval()(images).shape)
+            first, module = (
+                build_network(self.network, data.num_classes, data.channels, data.size, "trial") for _ in range(2)
+            )
+            given = module.eval()(images)
+            del first
         except UserError:
             raise
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a user's own code raises what it likes
             raise UserError(
                 f"network {network!r} does not work for {data.num_classes} classes of images of {data.channels} x "
                 f"{data.size} x {data.size}: {type(error).__name__}: {error}"
             ) from error
+        logits = tuple(given.shape) if isinstance(given, torch.Tensor) else f"a {type(given).__name__}"
         distance = getattr(self.method, "distance", None)
         if distance and not matched_names(distance, dict(module.named_parameters())):
             raise UserError(
@@ -165,8 +172,8 @@ class Recipe(Settings):
             )
         if logits != (2, data.num_classes):
             raise UserError(
-                f"network {network!r} gives outputs of shape {logits} for 2 images of {data.num_classes} classes; it "
-                f"must give (2, {data.num_classes})"
+                f"network {network!r} gives {logits} for 2 images of {data.num_classes} classes; it must give a tensor "
+                f"of shape (2, {data.num_classes})"
             )
         fault = trial_fault(module, images, "fp32", second_order=self.method.needs.second_order)
         if fault:
@@ -405,6 +412,8 @@ def _explain(model: type[Settings], error: ValidationError, values: Mapping[str,
     reason = reason[:1].lower() + reason[1:]
     if not path:
         return reason
+    if first["type"] in ("tuple_type", "list_type"):
+        reason = f"must be a list, such as [{first['input']}]"
     short = "ipc" if path == "synthetic.ipc" else path
     reason = reason.replace("input should be greater than or equal to", "must be at least")
     reason = reason.replace("input should be", "must be")
