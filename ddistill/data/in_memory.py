@@ -99,7 +99,9 @@ def _declared(dataset: Any) -> tuple[str, ...] | None:
 
 def _item(where: str, item: Any) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise UserError(f"{where} is {type(item).__name__!r}; expected a pair (image, label)")
+        arrays = isinstance(item, np.ndarray | torch.Tensor)
+        way = "; of arrays of images and of labels make pairs by list(zip(images, labels))" if arrays else ""
+        raise UserError(f"{where} is {type(item).__name__!r}; expected a pair (image, label){way}")
     try:
         return item[0], as_label(item[1])
     except NoLabelError as error:

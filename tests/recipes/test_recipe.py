@@ -52,6 +52,7 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("model_augmentation.perturb_range", (0.09, 0.01), "perturb_range.*0 <= low <= high"),
         ("model_augmentation.perturb_range", (NOT_A_NUMBER, 0.1), "perturb_range.*got nan"),
         ("evaluation.repeats", 0, "evaluation.repeats: must be at least 1, got 0"),
+        ("evaluation.baselines", "random", r"evaluation.baselines: must be a list, such as \[random\], got 'random'"),
         (
             "evaluation.baselines",
             ("herdin",),
