@@ -11,6 +11,7 @@ import torch
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ddistill.augment import NO_AUGMENTATION, check_registered
 from ddistill.data import DataSettings, RealData
 from ddistill.data.which import travels
 from ddistill.evaluation import EvaluationSettings, protocol
@@ -22,6 +23,7 @@ from ddistill.runtime.errors import UserError, unknown_name
 from ddistill.runtime.execution import EXECUTION, ExecutionSettings
 from ddistill.runtime.plugins import missing_plugins
 from ddistill.runtime.settings import Settings
+from ddistill.runtime.words import read_values
 from ddistill.synthetic import SyntheticSettings, check_grown
 from ddistill.synthetic.hub import is_on_hub
 from ddistill.training import TrainingSettings, trial_fault
@@ -137,6 +139,8 @@ class Recipe(Settings):
         check_network(self.network, data.size)
         self.synthetic.check(data.class_names, data.class_counts.tolist(), data.size)
         check_grown(self.synthetic, data)
+        for settings in (self.method, self.training, self.evaluation.training):
+            check_registered(getattr(settings, "augment", NO_AUGMENTATION), data.channels, data.size)
         if self.method.needs.network and self.network.name not in TRUSTED:
             self._try_network(data)
         self._check_gives((data.num_classes, data.channels, data.size))
@@ -146,15 +150,19 @@ class Recipe(Settings):
         name, network = self.method.name, self.network.name
         images = torch.rand(2, data.channels, data.size, data.size, generator=torch.Generator().manual_seed(0))
         try:
-            module = build_network(self.network, data.num_classes, data.channels, data.size, "trial")
-            logits = tuple(module.eval()(images).shape)
+            first, module = (
+                build_network(self.network, data.num_classes, data.channels, data.size, "trial") for _ in range(2)
+            )
+            given = module.eval()(images)
+            del first
         except UserError:
             raise
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a user's own code raises what it likes
             raise UserError(
                 f"network {network!r} does not work for {data.num_classes} classes of images of {data.channels} x "
                 f"{data.size} x {data.size}: {type(error).__name__}: {error}"
             ) from error
+        logits = tuple(given.shape) if isinstance(given, torch.Tensor) else f"a {type(given).__name__}"
         distance = getattr(self.method, "distance", None)
         if distance and not matched_names(distance, dict(module.named_parameters())):
             raise UserError(
@@ -164,8 +172,8 @@ class Recipe(Settings):
             )
         if logits != (2, data.num_classes):
             raise UserError(
-                f"network {network!r} gives outputs of shape {logits} for 2 images of {data.num_classes} classes; it "
-                f"must give (2, {data.num_classes})"
+                f"network {network!r} gives {logits} for 2 images of {data.num_classes} classes; it must give a tensor "
+                f"of shape (2, {data.num_classes})"
             )
         fault = trial_fault(module, images, "fp32", second_order=self.method.needs.second_order)
         if fault:
@@ -330,8 +338,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
+        values = read_values(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"cannot read the recipe {str(path)!r}: {' '.join(str(error).split())}") from error
     check_signature(path, text)
     if not isinstance(values, dict):
@@ -404,6 +412,8 @@ def _explain(model: type[Settings], error: ValidationError, values: Mapping[str,
     reason = reason[:1].lower() + reason[1:]
     if not path:
         return reason
+    if first["type"] in ("tuple_type", "list_type"):
+        reason = f"must be a list, such as [{first['input']}]"
     short = "ipc" if path == "synthetic.ipc" else path
     reason = reason.replace("input should be greater than or equal to", "must be at least")
     reason = reason.replace("input should be", "must be")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -225,6 +226,48 @@ def augment(
             elif its:
                 images = operation.apply(images, numbers)
     return images
+
+
+def check_registered(settings: AugmentSettings, channels: int, size: int) -> None:
+    """Refuse an operation of a user's own that does not keep what `register_augmentation` asks for, by trying it.
+
+    Args:
+        settings: operations and rule.
+        channels, size: of the images.
+
+    Raises:
+        UserError: it fails, gives something else than such images, changes those it is given, or stops gradients.
+    """
+    draws = torch.Generator().manual_seed(0)
+    for name, rows in product(settings.registered, (1, 2)):
+        operation = OPERATIONS[name]
+        first = torch.rand(2, channels, size, size, generator=draws).requires_grad_()
+        given, uniforms = first * 1.0, torch.rand(rows, operation.numbers, generator=draws)
+        shape = tuple(given.shape)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                made: object = operation.apply(given, uniforms)
+        except Exception as error:  # a user's own code raises what it likes
+            raise UserError(
+                f"augmentation {name!r} does not work for images of shape {shape} and numbers of shape "
+                f"{tuple(uniforms.shape)}: {type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+        if not isinstance(made, torch.Tensor) or (made.shape, made.dtype) != (given.shape, given.dtype):
+            what = (
+                f"{made.dtype} of shape {tuple(made.shape)}" if isinstance(made, torch.Tensor) else type(made).__name__
+            )
+            raise UserError(
+                f"augmentation {name!r} gives {what} for images of shape {shape}; it must give images of that kind"
+            )
+        if not torch.equal(given, first):
+            raise UserError(f"augmentation {name!r} changes the images that it is given; let it work on images.clone()")
+        if not made.isfinite().all():
+            raise UserError(f"augmentation {name!r} gives values that are not finite (NaN or infinity)")
+        if not made.requires_grad:
+            raise UserError(
+                f"augmentation {name!r} lets no gradient through, by which images are distilled; use operations of "
+                f"torch alone, without detach() or no_grad()"
+            )
 
 
 class Pipeline:

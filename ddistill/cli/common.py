@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from ddistill.runtime.errors import RunError, UserError, in_words
 from ddistill.runtime.plugins import load_installed, load_plugin
+from ddistill.runtime.words import read_values
 from ddistill.terminal import Screen, err, out, plain
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def assignments(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not path.strip():
             raise UserError(f"--set takes FIELD=VALUE, got {pair!r}; for example --set method.inner_steps=50")
         try:
-            assigned[path.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            assigned[path.strip()] = read_values(text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise UserError(f"--set {path}: cannot read the value {text!r}") from error
     return assigned
 

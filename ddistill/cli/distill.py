@@ -92,6 +92,9 @@ def distill(
             "run.seed": seed,
             "run.checkpoint_every": checkpoint_every,
         }
+        begun = Path(run or "", "recipe.yaml")
+        if (resume or extend) and run and not (data or recipe or add_classes_to) and begun.is_file():
+            recipe = str(begun)  # what the run was started with, its data, too
         chosen, settings, images = asked_recipe(recipe or api.DEFAULT_RECIPE, named, changes)
         usual = f"{chosen if isinstance(chosen, str) else chosen.name}-{memory or f'ipc{images}'}"
         folder = run or Path("runs") / slug(f"{add_classes_to.name}-grown" if add_classes_to else usual)

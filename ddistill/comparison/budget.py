@@ -130,8 +130,9 @@ def divide(
         else:
             needed = _least(kept, recipes, pools, measured, steps, repeats)
             raise UserError(
-                f"--minutes {seconds / 60:g} is too short even for one recipe beside random images and all images; "
-                f"give at least {needed:.3g}, or fewer networks (--set evaluation.repeats=2)"
+                f"{max(seconds, 0.0) / 60:.3g} of --minutes are left after measuring, too short even for one recipe "
+                f"beside random images and all images; leave at least {needed:.3g}, or take fewer networks "
+                f"(--set evaluation.repeats=2)"
             )
 
 

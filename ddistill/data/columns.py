@@ -43,6 +43,7 @@ class Table:
         chosen: rows of this part, int64 ascending; None: all.
         split: the column that tells the part of each row, where one did.
         part: name of the part that its files are of, where that is known.
+        shards: what each column means in each of its files, by name, where it has several.
     """
 
     rows: Any
@@ -52,6 +53,7 @@ class Table:
     chosen: np.ndarray | None = None
     split: str | None = None
     part: str = ""
+    shards: tuple[tuple[str, Any], ...] = ()
 
     def column(self, name: str) -> pa.ChunkedArray:
         """The values of a column in the rows of this part."""
@@ -256,6 +258,43 @@ def group_column(where: str, table: Table, named: str | None, labels: str) -> st
             f"ones with data.label_column=NAME"
         )
     return named
+
+
+def refuse_other_kinds(where: str, table: Table, column: str) -> None:
+    """Refuse labels that mean one thing in one file of a part and another in the next; all are read as one column.
+
+    Raises:
+        UserError: numbers, text or truth values beside each other, or other names for the same numbers.
+    """
+    kinds: dict[str, str] = {}
+    names: dict[tuple[str, ...], str] = {}
+    for file, features in table.shards:
+        kind, listed_names = _kind_of_labels(features[column]) if column in features else ("", ())
+        if kind:
+            kinds.setdefault(kind, file)
+        if listed_names:
+            names.setdefault(listed_names, file)
+    place = 0
+    if len(names) > 1:
+        one, other = list(names)[:2]
+        place = next(n for n in range(max(map(len, names))) if one[n : n + 1] != other[n : n + 1])
+    for found in (
+        kinds,
+        {f"{listed(own[place : place + 1]) or 'no class'} as {place}": of for own, of in names.items()},
+    ):
+        if len(found) > 1:
+            (one_said, first), (other_said, second) = list(found.items())[:2]
+            raise UserError(
+                f"column {column!r} of {where} holds {one_said} in {first!r}, but {other_said} in {second!r}: write "
+                f"all files of a part with the same labels"
+            )
+
+
+def _kind_of_labels(feature: Any) -> tuple[str, tuple[str, ...]]:
+    """The kind of labels in words, empty where it tells nothing, and the names that were declared for them."""
+    kind = str(getattr(feature, "dtype", ""))
+    words = {"string": "text", "large_string": "text", "bool": "truth values", "null": ""}
+    return words.get(kind, "numbers" if kind else ""), tuple(getattr(feature, "names", None) or ())
 
 
 def _label_rank(table: Table, field: Any) -> int | None:

@@ -124,5 +124,5 @@ def subset_classes(name: str) -> tuple[str, ...]:
     """WordNet ids of an ImageNet subset in label order; a UserError for a name that is not a subset."""
     table = _subset_table()
     if name not in table:
-        raise unknown_name("class subset in data.classes", name, table)
+        raise unknown_name(f"class subset (the names of classes are a list, data.classes=[{name}])", name, table)
     return table[name]

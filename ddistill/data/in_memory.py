@@ -14,6 +14,8 @@ from ddistill.data.splits import RawSplit, RawSplits
 from ddistill.runtime.errors import UserError
 
 CHANNELS = (1, 2, 3, 4)
+READ_AGAIN = 8
+"""Items that tell whether a data set gives the same image twice."""
 
 
 def open_datasets(train: Any, test: Any | None) -> RawSplits:
@@ -50,6 +52,11 @@ def _part(part: str, dataset: Any, notes: list[str]) -> RawSplit:
         image, label = _item(called.format(index), item)
         images.append(_image(called.format(index), image, notes))
         values.append(label)
+    if _changes(dataset, images, called):
+        notes.append(
+            f"items of the {part} data set change from one reading to the next, as by a random transform: each was "
+            f"read once and stays so; give the data set without it"
+        )
     labels = labels_of(values, called)
     classes = _declared(dataset)
     if classes is not None and (labels.names is None or labels.names == TRUTH):
@@ -59,6 +66,19 @@ def _part(part: str, dataset: Any, notes: list[str]) -> RawSplit:
         return ((called.format(row), images[row]) for row in rows.tolist())
 
     return RawSplit(labels, read, f"a {type(dataset).__name__}")
+
+
+def _changes(dataset: Any, images: list[Encoded], called: str) -> bool:
+    """Whether the first images are others when they are read again; what cannot be read again does not tell."""
+    for index, first in enumerate(images[:READ_AGAIN]):
+        try:
+            again = _image(called, _item(called, dataset[index])[0], [])
+            same = np.array_equal(np.asarray(first), np.asarray(again))
+        except Exception:  # a user's own code raises what it likes, and so do readers of damaged images
+            return False
+        if not same:
+            return True
+    return False
 
 
 def _said(error: Exception) -> str:
@@ -79,7 +99,9 @@ def _declared(dataset: Any) -> tuple[str, ...] | None:
 
 def _item(where: str, item: Any) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise UserError(f"{where} is {type(item).__name__!r}; expected a pair (image, label)")
+        arrays = isinstance(item, np.ndarray | torch.Tensor)
+        way = "; of arrays of images and of labels make pairs by list(zip(images, labels))" if arrays else ""
+        raise UserError(f"{where} is {type(item).__name__!r}; expected a pair (image, label){way}")
     try:
         return item[0], as_label(item[1])
     except NoLabelError as error:

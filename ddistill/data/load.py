@@ -17,7 +17,15 @@ from ddistill.data.facts import Statistics
 from ddistill.data.images import REASONS_SHOWN, DecodedSplit, Progress, decode_split, survey
 from ddistill.data.labels import agree, check_classes, groups_of, held_out, listed, size_remarks
 from ddistill.data.pixels import WHITE, Kind, Tone
-from ddistill.data.real_data import Origin, RealData, Split, channel_statistics, content_fingerprint, flat_remarks
+from ddistill.data.real_data import (
+    Origin,
+    RealData,
+    Split,
+    channel_statistics,
+    content_fingerprint,
+    flat_remarks,
+    twin_remarks,
+)
 from ddistill.data.rows import chosen_rows, is_mapped, open_rows
 from ddistill.data.settings import DataSettings
 from ddistill.data.sources import DataSource, find_source
@@ -166,6 +174,7 @@ def _decode(source: DataSource, place: Place, on_progress: Progress | None) -> D
     check_classes(where, names, real.labels.numpy(), held.labels.numpy())
     mean, std = channel_statistics(real.images)
     notes += flat_remarks("train", real.images) + flat_remarks("test", held.images, scaled=decoder.scales)
+    notes += twin_remarks(real, held, names)
     notes += size_remarks(names, np.bincount(real.labels.numpy(), minlength=len(names)).tolist())
     absent = np.setdiff1d(np.arange(len(names)), held.labels.numpy())
     if absent.size:

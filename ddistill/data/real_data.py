@@ -208,6 +208,35 @@ def flat_remarks(part: str, images: torch.Tensor, *, scaled: bool = False) -> li
     return remarks
 
 
+def twin_remarks(train: Split, test: Split, class_names: tuple[str, ...]) -> list[str]:
+    """Remarks about images that are the same, pixel for pixel, in both parts, or in two classes of the training part.
+
+    What is tested on was trained on then, or has two labels.
+    """
+    (own, other) = (_digests(part.images) for part in (train, test))
+    remarks = []
+    if both := int(np.isin(other, own).sum()):
+        remarks.append(
+            f"{both} of {len(other)} test images are in the training part, too, pixel for pixel: accuracies on them "
+            f"tell nothing about new images"
+        )
+    order = np.argsort(own, kind="stable")  # so that the classes of twins rise
+    same, labels = own[order[1:]] == own[order[:-1]], train.labels.numpy()[order]
+    places = np.flatnonzero(same & (labels[1:] != labels[:-1]))
+    if places.size:
+        pair = " and ".join(repr(class_names[labels[place]]) for place in (places[0], places[0] + 1))
+        remarks.append(f"{len(places)} training images are in two classes, pixel for pixel, such as one of {pair}")
+    return remarks
+
+
+def _digests(images: torch.Tensor) -> np.ndarray:
+    """A number, uint64 [N], that tells the pixels of each image from those of others."""
+    found = [
+        hashlib.blake2b(image.tobytes(), digest_size=8).digest() for block in blocks(images) for image in block.numpy()
+    ]
+    return np.frombuffer(b"".join(found), np.uint64)
+
+
 def content_fingerprint(train: Split, test: Split, class_names: tuple[str, ...]) -> str:
     """Hex SHA-256 of shapes, labels, class names and pixels."""
     shapes = [list(part.images.shape) for part in (train, test)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from ddistill.data.columns import (
     label_values,
     names_files,
     refuse_missing,
+    refuse_other_kinds,
     split_names,
 )
 from ddistill.data.files import FileFacts, Tally, facts_of, image_suffixes, suffix_of
@@ -43,9 +45,12 @@ from ddistill.data.splits import (
 from ddistill.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow as pa
 
 ROWS_AT_ONCE = 256
+SEPARATORS = ",;\t|"
+"""Of the values of a line."""
 _SHARD = re.compile(r"(.*?)[-_. ]?(\d+)[-_]of[-_](\d+)(.*)")
 
 
@@ -259,19 +264,20 @@ def _file_table(root: Path, files: list[str]) -> Table:
                 {"partitioning": "hive", "partition_base_dir": str(root)} if "=" in str(Path(files[0]).parent) else {}
             )
             rows = pyarrow.dataset.dataset(paths, format="parquet", **hive)
+            schemas = [fragment.physical_schema for fragment in rows.get_fragments()] if len(paths) > 1 else []
         else:
-            rows = pyarrow.dataset.dataset(pa.concat_tables([_read_table(path, suffix) for path in paths]))
+            tables = [_read_table(path, suffix) for path in paths]
+            rows, schemas = pyarrow.dataset.dataset(pa.concat_tables(tables)), [table.schema for table in tables]
         features = datasets.Features.from_arrow_schema(rows.schema)
-    return Table(rows, features, (root / files[0]).parent, listed(files))
+        shards = tuple(zip(files, map(datasets.Features.from_arrow_schema, schemas), strict=False))
+    return Table(rows, features, (root / files[0]).parent, listed(files), shards=shards)
 
 
 def _read_table(path: str, suffix: str) -> pa.Table:
     import pyarrow as pa
 
     if suffix in (".csv", ".tsv"):
-        import pandas
-
-        frame = pandas.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
+        frame = _read_csv(path, "\t" if suffix == ".tsv" else ",")
         if any(suffix_of(str(name)) in image_suffixes() for name in frame.columns):
             raise UserError(
                 f"the first line of the table {path!r} names no columns but a file, {listed(map(str, frame.columns))}: "
@@ -287,6 +293,45 @@ def _read_table(path: str, suffix: str) -> pa.Table:
         return pa.ipc.open_stream(mapped).read_all()
     except pa.ArrowInvalid:
         return pa.ipc.open_file(mapped).read_all()
+
+
+def _read_csv(path: str, separator: str) -> pandas.DataFrame:
+    """The rows of a csv file, whichever separator its first line has; spaces after one are none of a value's.
+
+    Raises:
+        UserError: it is not written in UTF-8.
+    """
+    import pandas
+
+    def read(**options: Any) -> pandas.DataFrame:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pandas.errors.ParserWarning)  # of what a line has beyond its last column
+            return pandas.read_csv(path, sep=separator, skipinitialspace=True, **options)
+
+    try:
+        frame, options = read(), {}
+        others = [mark for mark in SEPARATORS if frame.shape[1] == 1 and mark in str(frame.columns[0])]
+        if others:
+            separator = others[0]
+            frame = read()
+    except UnicodeError:
+        raise UserError(
+            f"the table {path!r} is not written in UTF-8; save it so (in a spreadsheet: CSV UTF-8)"
+        ) from None
+    if not isinstance(frame.index, pandas.RangeIndex) and frame.iloc[:, -1].isna().all():
+        options = {"index_col": False}  # lines end in a separator, so that the first value was taken for a row's name
+        frame = read(**options)
+    numbers = list(frame.select_dtypes("number").columns)
+    if numbers:
+        text = read(dtype=str, **options)[numbers]
+        coded = [name for name in numbers if _are_codes(text[name])]
+        frame[coded] = text[coded]
+    return frame
+
+
+def _are_codes(text: pandas.Series[str]) -> bool:
+    """Whether the values of a column are no numbers, though they look so: 007 and 010, all of one length."""
+    return bool(text.str.match(r"0\d").any() and text.str.len().nunique() == 1)
 
 
 @contextmanager
@@ -341,6 +386,8 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
             taken.add(settings.group_column)
         column, others = label_column(where, table, settings.label_column, taken)
         grouping = group_column(where, table, settings.group_column, column)
+    for labels in filter(None, (column, grouping)):
+        refuse_other_kinds(where, table, labels)
     mode = getattr(table.features[images], "mode", None)
     if mode and settings.channels is None:
         raise UserError(
@@ -359,6 +406,7 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
                     f"another part with data.test_split=NAME, or give the training part alone, with "
                     f"data.test_fraction=0.2"
                 )
+        refuse_other_kinds(where, other, column)
         made.append(_part(where, test_name, other, images, column))
     labels_from = f"column {column!r}"
     if others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from pydantic import Field, ValidationError
@@ -55,6 +56,8 @@ NETWORKS: dict[str, NetworkConstructor] = {
     "vgg11": VGG11,
     "vit": ViT,
 }
+_BUILT: WeakSet[nn.Module] = WeakSet()
+"""Modules that constructors have made and that are still there."""
 
 
 class NetworkSettings(Settings):
@@ -103,7 +106,7 @@ def build_network(settings: NetworkSettings, num_classes: int, channels: int, si
     inside a fork: what it held before stands again afterwards, and any `nn.Module` can be used.
 
     Raises:
-        UserError: unknown name, or an option that this network does not have.
+        UserError: unknown name, an option that this network does not have, or a constructor that makes no new module.
     """
     check_known_network(settings)
     options = _options(settings)
@@ -111,7 +114,13 @@ def build_network(settings: NetworkSettings, num_classes: int, channels: int, si
         torch.default_generator.manual_seed(key_hash("network", *key))
         if is_external(settings.name):
             return build_external(settings.name, num_classes, channels)
-        return NETWORKS[settings.name](num_classes, channels, size, **options)
+        made: object = NETWORKS[settings.name](num_classes, channels, size, **options)
+    if not isinstance(made, nn.Module):
+        raise UserError(f"network {settings.name!r} is made as {type(made).__name__!r}; it must be a torch.nn.Module")
+    if made in _BUILT:  # its weights would be those that an earlier training left
+        raise UserError(f"network {settings.name!r} is the same module each time; let its constructor make a new one")
+    _BUILT.add(made)
+    return made
 
 
 def check_known_network(settings: NetworkSettings) -> None:

@@ -14,11 +14,13 @@ import torch
 from reference import siamese as reference
 from torch.autograd import gradcheck
 
+import ddistill
 from ddistill.augment import (
     AugmentSettings,
     Normalisation,
     Pipeline,
     augment,
+    check_registered,
     cutmix,
     draw_augment,
     draw_cutmix,
@@ -452,3 +454,29 @@ def test_operations_that_the_fixed_pipeline_would_ignore_are_refused():
         UserError, match=r"evaluation\.training\.augment: rule imagenet is a fixed pipeline.*operations=\[\]"
     ):
         Recipe().changed({"evaluation.training.augment.rule": "imagenet"})
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        (
+            lambda images, _uniforms: images[:1],
+            r"float32 of shape \(1, 3, 8, 8\).*must give images of that kind",
+        ),
+        (lambda images, _uniforms: images[..., :4], r"shape \(2, 3, 8, 4\)"),
+        (lambda images, _uniforms: images.double(), "torch.float64"),
+        (lambda _images, _uniforms: None, "NoneType"),
+        (lambda images, _uniforms: images.mul_(0.5), "changes the images that it is given"),
+        (lambda images, _uniforms: images / 0.0, "not finite"),
+        (lambda images, _uniforms: images.detach() * 0.5, "no gradient through"),
+        (lambda images, uniforms: images * uniforms, "does not work for images of shape.*RuntimeError"),
+        (lambda images: images, "does not work.*TypeError"),
+    ],
+)
+def test_an_operation_that_does_not_keep_its_promise_is_refused_before_a_run(mirrored, operation, words):
+    register_augmentation("broken", numbers=2)(operation)
+    with pytest.raises(UserError, match=f"augmentation 'broken' .*{words}") as refusal:
+        check_registered(AugmentSettings(operations=("upside down", "broken")), 3, 8)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match="augmentation 'broken'"):
+        ddistill.distill("digits", changes={"evaluation.training.augment.operations": ["broken"]})

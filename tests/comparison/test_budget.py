@@ -72,7 +72,7 @@ def test_a_recipe_whose_networks_take_all_its_time_gives_it_to_the_other():
 
 
 def test_too_little_time_is_refused_with_what_would_do():
-    with pytest.raises(UserError, match=r"--minutes 0.5 is too short .*; give at least (\d|\.)+, or fewer") as refusal:
+    with pytest.raises(UserError, match=r"0.5 of --minutes .* too short .*; leave at least (\d|\.)+, or") as refusal:
         divided(0.5)
     enough = float(str(refusal.value).split("at least ")[1].split(",")[0])
     assert divided(enough).seconds

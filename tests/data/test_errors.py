@@ -397,3 +397,9 @@ def test_damaged_pillow_image():
 def test_validation_that_holds_nothing_out(tmp_path):
     root = folders(tmp_path, train__cat=2, train__dog=2, test__cat=1)
     refused(root, "data.validation_fraction=0.1", "too small", validation_fraction=0.1)
+
+
+def test_arrays_of_images_and_labels_are_told_to_be_paired():
+    images, labels = np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, int)
+    for source in ((images, labels), ((images, labels), (images, labels))):
+        refused(source, "'ndarray'", "expected a pair (image, label)", "list(zip(images, labels))")

@@ -458,3 +458,81 @@ class Endless(Pictures):
 def test_what_a_set_of_ones_own_raises_is_told_in_a_line():
     refused(Broken(["red", "blue"]), "item 3 of the train data set cannot be had: KeyError", **SHARE)
     refused(Endless(["red", "blue"]), "the train data set does not tell how many items it has: TypeError", **SHARE)
+
+
+# Files of one part
+
+
+def shard(folder, number: int, labels: list[Any], names: list[str] | None = None, ending: str = "parquet") -> None:
+    """One of two files, red and blue pictures in turn."""
+    import datasets
+
+    features = {"image": datasets.Image(), **({"label": datasets.ClassLabel(names=names)} if names else {})}
+    schema = datasets.Features(features).arrow_schema.metadata if names else None
+    table = pa.table({"image": [{"bytes": png(*row), "path": None} for row in rows()], "label": labels})
+    path = folder / f"train-0000{number}-of-00002.{ending}"
+    if ending == "parquet":
+        pa.parquet.write_table(table.replace_schema_metadata(schema), path)
+        return
+    with pa.ipc.new_stream(str(path), table.replace_schema_metadata(schema).schema) as file:
+        file.write_table(table.replace_schema_metadata(schema))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_files_of_a_part_that_number_their_classes_in_another_way(tmp_path, ending):
+    shard(tmp_path, 0, [0, 1] * 4, ["red", "blue"], ending)
+    shard(tmp_path, 1, [1, 0] * 4, ["blue", "red"], ending)
+    refused(tmp_path, "'red' as 0 in 'train-00000", "'blue' as 0 in 'train-00001", "same labels", **SHARE)
+    shard(tmp_path, 1, [0, 1] * 4, ["red", "blue"], ending)
+    check(tmp_path, {"red": ("red", 6), "blue": ("blue", 6)}, {"red": ("red", 2), "blue": ("blue", 2)}, **SHARE)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(["red", "blue"], [0, 1]), ([False, True], [0, 3]), ([0, 1], ["red", "blue"])]
+)
+def test_files_of_a_part_with_labels_of_several_kinds(tmp_path, one, other):
+    shard(tmp_path, 0, one * 4)
+    shard(tmp_path, 1, other * 4)
+    refused(tmp_path, "'label'", "train-00000", "train-00001", "same labels", **SHARE)
+
+
+# csv as it comes
+
+
+def csv_of(folder, template: str, head: str, named: dict[str, str] = TEXT, encoding: str = "utf-8"):
+    """A csv file beside red and blue pictures, a line for each by a template."""
+    lines = [head]
+    for number, (colour, seed) in enumerate(rows()):
+        picture(colour, seed).save(folder / f"{number}.png")
+        lines.append(template.format(f"{number}.png", named[colour], number))
+    (folder / "t.csv").write_text("\n".join(lines) + "\n", encoding=encoding)
+    return folder / "t.csv"
+
+
+@pytest.mark.parametrize(
+    ("head", "template"),
+    [
+        ("file_name;label;score", "{};{};1,{}"),
+        ("file_name\tlabel", "{}\t{}"),
+        ("file_name|label", "{}|{}"),
+        ("file_name, label", "{}, {}"),
+        ('"file_name", "label"', '"{}", "{}"'),
+        ("file_name,label", "{},{},"),
+        ("\ufefffile_name;label", "{};{}"),
+    ],
+)
+def test_csv_is_read_however_its_lines_are_divided(tmp_path, head, template):
+    check(csv_of(tmp_path, template, head), *NAMED, **SHARE)
+
+
+def test_codes_of_a_csv_are_no_numbers(tmp_path):
+    seven, ten = {"red": "007", "blue": "010"}, {"red": "0", "blue": "1"}
+    coded = ({"007": ("red", 3), "010": ("blue", 3)}, {"007": ("red", 1), "010": ("blue", 1)})
+    check(csv_of(tmp_path, "{},{},0{}", "file_name,label,x", seven), *coded, **SHARE)
+    check(csv_of(tmp_path, "{},{},{}", "file_name,label,x", ten), *NUMBERED, label_column="label", **SHARE)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_csv_of_another_encoding(tmp_path, encoding):
+    named = {"red": "rouge é", "blue": "bleu"}
+    refused(csv_of(tmp_path, "{},{}", "file_name,label", named, encoding), "UTF-8", "save it so", **SHARE)

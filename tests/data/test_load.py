@@ -523,3 +523,36 @@ def test_the_hubs_reader_itself(monkeypatch, tmp_path):
         dataset(part).to_parquet(root / "data" / f"{part}-00000-of-00001.parquet")
     assert hub_module.declared_classes(str(root), None, "label") in (None, list(NAMES))
     check_contents(load_data(hub_module.fetch(str(root), None)))
+
+
+# What a user should know of the images
+
+
+def test_images_of_both_parts_and_of_two_classes_are_told(tmp_path):
+    from data.made import classes, fill, parts
+
+    parts(tmp_path / "a", "train", "test")
+    notes = load_data(tmp_path / "a").account.lines
+    assert any("6 of 6 test images are in the training part, too" in note for note in notes)
+    classes(tmp_path / "b")
+    fill(tmp_path / "b" / "rouge", "red")
+    notes = load_data(tmp_path / "b", DataSettings(test_fraction=0.25)).account.lines
+    assert any("training images are in two classes" in note and "'red' and 'rouge'" in note for note in notes)
+    parts(tmp_path / "c", "train")
+    for number, colour in enumerate(("red", "blue")):
+        fill(tmp_path / "c" / "test" / colour, colour, first=10 * (number + 1))
+    assert not any("pixel for pixel" in note for note in load_data(tmp_path / "c").account.lines)
+
+
+def test_a_data_set_that_changes_from_reading_to_reading_is_told():
+    class Random:
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return torch.rand(3, 4, 4), index % 2
+
+    share = DataSettings(test_fraction=0.25)
+    assert any("change from one reading to the next" in note for note in load_data(Random(), share).account.lines)
+    steady = [Random()[index] for index in range(8)]
+    assert not any("one reading to the next" in note for note in load_data(steady, share).account.lines)

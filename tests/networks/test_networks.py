@@ -15,6 +15,7 @@ import torch
 from reference import convnet as reference
 from torch import nn
 
+import ddistill
 from ddistill.networks import (
     NETWORKS,
     ConvNet,
@@ -236,6 +237,34 @@ def test_an_own_network_can_be_registered_and_built_with_its_options(monkeypatch
     assert network(torch.zeros(3, 1, 6, 6)).shape == (3, 4)
     with pytest.raises(UserError, match="'own' is taken"):
         register("own", ConvNet)
+
+
+def test_a_constructor_that_makes_no_new_module_is_refused(monkeypatch):
+    monkeypatch.setattr("ddistill.networks.NETWORKS", dict(NETWORKS))
+    made = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 10))
+    register("once", lambda *_: made)
+    register("number", lambda *_: 3)
+    register("tuple", lambda *_: Pair())
+    register("broken", lambda *_: 1 // 0)
+    for name, words in (
+        ("once", "'once' is the same module each time; let its constructor make a new one"),
+        ("number", "'number' is made as 'int'; it must be a torch.nn.Module"),
+        ("tuple", r"'tuple' gives a tuple for 2 images of 10 classes; it must give a tensor of shape \(2, 10\)"),
+        ("broken", "'broken' does not work for 10 classes of images of 1 x 8 x 8: ZeroDivisionError"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ddistill.distill("digits", changes={"network.name": name})
+
+
+class Pair(nn.Module):
+    """Gives its logits in a tuple, as networks with more than one head do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 10, 8)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.layer(images).flatten(1),)
 
 
 @pytest.mark.parametrize(("size", "depth", "legal"), [(8, 3, 2), (8, None, 2), (16, 4, 3), (4, 2, 1)])

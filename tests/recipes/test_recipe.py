@@ -52,6 +52,7 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("model_augmentation.perturb_range", (0.09, 0.01), "perturb_range.*0 <= low <= high"),
         ("model_augmentation.perturb_range", (NOT_A_NUMBER, 0.1), "perturb_range.*got nan"),
         ("evaluation.repeats", 0, "evaluation.repeats: must be at least 1, got 0"),
+        ("evaluation.baselines", "random", r"evaluation.baselines: must be a list, such as \[random\], got 'random'"),
         (
             "evaluation.baselines",
             ("herdin",),
@@ -213,7 +214,7 @@ def test_fields_that_a_file_leaves_out_have_their_defaults(tmp_path):
         ("method: {image_lr: .nan}", "method.image_lr.*finite"),
         ("method: {image_lr: .inf}", "method.image_lr.*finite"),
         ("#" * (1024 * 1024 + 1), "1 MiB"),
-        ("name: 2024-13-45", "cannot read|name"),
+        ("name: !!timestamp 2024-13-45", "cannot read"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, text, words):

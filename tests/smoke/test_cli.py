@@ -44,6 +44,15 @@ def finished(tmp_path_factory, auto_precision) -> Path:
     return folder / "run"
 
 
+def test_a_run_goes_on_by_its_folder_alone(finished):
+    runner = CliRunner()
+    result = runner.invoke(app, ["distill", "--out", str(finished), "--resume"])
+    assert result.exit_code == 0, result.output
+    result = runner.invoke(app, ["distill", "--out", str(finished), "--resume", "--seed", "1"])
+    assert result.exit_code == 2
+    assert "it differs in: run.seed" in " ".join(result.output.split())
+
+
 def test_a_run_leaves_its_files(finished):
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert {
