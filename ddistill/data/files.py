@@ -17,6 +17,10 @@ UNREADABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 SHOWN = 3
 
 
+PICTURES = frozenset((".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"))
+"""Endings of pictures, of telephones and cameras for example, that Pillow does not read by itself."""
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """A file by its path below the root, size in bytes and time of change in nanoseconds."""
@@ -59,6 +63,7 @@ class Found:
     Attributes:
         images, tables: files by their endings; a file without an ending is an image if it begins like one.
         folders: all folders that are not hidden.
+        unread: pictures in formats that are not read.
         other: files that are neither images nor tables.
         dangling: links that lead nowhere.
         hidden: files and folders whose names begin with a dot.
@@ -68,15 +73,23 @@ class Found:
     images: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
+    unread: Tally = field(default_factory=Tally)
     other: Tally = field(default_factory=Tally)
     dangling: Tally = field(default_factory=Tally)
     hidden: int = 0
     links: int = 0
 
     @property
+    def not_read(self) -> tuple[str, ...]:
+        """A line about pictures in formats that are not read, or none."""
+        what, way = "in formats that are not read", "(write them as PNG or JPEG)"
+        return self.unread.said(f"picture {what} {way}", f"pictures {what} {way}")
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """Lines about files that nothing was made of."""
         lines = (
+            *self.not_read,
             *self.other.said("file that is no image", "files that are no images"),
             *self.dangling.said("link that leads nowhere", "links that lead nowhere"),
         )
@@ -112,6 +125,8 @@ def find_files(root: Path) -> Found:
             found.images.append(relative)
         elif suffix in TABLE_SUFFIXES:
             found.tables.append(relative)
+        elif suffix in PICTURES:
+            found.unread.add(relative)
         else:
             found.other.add(relative)
     found.images.sort()

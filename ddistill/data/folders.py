@@ -307,7 +307,8 @@ class _Layout:
         empty = [name for name in names if name not in filled and not part_word(name) and name[0] not in "_@"]
         if empty:
             shown = listed(tree.prefix + name for name in empty)
-            raise UserError(f"no image in the class folder {shown} of {self.where}; fill it or remove it")
+            reasons = "; ".join(("fill it or remove it", *self.found.not_read))
+            raise UserError(f"no image in the class folder {shown} of {self.where}; {reasons}")
         broken = [name for name in tree.inside if any(category(letter) in ("Cc", "Cs") for letter in name)]
         if broken:
             raise UserError(f"the class folder {broken[0]!r} of {self.where} has a name that is no text; rename it")

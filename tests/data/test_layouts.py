@@ -174,6 +174,10 @@ LAYOUTS: dict[str, Layout] = {
         lambda r: [(r / n).mkdir(parents=True) or (r / n / "0.npy").write_bytes(b"") for n in NAMES],
         refused=("has no image", "2 files that are no images: 'blue/0.npy', 'red/0.npy'", "ROOT/CLASS"),
     ),
+    "a class of pictures that are not read": Layout(
+        lambda r: (classes(r), (r / "green").mkdir(), (r / "green" / "IMG_1.HEIC").write_bytes(b"ftypheic")),
+        refused=("class folder 'green'", "1 picture in formats that are not read (write them as PNG or JPEG): "),
+    ),
     "doubled": Layout(lambda r: (classes(r / "train" / "train"), classes(r / "test" / "test", 3))),
     "images in parts": Layout(lambda r: (classes(r / "train" / "images"), classes(r / "test" / "images", 3))),
     "class over part": Layout(lambda r: [fill(r / n / p, n, c) for n in NAMES for p, c in (("train", 4), ("test", 3))]),

@@ -127,6 +127,7 @@ def test_what_lies_below_a_folder(tmp_path):
     fill(tmp_path / "a", "red", 1, "", 7)
     (tmp_path / "a" / "README").write_text("text")
     (tmp_path / "a" / "x.csv").write_text("a,b")
+    (tmp_path / "a" / "IMG_1.HEIC").write_bytes(b"ftypheic")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "0.png").write_bytes(png("red"))
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
@@ -136,6 +137,7 @@ def test_what_lies_below_a_folder(tmp_path):
     assert found.tables == ["a/x.csv", "b/x.csv"]
     assert found.folders == ["a", "b"]
     assert found.left_out == (
+        "2 pictures in formats that are not read (write them as PNG or JPEG): 'a/IMG_1.HEIC', 'b/IMG_1.HEIC'",
         "2 files that are no images: 'a/README', 'b/README'",
         "1 link that leads nowhere: 'gone'",
         "hidden files and folders: 1",
