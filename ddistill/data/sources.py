@@ -98,6 +98,11 @@ def _local(path: Path, settings: DataSettings) -> DataSource:
     if path.is_file() and suffix_of(path.name) not in TABLE_SUFFIXES:
         kinds = ", ".join(sorted(TABLE_SUFFIXES))
         raise UserError(f"{str(path)!r} is no data file; give a folder or a file that ends in {kinds}")
+    if (path / "recipe.yaml").is_file() and (path / "log.jsonl").is_file():
+        raise UserError(
+            f"{str(path)!r} is the folder of a run, whose images are distilled ones; its recipe names the real ones: "
+            f"--recipe {path / 'recipe.yaml'}"
+        )
     found, digest, tables = Found(), hashlib.sha256(), []
     entries = [(path.name, path)] if path.is_file() else walk(path, found)
     for relative, entry in entries:  # there may be millions: nothing is kept of each

@@ -86,6 +86,13 @@ def test_file_of_another_kind(tmp_path):
     refused(tmp_path / "data.txt", "data.txt", ".arrow, .csv, .jsonl, .parquet, .tsv")
 
 
+def test_the_folder_of_a_run(tmp_path):
+    parts(tmp_path, "train", "test")
+    (tmp_path / "recipe.yaml").write_text("name: a")
+    (tmp_path / "log.jsonl").write_text("")
+    refused(tmp_path, "the folder of a run", "--recipe ")
+
+
 def test_hub_out_of_reach(monkeypatch):
     def offline(hub_id):
         raise ConnectionError("no route\nto host")
