@@ -293,17 +293,19 @@ def _with_fewer_images(builder: Builder, method: ClassMatching, share: float) ->
 
 
 def _outer_step(builder: Builder, gain: float) -> tuple[Seconds, float]:
-    """An outer step of another method: from few classes, and where it has many inner steps from few of these."""
-    recipe, device = builder.recipe, builder.device
-    inner = getattr(recipe.method, "inner_steps", 0)
+    """An outer step of another method: from few classes, and where it has many inner steps from few of these.
+
+    Where a schedule ends it (CAFE), whole outer steps of few classes are measured, as long as that takes no longer than
+    other work; else a few inner steps, and taken for the least that an outer step makes, or at worst the most.
+    """
+    recipe, device, classes = builder.recipe, builder.device, builder.data.num_classes
+    inner, most = (getattr(recipe.method, name, 0) for name in ("inner_steps", "max_inner_steps"))
     counted: dict[int, float] = {}
 
-    def measured(steps: int | None) -> Seconds:
-        changes = {} if steps is None else {"method.inner_steps": steps}
-
+    def measured(changes: dict[str, Any]) -> Seconds:
         def work(size: float) -> Callable[[], object]:
-            classes = int(size)
-            method, load = _method(_of_few_classes(builder, classes, changes))
+            some = int(size)
+            method, load = _method(_of_few_classes(builder, some, changes))
             step = 0
 
             def one() -> None:
@@ -311,19 +313,29 @@ def _outer_step(builder: Builder, gain: float) -> tuple[Seconds, float]:
                 step, before = step + 1, method.flops_done() or 0.0
                 load(step)
                 method.outer_step(step, lambda done, of: None)
-                counted[classes] = (method.flops_done() or 0.0) - before
+                counted[some] = (method.flops_done() or 0.0) - before
 
             return one
 
-        return grown(work, CLASSES[1:], builder.data.num_classes, MATCHING_SECONDS, device) * (1 / gain)
+        return grown(work, CLASSES[1:], classes, MATCHING_SECONDS, device) * (1 / gain)
 
+    def of_all() -> float:  # where outer steps differ in length, what they do is counted
+        return counted[max(counted)] * classes / max(counted)
+
+    if most > MORE:
+        short = measured({"method.max_inner_steps": MORE, "method.max_network_epochs": 1})
+        least = short * (builder.costs.flops_per_step / of_all())
+        if least.typical * CLASSES[1] / classes > MATCHING_SECONDS:
+            longest, _ = _method(_of_few_classes(builder, classes, {"method.window": most}))
+            longer = longest.flops_per_outer_step() / builder.costs.flops_per_step
+            return replace(least, high=least.high * longer), builder.costs.flops_per_step
+        counted.clear()
     if inner <= MORE:
-        seconds = measured(None)
+        seconds = measured({})
     else:
-        few, more = measured(FEW), measured(MORE)
+        few, more = (measured({"method.inner_steps": steps}) for steps in (FEW, MORE))
         seconds = more + Seconds(*[max(0.0, more.typical - few.typical) * (inner - MORE) / (MORE - FEW)] * 3)
-    classes = max(counted)  # where outer steps differ in length, what they do is counted
-    return seconds, counted[classes] * builder.data.num_classes / classes or builder.costs.flops_per_step
+    return seconds, of_all() or builder.costs.flops_per_step
 
 
 def _of_few_classes(builder: Builder, classes: int, changes: dict[str, Any]) -> Builder:

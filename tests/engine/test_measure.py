@@ -106,6 +106,17 @@ def test_every_kind_of_method_has_a_plan_with_a_range(changes, quick):
     assert (plan.inner is None) == (changes["method.name"] in ("dc", "cafe"))
 
 
+def test_a_scheduled_outer_step_that_would_take_long_is_planned_from_its_inner_steps(quick, monkeypatch):
+    cafe = {"method.name": "cafe", "method.window": 2, "method.max_inner_steps": 6, "method.max_network_epochs": 4}
+    recipe = Recipe().changed({**SMALL, **TRAINED, **cafe})
+    monkeypatch.setattr("ddistill.engine.plan.MATCHING_SECONDS", 0.0)
+    plan = plan_run(load_data("digits"), recipe)
+    low, high = plan.ranges["distill"]
+    assert low <= plan.seconds["distill"] < high
+    longest = plan_run(load_data("digits"), recipe.changed({"method.window": 6}))
+    assert high / low >= 0.99 * longest.flops["distill"] / plan.flops["distill"] > 2
+
+
 def test_methods_without_classes_are_planned_from_a_part_of_the_data(quick):
     settings = {key: value for key, value in SMALL.items() if key != "method.real_batch"}
     experts = {**TRAINED, "model_augmentation.networks": "trajectories", "method.student_steps": 4}
