@@ -148,8 +148,9 @@ class Session(Builder):
                 f"method {recipe.method.name} is not spread over processes: each does all of the matching; networks "
                 "of a pool and of the evaluation are shared out"
             )
-        told = f"recipe: {recipe.name}, {recipe.budget.steps} outer steps"
-        in_groups = turns_in_words(recipe.method, data.num_classes, recipe.budget.steps)
+        steps = recipe.budget.steps
+        told = f"recipe: {recipe.name}, {steps} outer step{'s' if steps > 1 else ''}"
+        in_groups = turns_in_words(recipe.method, data.num_classes, steps)
         for line in [*data.account.lines, told, *in_groups]:
             self.observer.note(line)
         self.log.event("account", lines=data.account.lines)
