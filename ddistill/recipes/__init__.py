@@ -144,7 +144,7 @@ def families_for(side: int | None) -> tuple[str, str]:
     """The families of `AUTO`, first that of the higher accuracy per minute on images of this size (docs/results.md).
 
     Up to 12 px, measured on digits, that is IDC with model augmentation; above, measured on CIFAR-10 and CIFAR-100,
-    TGDD with model augmentation, which also takes a tenth of the arithmetic.
+    TGDD with model augmentation, whose whole recipe also takes less than a tenth of the arithmetic.
 
     Args:
         side: of the images, in pixels; None where it is not known yet.
