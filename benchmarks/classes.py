@@ -157,7 +157,7 @@ def measure(folder: Path, ipc: int, width: int) -> dict[str, Any]:
     session = Session(data, recipe, None, Execution(CPU, recipe.run), Observer())
     trainer = session.factory(session.hot_path).trainer()
     found["pool"], _ = measured(lambda: trainer.run_epoch(torch.Generator().manual_seed(0)))
-    method = session.method(Trainer(session.network(), session.real, recipe.training), synthetic)
+    method: Any = session.method(Trainer(session.network(), session.real, recipe.training), synthetic)
     updates = min(UPDATES, method.updates_per_round)
     some, _ = measured(lambda: [method.outer_step(step, lambda done, of: None) for step in range(1, updates + 1)])
     round_of = method.updates_per_round / updates

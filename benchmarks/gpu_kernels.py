@@ -17,13 +17,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from ddistill.training.replay import capture_on_gpu
 
 from ddistill.networks import kernels
 from ddistill.networks.kernels import gpu_patches
+from ddistill.runtime.capture import capture_on_gpu
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference.kernels import EPS, norm_relu_pool, weight_gradient
@@ -45,14 +47,14 @@ def of_block(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -
     def plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return norm_relu_pool(x.float(), weight, bias).to(x.dtype)  # as the network does it
 
-    def ours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def ours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
         return kernels.norm_relu_pool(x, weight, bias, EPS)
 
-    def first(function: Callable[..., torch.Tensor]) -> object:
+    def first(function: Callable[..., Any]) -> object:
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         return torch.autograd.grad(function(*leaves), leaves, g)
 
-    def second(function: Callable[..., torch.Tensor]) -> object:
+    def second(function: Callable[..., Any]) -> object:
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         outer = g.detach().requires_grad_()
         found = torch.autograd.grad(function(*leaves), leaves, outer, create_graph=True)
@@ -60,9 +62,9 @@ def of_block(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -
 
     rows: dict[str, dict[str, Call]] = {}
     for kind, function in (("triton", ours), ("torch", plain)):
-        rows.setdefault("value", {})[kind] = lambda f=function: f(*tensors)
-        rows.setdefault("and first order", {})[kind] = lambda f=function: first(f)
-        rows.setdefault("and second order", {})[kind] = lambda f=function: second(f)
+        rows.setdefault("value", {})[kind] = partial(function, *tensors)
+        rows.setdefault("and first order", {})[kind] = partial(first, function)
+        rows.setdefault("and second order", {})[kind] = partial(second, function)
     return rows
 
 
@@ -85,7 +87,7 @@ def milliseconds(calls: dict[str, Call], device: torch.device, trials: int) -> d
     repeats = REPEATS if device.type == "cuda" else 1
     timed: dict[str, Call] = {}
     for kind, call in calls.items():
-        timed[kind] = capture_on_gpu(call, [], [])[0] if device.type == "cuda" else call
+        timed[kind] = capture_on_gpu(call, [], kind)[0] if device.type == "cuda" else call
     seconds: dict[str, list[float]] = {kind: [] for kind in calls}
     for trial in range(trials + 1):
         for kind, call in timed.items():

@@ -65,7 +65,8 @@ class Job:
 def queue(scale: str, seeds: range) -> list[Job]:
     """All runs, the most wanted first."""
     jobs: list[Job] = []
-    datasets = (SCALES[scale].data,) if SCALES[scale].data else ("cifar10", "cifar100")
+    own = SCALES[scale].data
+    datasets = ("cifar10", "cifar100") if own is None else (own,)
     for seed, data, ipc, augmented in product(seeds, datasets, (1, 10, 50), (True, False)):
         speedup = 5 if augmented else 1
         made = cell_of("tgdd", data, ipc, SCALES[scale], seed=seed, speedup=speedup, augmented=augmented)

@@ -122,7 +122,7 @@ def fast_phases(
         for i in range(EVALUATION_STEPS)
     ]
     # copies, as runs train them
-    ahead, judged = trainer.alike(source), judge.alike(judge.source)
+    ahead, judged = trainer.alike(source), judge.alike(judge.image_set)
     return {
         "matching": lambda: method.image_step(0, plan),
         "network": lambda: ahead.run(batches, training),

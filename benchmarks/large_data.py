@@ -100,7 +100,7 @@ def read(images: Path, path: Path) -> dict[str, Any]:
                 a @ a
         return time.perf_counter() - began
 
-    times = {"plain": [], "ahead": []}
+    times: dict[str, list[float]] = {"plain": [], "ahead": []}
     for _ in range(3):
         times["plain"].append(round(all_batches(False), 2))
         times["ahead"].append(round(all_batches(True), 2))
@@ -120,7 +120,8 @@ def files_digest(cache: Path) -> str:
 
 def decode_killed(images: Path, cache: Path, kills: int, longest: float) -> dict[str, Any]:
     """Decode, killed ``kills`` times at random seconds after the first images of a process, then let it end."""
-    draws, done = random.Random(0), []
+    draws = random.Random(0)
+    done: list[float] = []
     while len(done) < kills:
         process = child("decode", images, cache)
         before = sum(map(_done, cache.glob("data/*/*-decoded.json")))

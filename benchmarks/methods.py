@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -41,7 +42,7 @@ from reference import matching, other_methods
 from reference.convnet import convnet_forward
 
 CLASSES, IPC, PER_CLASS, SIDE, DEPTH = 10, 10, 300, 32, 3
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "idc": {"inner_steps": 1, "network_samples": 0},
     "dc": {"inner_steps": 1, "network_epochs": 0},
     "dsa": {"inner_steps": 1, "network_epochs": 0},
@@ -147,7 +148,7 @@ def measure(name: str, width: int, trials: int, device: torch.device, compiled: 
     kinds = {"reference": pair.reference, "fast": pair.fast}
     for work in kinds.values():
         timed(work, device)
-    seconds = {kind: [] for kind in kinds}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(trials):
         for kind, work in kinds.items():
             seconds[kind].append(timed(work, device))

@@ -28,6 +28,7 @@ from ddistill.methods import GradientMatching
 from ddistill.network_sources import NetworkDraw, copy_of, load_into
 from ddistill.runtime.distributed import ALONE, Ranks, joined
 from ddistill.runtime.memory import keep_freed_memory
+from ddistill.training import Resolved
 
 CPU = torch.device("cpu")
 
@@ -55,7 +56,7 @@ def outer_steps(method: GradientMatching, source: First, first: int, ranks: Rank
     return (time.perf_counter() - began) / (count * method.inner_steps)
 
 
-def child(width: int, inner: int, precision: str, trials: int) -> None:
+def child(width: int, inner: int, precision: Resolved, trials: int) -> None:
     """One of the processes; the first one prints."""
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -32,6 +32,14 @@ def auto_precision(request):
         yield precision
 
 
+@pytest.fixture(autouse=True)
+def _full_float32(request, monkeypatch):
+    """A test that needs a GPU compares float32: TF32, torch's default for convolutions, rounds to 10 bits."""
+    if request.node.get_closest_marker("gpu"):
+        for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+            monkeypatch.setattr(backend, "allow_tf32", False)
+
+
 @pytest.fixture
 def waiting_forbidden():
     """A context in which whatever makes the host wait for a GPU is an error; it always ends with the test.

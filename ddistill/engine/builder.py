@@ -13,6 +13,7 @@ from ddistill.engine.costs import Costs
 from ddistill.engine.log import RunLog
 from ddistill.methods import Context, Method, build_method
 from ddistill.network_sources import (
+    AheadSource,
     FreshSource,
     LineSource,
     NetworkFactory,
@@ -127,7 +128,9 @@ class Builder:
             self.costs.book_fresh(settings.fresh_epochs, factory)
         else:
             source = self._among(self.networks(factory))
-        return PerturbedSource(source, settings, seed) if settings.perturb else source
+        source = PerturbedSource(source, settings, seed) if settings.perturb else source
+        # fresh networks are made, and trained, on the device itself
+        return AheadSource(source) if self.device.type == "cuda" and settings.networks != "fresh" else source
 
     def networks(self, factory: NetworkFactory) -> NetworkStore:
         """The pool of the run, with every epoch where its networks ask for it: from the cache, else trained, once."""

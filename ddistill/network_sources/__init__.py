@@ -2,6 +2,7 @@
 
 from ddistill.network_sources.perturb import Weights
 from ddistill.network_sources.sources import (
+    AheadSource,
     FreshSource,
     LineSource,
     ModelAugmentationSettings,
@@ -16,6 +17,7 @@ from ddistill.network_sources.store import NetworkStore, Wanted, train_networks
 from ddistill.network_sources.training import NetworkFactory, copy_of, load_into
 
 __all__ = [
+    "AheadSource",
     "FreshSource",
     "LineSource",
     "ModelAugmentationSettings",

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from ddistill.augment import Normalisation
 from ddistill.data import ImageSet, load_data
 from ddistill.network_sources import (
+    AheadSource,
     FreshSource,
     ModelAugmentationSettings,
     NetworkDraw,
@@ -234,6 +235,7 @@ SOURCES = {
     "fresh, perturbed": lambda seed: PerturbedSource(
         FreshSource(toy_factory(), 0, seed), ModelAugmentationSettings(perturb=True), seed
     ),
+    "pool, perturbed, drawn ahead": lambda seed: AheadSource(SOURCES["pool, perturbed"](seed)),
 }
 
 
@@ -245,6 +247,26 @@ def test_a_source_is_a_pure_function_of_seed_and_step(kind):
     assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
     assert any(not same(forwards[0], weights) for weights in forwards[1:])
     assert any(not same(another_seed.draw(step).weights, forwards[step - 1]) for step in range(1, 5))
+
+
+def test_the_next_draw_is_made_meanwhile_and_its_error_comes_when_it_is_asked_for():
+    asked = []
+
+    class Ends:
+        def draw(self, step):
+            asked.append(step)
+            if step > 2:
+                raise OSError("the disk is gone")
+            return NetworkDraw(toy_weights(step))
+
+    source = AheadSource(Ends())
+    assert same(source.draw(1).weights, toy_weights(1))
+    source.worker.submit(lambda: None).result()  # what was asked for before is done
+    assert asked == [1, 2]
+    assert same(source.draw(2).weights, toy_weights(2))
+    with pytest.raises(OSError, match="the disk is gone"):
+        source.draw(3)
+    assert asked == [1, 2, 3]
 
 
 @pytest.mark.parametrize("kind", [*SOURCES, "average"])

@@ -364,16 +364,16 @@ def test_batches_of_any_sizes_and_the_rule_of_imagenet_are_launched_whole(monkey
 @pytest.mark.gpu
 def test_captured_training_on_a_gpu_is_training():
     draws = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (600, 3, 16, 16), dtype=torch.uint8, generator=draws).cuda()
-    source = ImageSet(images, (torch.arange(600) % 4).cuda(), Normalisation((0.5,) * 3, (0.25,) * 3))
+    # 20 steps at once and a smaller one by itself; after 150 steps 1e-7 has become 0.02, on a CPU, too
+    images = torch.randint(0, 256, (164, 3, 16, 16), dtype=torch.uint8, generator=draws).cuda()
+    source = ImageSet(images, (torch.arange(164) % 4).cuda(), Normalisation((0.5,) * 3, (0.25,) * 3))
 
     def trained(captured: str | None) -> torch.Tensor:
         torch.manual_seed(1)
         network = ConvNet(4, size=16, width=8, depth=2).cuda()
         trainer = Trainer(network, source, TrainingSettings(batch=8), captured=captured)
-        for epoch in range(2):
-            trainer.run_epoch(torch.Generator().manual_seed(epoch))
+        trainer.run_epoch(torch.Generator().manual_seed(0))
         assert trainer._launch is None or (trainer._launch.captured and not trainer._launch.refused)
         return torch.cat([parameter.detach().flatten() for parameter in trainer.parameters.values()])
 
-    torch.testing.assert_close(trained("training"), trained(None), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(trained("training"), trained(None), rtol=1e-2, atol=1e-4)
