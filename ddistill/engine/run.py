@@ -26,7 +26,7 @@ from ddistill.engine.teachers import softly_labelled
 from ddistill.evaluation import Evaluation
 from ddistill.methods import Method, OnInner
 from ddistill.methods.turns import turns_in_words
-from ddistill.network_sources import NetworkSource, load_into
+from ddistill.network_sources import AheadSource, NetworkSource, load_into
 from ddistill.observer import Observer, Phase
 from ddistill.recipe import RECIPE, Recipe, in_yaml, read_execution, signed
 from ddistill.report import PAGE, save_grid, save_snapshot, write_page
@@ -260,7 +260,10 @@ class Session(Builder):
                 trainer.restart(drawn.momenta)
                 if self.reference is not None and drawn.reference is not None:
                     load_into(self.reference, drawn.reference)
-                loss = float(method.outer_step(step, on_inner))
+                launched = method.outer_step(step, on_inner)
+                if isinstance(source, AheadSource):
+                    source.prepare(step + 1)  # the loss is waited for
+                loss = float(launched)
                 if not self.recipe.method.needs.sharded:
                     self.ranks.broadcast_([synthetic.images, *method.state().values()])
                 return loss

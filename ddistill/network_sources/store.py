@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +108,7 @@ class NetworkStore:
         reused: they were there already.
         members: the weights of each network of a pool, on the CPU. Of the other kinds they stay on the disk: `weights`
             reads what is asked for, tensor by tensor.
+        opened: files that were asked for, and the names in them.
     """
 
     folder: Path
@@ -115,6 +116,7 @@ class NetworkStore:
     seconds: float
     reused: bool
     members: list[Weights]
+    opened: dict[int, tuple[Any, list[str]]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -135,9 +137,12 @@ class NetworkStore:
         from safetensors import safe_open
 
         prefix = f"{epoch}/"
-        with safe_open(_path(self.folder, self.wanted, member), framework="pt") as stored:
-            names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
+        if member not in self.opened:  # of 60 epochs the header takes eight times as long to read as the weights of one
+            stored = safe_open(_path(self.folder, self.wanted, member), framework="pt")
+            self.opened[member] = stored, list(stored.keys())
+        stored, names = self.opened[member]
+        asked = [name for name in names if name.startswith(prefix)]
+        return {name.removeprefix(prefix): stored.get_tensor(name).clone() for name in asked}  # they are the file's own
 
 
 def train_networks(

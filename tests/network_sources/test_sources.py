@@ -249,24 +249,24 @@ def test_a_source_is_a_pure_function_of_seed_and_step(kind):
     assert any(not same(another_seed.draw(step).weights, forwards[step - 1]) for step in range(1, 5))
 
 
-def test_the_next_draw_is_made_meanwhile_and_its_error_comes_when_it_is_asked_for():
+def test_what_was_drawn_ahead_is_given_once_and_only_for_its_step():
     asked = []
 
-    class Ends:
+    class Noted:
         def draw(self, step):
             asked.append(step)
-            if step > 2:
-                raise OSError("the disk is gone")
             return NetworkDraw(toy_weights(step))
 
-    source = AheadSource(Ends())
+    source = AheadSource(Noted())
     assert same(source.draw(1).weights, toy_weights(1))
-    source.worker.submit(lambda: None).result()  # what was asked for before is done
+    source.prepare(2)
     assert asked == [1, 2]
     assert same(source.draw(2).weights, toy_weights(2))
-    with pytest.raises(OSError, match="the disk is gone"):
-        source.draw(3)
-    assert asked == [1, 2, 3]
+    assert asked == [1, 2]
+    assert same(source.draw(2).weights, toy_weights(2))  # a step that is made again
+    source.prepare(3)
+    assert same(source.draw(7).weights, toy_weights(7))
+    assert asked == [1, 2, 2, 3, 7]
 
 
 @pytest.mark.parametrize("kind", [*SOURCES, "average"])
