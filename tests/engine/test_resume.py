@@ -13,8 +13,10 @@ from helpers import Interrupt
 from ddistill.data import load_data
 from ddistill.engine import distill_data
 from ddistill.engine.accuracies import Accuracies
+from ddistill.engine.builder import Builder
 from ddistill.engine.lock import locked
 from ddistill.evaluation import Outcome
+from ddistill.network_sources import AheadSource
 from ddistill.recipe import Recipe
 from ddistill.runtime.errors import UserError
 from ddistill.synthetic import load_synthetic
@@ -175,3 +177,27 @@ def test_accuracies_that_were_cut_off_or_changed_are_not_taken(tmp_path):
     assert again.of("random", 4) == {}
     assert again.of("random", 0) == {0: Outcome(40.0, None)}
     assert again.seconds == 1.75
+
+
+def test_networks_drawn_while_the_loss_is_waited_for_give_the_same_run(digits, tmp_path, monkeypatch):
+    changes = {
+        **TINY,
+        "model_augmentation.networks": "pool",
+        "model_augmentation.pool_size": 2,
+        "model_augmentation.pool_epochs": 1,
+        "model_augmentation.perturb": True,
+        "evaluation.repeats": 1,
+    }
+    plain = distill_data(digits, Recipe().changed(changes))
+    drawn, made = Builder.network_source, []
+
+    def ahead(self):
+        made.append(AheadSource(drawn(self)))
+        return made[-1]
+
+    monkeypatch.setattr(Builder, "network_source", ahead)
+    assert_same(distill_data(digits, Recipe().changed(changes)), plain)
+    assert made[0].kept[0] == 4  # of three steps
+    with pytest.raises(KeyboardInterrupt):
+        distill_data(digits, Recipe().changed(changes), out=tmp_path / "run", observer=Interrupt("distill", 2))
+    assert_same(distill_data(digits, Recipe().changed(changes), out=tmp_path / "run", resume=True), plain)
