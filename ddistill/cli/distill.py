@@ -21,6 +21,7 @@ from ddistill.cli.common import (
     together,
     usable_device,
 )
+from ddistill.runtime.errors import UserError
 from ddistill.terminal import Screen, networks_in_words, out, print_table
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def distill(
             "run.checkpoint_every": checkpoint_every,
         }
         begun = Path(run or "", "recipe.yaml")
-        if (resume or extend) and run and not (data or recipe or add_classes_to) and begun.is_file():
+        if (resume or extend) and run and not (data or recipe or add_classes_to):
+            if not begun.is_file():
+                raise UserError(f"there is no run in {run!r} to go on with; to start one there, name its data")
             recipe = str(begun)  # what the run was started with, its data, too
         chosen, settings, images = asked_recipe(recipe or api.DEFAULT_RECIPE, named, changes)
         usual = f"{chosen if isinstance(chosen, str) else chosen.name}-{memory or f'ipc{images}'}"

@@ -35,7 +35,7 @@ def evaluate(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the set. (default: as in the recipe)")] = None,
     repeats: Annotated[int | None, typer.Option(help="Trained networks per kind. (default: as in the recipe)")] = None,
-    seed: Annotated[int, typer.Option(help="First weights and batches follow from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="First weights and batches follow from it.")] = 0,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     debug: DebugOption = False,
@@ -51,7 +51,7 @@ def evaluate(
         path = artifact_folder(run)  # of the hub once, not for each network
         recipe, synthetic = api.recipe_of(path), load_synthetic(path)
         protocols = protocol or [recipe.evaluation.protocol]
-        if protocols == ["all"]:
+        if "all" in protocols:
             protocols = [name for name, one in PROTOCOLS.items() if synthetic.learned_rate or not one.learned_rate]
         for name in protocols:
             api.check_protocol(name, synthetic)
@@ -59,8 +59,9 @@ def evaluate(
         results, failed = [], {}
         with together(device), Screen() as screen:
             real = api.load_for(data, recipe, screen)
-            if asked == ["all"]:
-                asked = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
+            if "all" in asked:
+                known = [name for name, made in NETWORKS.items() if real.size >= getattr(made, "SMALLEST_SIDE", 1)]
+                asked = [*known, *(name for name in asked if name not in ("all", *known))]
             for network_name in asked:  # before the first is trained
                 check_trainable(api.network_for(network_name, recipe), real.size)
             api.tell_account(real, screen)

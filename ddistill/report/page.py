@@ -69,6 +69,8 @@ def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
     sprites = make_sprites(snapshots, synthetic.counts, order, most_bytes)
     side = synthetic.images.shape[-1]
     baseline = summary["baselines"].get("random")
+    equal = {name: row for name, row in summary["baselines"].items() if row["images"] <= summary["stored_images"]}
+    best = max(equal, key=lambda name: equal[name]["mean"], default="random")
     plugins = [word for name in summary.get("execution", {}).get("plugins", []) for word in ("--plugin", str(name))]
     return {
         "index": index,
@@ -77,10 +79,9 @@ def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
         "color": COLORS[index % len(COLORS)],
         "summary": summary,
         "baseline": baseline,
-        "beside": [
-            (BASELINES[name].title if name in BASELINES else name, row) for name, row in summary["baselines"].items()
-        ],
+        "beside": [(_title(name), row) for name, row in summary["baselines"].items()],
         "gain": summary["accuracy"]["mean"] - baseline["mean"] if baseline else None,
+        "best": (_title(best), summary["accuracy"]["mean"] - equal[best]["mean"]) if best != "random" else None,
         "recipe": yaml.safe_dump(description["recipe"], sort_keys=False, allow_unicode=True),
         "data": description["data"],
         "protocol": description["evaluation"],
@@ -108,6 +109,10 @@ def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
             "many": classes.many,
         },
     }
+
+
+def _title(baseline: str) -> str:
+    return BASELINES[baseline].title if baseline in BASELINES else baseline
 
 
 def _again(folder: Path, plugins: list[str]) -> str:

@@ -33,6 +33,9 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
     ("field", "value", "words"),
     [
         ("synthetic.ipc", 0, "ipc: must be at least 1, got 0"),
+        ("synthetic.ipc", True, "ipc: must not be true or false, got True"),
+        ("method.image_lr", True, "method.image_lr: must not be true or false, got True"),
+        ("evaluation.every_seconds", False, "evaluation.every_seconds: must not be true or false, got False"),
         ("synthetic.ipc", 2.5, "got 2.5"),
         ("synthetic.ipc", "many", "got 'many'"),
         ("synthetic.ipc", None, "got None"),

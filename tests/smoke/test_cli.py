@@ -53,6 +53,14 @@ def test_a_run_goes_on_by_its_folder_alone(finished):
     assert "it differs in: run.seed" in " ".join(result.output.split())
 
 
+def test_a_folder_without_a_run_is_not_gone_on_with(tmp_path):
+    for how in ("--resume", "--extend"):
+        result = CliRunner().invoke(app, ["distill", "--out", str(tmp_path / "nothing"), how])
+        assert result.exit_code == 2
+        assert "there is no run in" in result.output
+        assert "name its data" in " ".join(result.output.split())
+
+
 def test_a_run_leaves_its_files(finished):
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert {
@@ -139,6 +147,9 @@ def test_a_network_that_fails_does_not_take_the_others_results_with_it(finished,
     for name in set(NETWORKS) - {"convnet", "mlp", "failing"}:
         monkeypatch.delitem(NETWORKS, name)
     assert CliRunner().invoke(app, [*words, "--network", "all"]).exit_code == 1
+    both = CliRunner().invoke(app, [*words, "--network", "all", "--network", "mlp,width=8"])
+    assert len(re.findall(r"mlp\S*\s.*\d+\.\d", both.stdout)) == 2
+    assert CliRunner().invoke(app, [*words, "--seed", "-1"]).exit_code == 2
 
 
 def test_the_command_lets_threads_wait_passively_unless_the_user_chose():

@@ -1,6 +1,7 @@
 """The page of a run: what it holds, and that a browser shows it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ddistill.recipe import Recipe
 from ddistill.report import write_page
 from ddistill.report.curves import Curve, chart, short, ticks
 from ddistill.runtime.errors import UserError
+from ddistill.runtime.storage import read_checked_json, write_checked_json
 
 TINY = {
     "network.depth": 2,
@@ -63,6 +65,19 @@ def test_a_page_states_accuracy_baseline_recipe_and_how_to_repeat(runs):
     assert "pool_size: 5" in page
     assert f"ddistill distill --recipe {runs[0]}/recipe.yaml" in page
     assert "load_synthetic" in page
+
+
+def test_a_page_says_where_chosen_real_images_are_better(runs, tmp_path):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    summary = read_checked_json(folder / "summary.json")
+    row = {**summary["baselines"]["random"], "mean": summary["accuracy"]["mean"] + 4.0}
+    many = {**row, "mean": 99.0, "images": 10 * row["images"]}
+    for baselines, shown in (({"mosaic": row, "random_decoded": many}, True), ({"random_decoded": many}, False)):
+        write_checked_json(folder / "summary.json", {**summary, "baselines": {**summary["baselines"], **baselines}})
+        page = write_page([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+        told = '<b>-4.0</b><span class="small soft">points over mosaics of random images, the best real images'
+        assert (told in page) == shown
+        assert "points over random images" in page
 
 
 def test_several_runs_come_on_one_page_by_the_command(runs, tmp_path):
