@@ -81,14 +81,13 @@ class Wanted:
         return "expert" if self.kind == "trajectories" else "member"
 
     def identity(self, factory: NetworkFactory, data_fingerprint: str) -> dict[str, Any]:
-        """All that decides the weights."""
+        """All that decides the weights: not how many there are, so that five serve who asks for one, and become ten."""
         return {
             "format": FORMAT,
             "data": data_fingerprint,
             "images": len(factory.real.labels),
             "network": factory.network.model_dump(mode="json"),
             "training": factory.training.identity(),
-            "size": self.size,
             "epochs": self.epochs,
             "seed": self.seed,
             **({"precision": factory.precision} if factory.precision != "fp32" else {}),
@@ -187,9 +186,9 @@ class _Builder:
 
     def whole(self) -> NetworkStore | None:
         """All networks, if they are there."""
-        members, seconds, checksums = self._found()
-        whole = len(checksums) == self.wanted.size
-        return NetworkStore(self.home, self.wanted, seconds, reused=True, members=members) if whole else None
+        members, clock, _ = self._found()
+        size = self.wanted.size
+        return self._store(members[:size], clock[size - 1], reused=True) if len(clock) >= size else None
 
     def train(self) -> NetworkStore:
         """Train what is missing; finished networks and epochs are kept, so that an interrupted training goes on.
@@ -198,7 +197,7 @@ class _Builder:
         large, are written by who trained them, into a folder that the ranks must share.
         """
         wanted, ranks = self.wanted, self.factory.ranks
-        members, seconds, checksums = ranks.first_does(self._found)
+        members, clock, checksums = ranks.first_does(self._found)
         own_file = "in-progress.safetensors" if ranks.first else f"in-progress-{ranks.rank}.safetensors"
         unfinished = Unfinished(self.home / own_file if self.stores else None, self.safety)
         missing = range(len(checksums), wanted.size)
@@ -213,13 +212,17 @@ class _Builder:
                 checksums += [checksum for each in ranks.gather(written) for checksum in each]
             else:
                 members += [member for each in ranks.gather(trained) for member in each]
-            seconds += time.perf_counter() - started
+            before, each = clock[-1] if clock else 0.0, (time.perf_counter() - started) / len(group)
+            clock += [before + each * number for number in range(1, len(group) + 1)]
             if self.stores and ranks.first:
-                self._describe(group, members, seconds, checksums, unfinished)
+                self._describe(group, members, clock, checksums, unfinished)
             unfinished.finish()
             if group[-1] + 1 < wanted.size:
                 self.safety.check()
-        return NetworkStore(self.home, wanted, ranks.from_first(seconds), reused=False, members=members)
+        return self._store(members, ranks.from_first(clock[-1]), reused=False)
+
+    def _store(self, members: list[Weights], seconds: float, *, reused: bool) -> NetworkStore:
+        return NetworkStore(self.home, self.wanted, seconds, reused, members)
 
     def _train(self, members: range, unfinished: Unfinished) -> list[Weights]:
         """What the files of some networks hold; out of memory, fewer are trained at once."""
@@ -250,13 +253,13 @@ class _Builder:
         return [{n.removeprefix(start): t for n, t in states.items() if n.startswith(start)} for start in starts]
 
     def _describe(
-        self, group: range, members: list[Weights], seconds: float, checksums: list[str], unfinished: Unfinished
+        self, group: range, members: list[Weights], clock: list[float], checksums: list[str], unfinished: Unfinished
     ) -> None:
         """Store the new networks of a pool, and what there is now."""
         try:
             if not self.wanted.all_epochs:
                 checksums += [self._write(member, members[member]) for member in group]
-            about = {**self.identity, "seconds": seconds, f"{self.wanted.member}s": checksums}
+            about = {**self.identity, "seconds": clock, f"{self.wanted.member}s": checksums}
             write_checked_json(self.home / self.wanted.description, about)
         except OSError as error:
             if self.wanted.all_epochs:
@@ -269,20 +272,20 @@ class _Builder:
         write_tensors(path, state)
         return file_checksum(path)
 
-    def _found(self) -> tuple[list[Weights], float, list[str]]:
-        """Networks that are there and whole, the seconds they took, their checksums; none where any is damaged."""
+    def _found(self) -> tuple[list[Weights], list[float], list[str]]:
+        """Networks that are there and whole, the seconds after each, their checksums; none where any is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             about = read_checked_json(self.home / self.wanted.description)
-            seconds, checksums = float(about.pop("seconds")), list(about.pop(f"{self.wanted.member}s"))
+            clock, checksums = list(map(float, about.pop("seconds"))), list(about.pop(f"{self.wanted.member}s"))
             paths = [_path(self.home, self.wanted, member) for member in range(len(checksums))]
             if about != self.identity or [file_checksum(path) for path in paths] != checksums:
-                return [], 0.0, []
-            return [] if self.wanted.all_epochs else [load_file(path) for path in paths], seconds, checksums
+                return [], [], []
+            return [] if self.wanted.all_epochs else [load_file(path) for path in paths], clock, checksums
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
-            return [], 0.0, []
+            return [], [], []
 
 
 def _path(home: Path, wanted: Wanted, member: int) -> Path:

@@ -333,9 +333,28 @@ def test_members_differ_and_do_not_depend_on_the_size_of_the_pool(tmp_path):
     assert all(same(a, b) for a, b in zip(two.members, three.members[:2], strict=True))
 
 
+@pytest.mark.parametrize("kind", ["pool", "snapshots", "trajectories"])
+def test_a_store_grows_and_serves_who_wants_fewer(tmp_path, kind, monkeypatch):
+    two, trained = toy_pool(tmp_path, size=2, kind=kind), []
+    five = toy_pool(tmp_path, size=5, kind=kind, on_member=lambda done, total: trained.append((done, total)))
+    assert trained == [(3, 5), (4, 5), (5, 5)]  # epochs
+    assert not five.reused
+    assert five.seconds > two.seconds
+    whole = toy_pool(tmp_path / "whole", size=5, kind=kind)
+    assert all(same(five.last(member), whole.last(member)) for member in range(5))
+    forbid_training(monkeypatch)
+    for size in (1, 2, 4, 5):
+        again = toy_pool(tmp_path, size=size, kind=kind)
+        assert again.reused
+        assert again.size == size
+        assert len(again.members) == (size if kind == "pool" else 0)
+        assert again.seconds == pytest.approx({2: two.seconds, 5: five.seconds}.get(size, again.seconds))
+        assert all(same(again.last(member), whole.last(member)) for member in range(size))
+    assert toy_pool(tmp_path, size=1, kind=kind).seconds < two.seconds
+
+
 OTHERS = {
     "seed": {"seed": 1},
-    "size": {"size": 3},
     "epochs": {"epochs": 2},
     "data": {"data_fingerprint": "e" * 64},
     "width": {"factory": toy_factory(NetworkSettings(width=5, depth=2))},
@@ -371,7 +390,8 @@ def test_a_pool_is_stored_as_safetensors_and_plain_json(tmp_path):
     for index, member in enumerate(pool.members):
         assert same(load_file(pool.folder / f"member-{index:03d}.safetensors"), member)
     about = json.loads((pool.folder / "pool.json").read_text())
-    assert (about["epochs"], about["size"], about["seed"], about["data"]) == (1, 2, 0, DATA)
+    assert (about["epochs"], about["seed"], about["data"]) == (1, 0, DATA)
+    assert "size" not in about
 
 
 def write_json_text(text: str):
