@@ -24,6 +24,11 @@ from ddistill.evaluation import EvaluationSettings
 from ddistill.runtime.memory import keep_freed_memory
 from ddistill.terminal import Screen
 
+TITLES = {
+    "tgdd": "TGDD, a network of 10 epochs",
+    "early": "TGDD, 5 perturbed networks of 2 epochs",
+    "idc-ma": "IDC with model augmentation",
+}
 KEPT = ("distilled", "recipe.yaml", "summary.json", "execution.yaml")
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "tgdd": ("tgdd", {"model_augmentation.pool_size": 1, "model_augmentation.pool_epochs": 10}),
@@ -103,6 +108,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--minutes", nargs="*", type=float, default=[5.0, 15.0, 45.0])
     parser.add_argument("--judge", action="store_true", help="judge what is kept")
+    parser.add_argument("--plot", type=Path, help="with --judge: a picture of the curves")
     options = parser.parse_args()
     keep_freed_memory()
     results = options.out / "results.jsonl"
@@ -123,7 +129,10 @@ def main() -> None:
             line = json.dumps(judge(options.data, at))
             with results.open("a", encoding="utf-8") as lines:
                 lines.write(line + "\n")
-    show([json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()])
+    done = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    show(done)
+    if options.plot:
+        plot(done, options.plot)
 
 
 def show(done: list[dict[str, Any]]) -> None:
@@ -135,6 +144,29 @@ def show(done: list[dict[str, Any]]) -> None:
         each = " ".join(f"{one['accuracy']['mean']:.1f} ({one['accuracy']['std']:.1f})" for one in mine)
         mean = statistics.fmean(one["accuracy"]["mean"] for one in mine)
         print(f"{row:<10}{minutes:>9g}{steps:>14}{f'{mean:.1f}: {each}':>40}")
+
+
+def plot(done: list[dict[str, Any]], path: Path) -> None:
+    """A line for each row, thin ones for its seeds."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    for number, row in enumerate(ROWS):
+        mine = [one for one in done if one["row"] == row]
+        by_seed = [[one for one in mine if one["seed"] == seed] for seed in sorted({one["seed"] for one in mine})]
+        for each in by_seed:
+            each.sort(key=lambda one: one["minutes"])
+            points = [one["minutes"] for one in each], [one["accuracy"]["mean"] for one in each]
+            axes.plot(*points, marker="o", color=f"C{number}", label=TITLES[row] if each is by_seed[0] else None)
+    axes.set_xscale("log")
+    ticks = sorted({one["minutes"] for one in done})
+    axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="minutes of one core, pool included", ylabel="test accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
