@@ -4,8 +4,8 @@
 
 A run goes on from one time to the next, so that the longest one gives the whole curve; its images are kept at each
 time, in OUT/at. With ``--judge`` what is kept there is judged instead, as published (1000 epochs, last epoch, all test
-images, 3 networks); several processes may do either at once. Each result is a line of OUT/results.jsonl; the table of
-all comes last. The clock is that of the wall: a process needs a core of its own, and OMP_NUM_THREADS=1.
+images, 3 networks). Several processes may judge at once, and run at once what differs in row or seed. Each result is a
+line of OUT/results.jsonl; the table of all comes last. The clock is that of the wall: a process needs a core of its own, and OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-"""TGDD under a network of 10 epochs; under five of 2 epochs, perturbed; IDC with model augmentation. Each pool is ten
-epochs of training."""
+"""Each pool is ten epochs of training."""
 
 
 def recipe_of(row: str, seed: int, seconds: float) -> ddistill.Recipe:
@@ -126,17 +125,21 @@ def main() -> None:
         except FileExistsError:
             pass
         else:
-            line = json.dumps(judge(options.data, at))
+            try:
+                line = json.dumps(judge(options.data, at))
+            except BaseException:
+                claim.rmdir()
+                raise
             with results.open("a", encoding="utf-8") as lines:
                 lines.write(line + "\n")
-    done = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    done = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     show(done)
     if options.plot:
         plot(done, options.plot)
 
 
 def show(done: list[dict[str, Any]]) -> None:
-    """The table: mean and spread over seeds, and of the networks of one run."""
+    """The table: the mean over seeds, and each seed with the standard deviation of its networks."""
     print(f"{'row':<10}{'minutes':>9}{'outer steps':>14}{'accuracy of each seed (networks)':>40}")
     for row, minutes in sorted({(one["row"], one["minutes"]) for one in done}):
         mine = sorted((one for one in done if (one["row"], one["minutes"]) == (row, minutes)), key=lambda o: o["seed"])
@@ -147,7 +150,7 @@ def show(done: list[dict[str, Any]]) -> None:
 
 
 def plot(done: list[dict[str, Any]], path: Path) -> None:
-    """A line for each row, thin ones for its seeds."""
+    """A line for each seed of a row, in the colour of the row."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 3.6))

@@ -95,9 +95,10 @@ def distill(
         }
         begun = Path(run or "", "recipe.yaml")
         if (resume or extend) and run and not (data or recipe or add_classes_to):
-            if not begun.is_file():
-                raise UserError(f"there is no run in {run!r} to go on with; to start one there, name its data")
-            recipe = str(begun)  # what the run was started with, its data, too
+            if begun.is_file():
+                recipe = str(begun)  # what the run was started with, its data, too
+            elif not any(pair.startswith("data.source=") for pair in changes or ()):
+                raise UserError(f"there is no run in {str(run)!r} to go on with; to start one there, name its data")
         chosen, settings, images = asked_recipe(recipe or api.DEFAULT_RECIPE, named, changes)
         usual = f"{chosen if isinstance(chosen, str) else chosen.name}-{memory or f'ipc{images}'}"
         folder = run or Path("runs") / slug(f"{add_classes_to.name}-grown" if add_classes_to else usual)

@@ -52,7 +52,8 @@ def evaluate(
         recipe, synthetic = api.recipe_of(path), load_synthetic(path)
         protocols = protocol or [recipe.evaluation.protocol]
         if "all" in protocols:
-            protocols = [name for name, one in PROTOCOLS.items() if synthetic.learned_rate or not one.learned_rate]
+            fit = [name for name, one in PROTOCOLS.items() if synthetic.learned_rate or not one.learned_rate]
+            protocols = [*fit, *(name for name in protocols if name not in ("all", *fit))]
         for name in protocols:
             api.check_protocol(name, synthetic)
         asked: list[str | None] = [*network] if network else [None]

@@ -31,7 +31,7 @@ def pretrain(
     plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Train the pool of early-stage networks (the experts of tm) beforehand; runs with the same settings share it."""
+    """Train the pool of early-stage networks (the experts of tm) beforehand; runs with the same settings share it, however many of its networks they want."""
     with reported(debug, plugin):
         from ddistill import api
 

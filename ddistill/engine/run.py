@@ -261,7 +261,7 @@ class Session(Builder):
                 if self.reference is not None and drawn.reference is not None:
                     load_into(self.reference, drawn.reference)
                 launched = method.outer_step(step, on_inner)
-                if isinstance(source, AheadSource):
+                if isinstance(source, AheadSource) and step < self.recipe.budget.steps:
                     source.prepare(step + 1)  # the loss is waited for
                 loss = float(launched)
                 if not self.recipe.method.needs.sharded:

@@ -7,6 +7,7 @@ A network source is a pure function of the outer step: asked again, it gives the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -224,8 +225,9 @@ class AheadSource:
         self.kept: tuple[int, NetworkDraw] | None = None
 
     def prepare(self, step: int) -> None:
-        """Draw the networks of ``step``, which is asked for next."""
-        self.kept = step, self.inner.draw(step)
+        """Draw the networks of ``step``, which is asked for next; what fails is tried again then, and raised."""
+        with suppress(Exception):
+            self.kept = step, self.inner.draw(step)
 
     def draw(self, step: int) -> NetworkDraw:
         """What the wrapped source gives."""

@@ -1,5 +1,7 @@
 """Early-stage networks: trained once, stored with the settings that made them, reused when they agree.
 
+Who wants fewer than there are takes the first ones; who wants more trains the others and adds them.
+
 A pool keeps the last epoch of each network; snapshots and trajectories keep all epochs from the first weights on:
 
     KIND.json                 what made them, seconds, checksums of the networks so far
@@ -10,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +110,6 @@ class NetworkStore:
         reused: they were there already.
         members: the weights of each network of a pool, on the CPU. Of the other kinds they stay on the disk: `weights`
             reads what is asked for, tensor by tensor.
-        opened: files that were asked for, and the names in them.
     """
 
     folder: Path
@@ -115,7 +117,6 @@ class NetworkStore:
     seconds: float
     reused: bool
     members: list[Weights]
-    opened: dict[int, tuple[Any, list[str]]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -136,12 +137,9 @@ class NetworkStore:
         from safetensors import safe_open
 
         prefix = f"{epoch}/"
-        if member not in self.opened:  # of 60 epochs the header takes eight times as long to read as the weights of one
-            stored = safe_open(_path(self.folder, self.wanted, member), framework="pt")
-            self.opened[member] = stored, list(stored.keys())
-        stored, names = self.opened[member]
-        asked = [name for name in names if name.startswith(prefix)]
-        return {name.removeprefix(prefix): stored.get_tensor(name).clone() for name in asked}  # they are the file's own
+        with safe_open(_path(self.folder, self.wanted, member), framework="pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
 
 
 def train_networks(
@@ -187,8 +185,9 @@ class _Builder:
     def whole(self) -> NetworkStore | None:
         """All networks, if they are there."""
         members, clock, _ = self._found()
-        size = self.wanted.size
-        return self._store(members[:size], clock[size - 1], reused=True) if len(clock) >= size else None
+        if len(clock) < self.wanted.size:
+            return None
+        return NetworkStore(self.home, self.wanted, clock[-1], reused=True, members=members)
 
     def train(self) -> NetworkStore:
         """Train what is missing; finished networks and epochs are kept, so that an interrupted training goes on.
@@ -198,7 +197,7 @@ class _Builder:
         """
         wanted, ranks = self.wanted, self.factory.ranks
         members, clock, checksums = ranks.first_does(self._found)
-        own_file = "in-progress.safetensors" if ranks.first else f"in-progress-{ranks.rank}.safetensors"
+        own_file = f"in-progress-{wanted.size}-{ranks.rank}.safetensors"  # who wants fewer does not touch it
         unfinished = Unfinished(self.home / own_file if self.stores else None, self.safety)
         missing = range(len(checksums), wanted.size)
         at_once = min(self.factory.at_once, -(-len(missing) // ranks.count))
@@ -212,17 +211,14 @@ class _Builder:
                 checksums += [checksum for each in ranks.gather(written) for checksum in each]
             else:
                 members += [member for each in ranks.gather(trained) for member in each]
-            before, each = clock[-1] if clock else 0.0, (time.perf_counter() - started) / len(group)
-            clock += [before + each * number for number in range(1, len(group) + 1)]
+            # what is trained side by side takes as long for one of it
+            clock += [(clock[-1] if clock else 0.0) + time.perf_counter() - started] * len(group)
             if self.stores and ranks.first:
                 self._describe(group, members, clock, checksums, unfinished)
             unfinished.finish()
             if group[-1] + 1 < wanted.size:
                 self.safety.check()
-        return self._store(members, ranks.from_first(clock[-1]), reused=False)
-
-    def _store(self, members: list[Weights], seconds: float, *, reused: bool) -> NetworkStore:
-        return NetworkStore(self.home, self.wanted, seconds, reused, members)
+        return NetworkStore(self.home, wanted, ranks.from_first(clock[-1]), reused=False, members=members)
 
     def _train(self, members: range, unfinished: Unfinished) -> list[Weights]:
         """What the files of some networks hold; out of memory, fewer are trained at once."""
@@ -259,8 +255,12 @@ class _Builder:
         try:
             if not self.wanted.all_epochs:
                 checksums += [self._write(member, members[member]) for member in group]
-            about = {**self.identity, "seconds": clock, f"{self.wanted.member}s": checksums}
-            write_checked_json(self.home / self.wanted.description, about)
+            before, known = self._listed()  # what others wanted more of stays
+            networks = {
+                "seconds": clock + before[len(clock) :],
+                f"{self.wanted.member}s": checksums + known[len(clock) :],
+            }
+            write_checked_json(self.home / self.wanted.description, {**self.identity, **networks})
         except OSError as error:
             if self.wanted.all_epochs:
                 raise
@@ -273,19 +273,31 @@ class _Builder:
         return file_checksum(path)
 
     def _found(self) -> tuple[list[Weights], list[float], list[str]]:
-        """Networks that are there and whole, the seconds after each, their checksums; none where any is damaged."""
+        """Of the networks that are wanted the first that are there and whole, the seconds that it took to have each,
+        and their checksums."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        clock, checksums = self._listed()
+        members: list[Weights] = []
+        sound = 0
+        with suppress(OSError, SafetensorError):
+            for member, checksum in enumerate(checksums[: self.wanted.size]):
+                path = _path(self.home, self.wanted, member)
+                if file_checksum(path) != checksum:
+                    break
+                members += [] if self.wanted.all_epochs else [load_file(path)]
+                sound += 1
+        return members, clock[:sound], checksums[:sound]
+
+    def _listed(self) -> tuple[list[float], list[str]]:
+        """The seconds after each network that the description lists, and their checksums."""
         try:
             about = read_checked_json(self.home / self.wanted.description)
             clock, checksums = list(map(float, about.pop("seconds"))), list(about.pop(f"{self.wanted.member}s"))
-            paths = [_path(self.home, self.wanted, member) for member in range(len(checksums))]
-            if about != self.identity or [file_checksum(path) for path in paths] != checksums:
-                return [], [], []
-            return [] if self.wanted.all_epochs else [load_file(path) for path in paths], clock, checksums
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
-            return [], [], []
+            return (clock, checksums) if about == self.identity and len(clock) == len(checksums) else ([], [])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return [], []
 
 
 def _path(home: Path, wanted: Wanted, member: int) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ddistill.baselines import BASELINES
+from ddistill.baselines import BASELINES, SELECTIONS
 from ddistill.evaluation import Confusion
 from ddistill.recipe import Recipe
 from ddistill.report.classes import Classes
@@ -69,7 +69,7 @@ def _run(folder: Path, index: int, most_bytes: int) -> dict[str, Any]:
     sprites = make_sprites(snapshots, synthetic.counts, order, most_bytes)
     side = synthetic.images.shape[-1]
     baseline = summary["baselines"].get("random")
-    equal = {name: row for name, row in summary["baselines"].items() if row["images"] <= summary["stored_images"]}
+    equal = {name: row for name, row in summary["baselines"].items() if name in SELECTIONS}
     best = max(equal, key=lambda name: equal[name]["mean"], default="random")
     plugins = [word for name in summary.get("execution", {}).get("plugins", []) for word in ("--plugin", str(name))]
     return {

@@ -5,7 +5,7 @@ Each room owns the settings of what it does; `recipe.py` composes them into a re
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -19,7 +19,8 @@ class Settings(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false where pydantic would take them for 1 and 0."""
-        if isinstance(value, bool) and not _may_be_bool(cls.model_fields[str(info.field_name)].annotation):
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if kinds & {int, float} and bool not in kinds and _holds_truth(value):
             raise ValueError("must not be true or false")
         return value
 
@@ -32,5 +33,15 @@ class Settings(BaseModel):
             field.description = field.description or next((one.description for one in above if one.description), None)
 
 
-def _may_be_bool(annotation: Any) -> bool:
-    return annotation in (bool, Any) or any(map(_may_be_bool, get_args(annotation)))
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of; of words and values that it lists, theirs."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return set(map(type, inner))
+    return set().union(*map(_kinds, inner)) if inner else {annotation}
+
+
+def _holds_truth(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(map(_holds_truth, value)))

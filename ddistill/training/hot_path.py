@@ -43,7 +43,7 @@ class HotPath:
         compiled: whether hot functions are compiled.
         kernels: whether hand-written kernels serve the network.
         reason: of the precision, in words.
-        threads: of torch, where the work is too small for all of them; None: as they are.
+        threads: of torch, where the work is too small for all of them, or a GPU does it; None: as they are.
         fallback: why bfloat16, which was asked for or would pay, cannot be used with this network; None where it can.
     """
 
@@ -134,7 +134,7 @@ def choose_hot_path(
     fallback = trial_fault(module, work.images, "bf16", second_order=work.second_order) if low else None
     if fallback is not None:
         low, reason = False, f"float32: the network cannot be used in bfloat16 ({fallback})"
-    # beside a GPU the host draws numbers and small networks: 16 threads took 22 ms for what one did in 7
+    # beside a GPU the host draws numbers and small networks, and many threads wait for each other
     threads = 1 if device.type != "cpu" or work.flops_per_image <= ONE_THREAD_FLOPS else None
     return HotPath("bf16" if low else "fp32", compiled, kernels and not compiled, reason, threads, fallback)
 

@@ -48,6 +48,13 @@ def test_batches_depend_on_the_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize(("count", "batch", "steps"), [(5000, 128, 1), (10, 5, 1), (10, 3, 2), (9, 2, 4)])
+def test_the_first_of_a_pass_are_those_of_the_whole_pass(count, batch, steps):
+    keys = torch.rand((1, count), dtype=torch.float64, generator=generator(0, "test"))
+    expected = keys.argsort(dim=1)[0, : batch * steps].view(steps, batch)
+    assert torch.equal(class_batches(count, batch, steps, generator(0, "test")), expected)
+
+
 def test_every_position_is_equally_likely_to_come_first():
     firsts = torch.stack([class_batches(4, 1, 1, generator(0, "test", i)) for i in range(2000)])
     shares = torch.bincount(firsts.flatten(), minlength=4) / 2000

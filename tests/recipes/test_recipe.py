@@ -36,6 +36,8 @@ def real_data(size: int, channels: int = 3, name: str = "own", count: int = 40) 
         ("synthetic.ipc", True, "ipc: must not be true or false, got True"),
         ("method.image_lr", True, "method.image_lr: must not be true or false, got True"),
         ("evaluation.every_seconds", False, "evaluation.every_seconds: must not be true or false, got False"),
+        ("model_augmentation.perturb_range", [True, True], "perturb_range: must not be true or false"),
+        ("network.norm", False, "network.norm: must be 'instance', 'batch' or 'none', got False"),
         ("synthetic.ipc", 2.5, "got 2.5"),
         ("synthetic.ipc", "many", "got 'many'"),
         ("synthetic.ipc", None, "got None"),

@@ -57,7 +57,7 @@ def test_a_folder_without_a_run_is_not_gone_on_with(tmp_path):
     for how in ("--resume", "--extend"):
         result = CliRunner().invoke(app, ["distill", "--out", str(tmp_path / "nothing"), how])
         assert result.exit_code == 2
-        assert "there is no run in" in result.output
+        assert f"there is no run in '{tmp_path}" in result.output.replace("\n", "")
         assert "name its data" in " ".join(result.output.split())
 
 
@@ -150,6 +150,7 @@ def test_a_network_that_fails_does_not_take_the_others_results_with_it(finished,
     both = CliRunner().invoke(app, [*words, "--network", "all", "--network", "mlp,width=8"])
     assert len(re.findall(r"mlp\S*\s.*\d+\.\d", both.stdout)) == 2
     assert CliRunner().invoke(app, [*words, "--seed", "-1"]).exit_code == 2
+    assert CliRunner().invoke(app, [*words, "--protocol", "all", "--protocol", "nonsense"]).exit_code == 2
 
 
 def test_the_command_lets_threads_wait_passively_unless_the_user_chose():

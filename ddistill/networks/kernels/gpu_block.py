@@ -3,8 +3,8 @@
 A program computes CHANNELS channels of one image and goes over the pixels of their maps in tiles of PIXELS, as often as
 the C code does; the maps of one image stay in the cache between the passes. No program waits for another and nothing
 is added atomically, so the bits are the same each time. Tests run the kernels in Triton's interpreter
-(TRITON_INTERPRET=1 before triton is imported), on tensors of the CPU. They have never run on a GPU, and the sizes of
-the tiles were not chosen by measurement.
+(TRITON_INTERPRET=1 before triton is imported), on tensors of the CPU. On an H200 they agree with
+torch; the sizes of the tiles were not chosen by measurement.
 """
 
 from __future__ import annotations
