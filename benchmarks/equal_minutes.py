@@ -5,7 +5,8 @@
 A run goes on from one time to the next, so that the longest one gives the whole curve; its images are kept at each
 time, in OUT/at. With ``--judge`` what is kept there is judged instead, as published (1000 epochs, last epoch, all test
 images, 3 networks). Several processes may judge at once, and run at once what differs in row or seed. Each result is a
-line of OUT/results.jsonl; the table of all comes last. The clock is that of the wall: a process needs a core of its own, and OMP_NUM_THREADS=1.
+line of OUT/results.jsonl; the table of all comes last. The clock is that of the wall: a process needs a core of its
+own, and OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations

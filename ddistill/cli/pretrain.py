@@ -31,7 +31,10 @@ def pretrain(
     plugin: PluginOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Train the pool of early-stage networks (the experts of tm) beforehand; runs with the same settings share it, however many of its networks they want."""
+    """Train the pool of early-stage networks (the experts of tm) beforehand.
+
+    Runs with the same settings share it, however many of its networks they want.
+    """
     with reported(debug, plugin):
         from ddistill import api
 

@@ -4,7 +4,8 @@ Eager torch makes about ten passes over the maps of a block for it, and its seco
 kernels make three and five. Maps are float32 or bfloat16, the arithmetic is float32. On a CPU they are written in C
 (`instance_block.c`), and serve where a compiler is. On a GPU they are written in Triton (`gpu_block.py`). Those agree
 with torch on an H200, but what the compiler makes of the whole step is faster: they serve only where
-`DDISTILL_KERNELS=triton` asks for them. Where nothing serves, `norm_relu_pool` returns None and the caller writes the operator out.
+`DDISTILL_KERNELS=triton` asks for them. Where nothing serves, `norm_relu_pool` returns None and the caller writes the
+operator out.
 """
 
 from __future__ import annotations
