@@ -75,7 +75,7 @@ def test_a_page_says_where_chosen_real_images_are_better(runs, tmp_path):
     for baselines, shown in (({"mosaic": row, "random_decoded": many}, True), ({"random_decoded": many}, False)):
         write_checked_json(folder / "summary.json", {**summary, "baselines": {**summary["baselines"], **baselines}})
         page = write_page([folder], tmp_path / "page.html").read_text(encoding="utf-8")
-        told = '<b>-4.0</b><span class="small soft">points over mosaics of random images, the best real images that'
+        told = '<b>-4.0</b><span class="small soft">points against mosaics of random images, the best real images'
         assert (told in page) == shown
         assert "points over random images" in page
 
