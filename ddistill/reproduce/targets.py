@@ -47,6 +47,7 @@ class Scale:
         settings: recipe fields of all runs.
         methods: further recipe fields, by method.
         curves: further recipe fields of runs that are evaluated again and again.
+        sweep: further recipe fields of the runs at ipc 50 of the sweep over the age of networks.
         ages: epochs of training at which the gradients of a network are looked at.
         seeds: distillations of each cell of a table, where it is not said.
         hundred: sizes of the runs on CIFAR-100 by ipc, where it stands in for the paper's sets of a hundred classes.
@@ -57,6 +58,7 @@ class Scale:
     settings: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, Any] = field(default_factory=dict)
     ages: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     seeds: int = 1
     hundred: Callable[[int], Scale] | None = None
@@ -140,6 +142,7 @@ SCALES: dict[str, Scale] = {
             },
         },
         {"budget.outer_steps": 10, "evaluation.epochs": 100, "evaluation.repeats": 1},
+        {"evaluation.epochs": 100},
         (0, 1, 2, 4, 8),
         seeds=2,
         hundred=_small_hundred,
@@ -336,6 +339,7 @@ def ages(scale: Scale, seeds: range) -> list[Cell]:
     for seed, ipc, epochs, experts, perturb in product(seeds, (10, 50), AGES, (1, 5), (False, True)):
         source = {"pool_epochs": epochs, "pool_size": experts, "perturb": perturb}
         changes = {f"model_augmentation.{name}": value for name, value in source.items()}
+        changes |= scale.sweep if ipc == 50 else {}
         made = cell("tgdd", "cifar10", ipc, scale, seed=seed, augmented=True, changes=changes)
         networks = AUGMENTED if perturb else "plain"
         cells.append(replace(made, labels={**made.labels, "networks": networks, "epochs": epochs, "experts": experts}))
