@@ -318,15 +318,16 @@ def _factors(rows: Sequence[Row]) -> str:
 
 
 def _ages(rows: Sequence[Row]) -> str:
-    lines: dict[tuple[str, str], list[str]] = {}
-    costs: dict[tuple[str, str], dict[int, Row]] = {}
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    costs: dict[tuple[str, str, str], dict[int, Row]] = {}
     for row in rows:
         marks = row.cell.labels
-        line = (str(marks["ipc"]), str(marks["epochs"]))
+        line = (str(marks["ipc"]), str(row.cell.recipe.evaluation.epochs), str(marks["epochs"]))
         lines.setdefault(line, []).append(row.shown())
         if row.results:
             costs.setdefault(line, {})[int(marks["experts"])] = row
-    headers = ["ipc", "epochs", *(f"{n}{what}" for n in ("1 expert", "5 experts") for what in ("", ", perturbed"))]
+    sources = (f"{n}{what}" for n in ("1 expert", "5 experts") for what in ("", ", perturbed"))
+    headers = ["ipc", "epochs of the evaluation", "of the experts", *sources]
     shown = []
     for line, accuracies in lines.items():
         known = costs.get(line, {})
