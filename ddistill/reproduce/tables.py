@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from ddistill.evaluation import IDC
@@ -165,7 +166,7 @@ def _methods(rows: Sequence[Row]) -> str:
         if networks == AUGMENTED and marks["method"] == "tm":
             networks = "perturbed starts (our extension)"
         name = TITLES.get(str(marks["method"]), str(marks["method"]))
-        steps = "-" if name in CORESETS else str(row.cell.recipe.budget.steps)
+        steps = "-" if marks["method"] in CORESETS else str(row.cell.recipe.budget.steps)
         costs = ["", "", ""]
         if row.results:
             costs = [f"{row.seconds('pool'):.0f}", f"{row.seconds('distill'):.0f}", f"{row.flops() / 1e12:.1f}"]
@@ -318,22 +319,21 @@ def _factors(rows: Sequence[Row]) -> str:
 
 
 def _ages(rows: Sequence[Row]) -> str:
-    lines: dict[tuple[str, str, str], list[str]] = {}
-    costs: dict[tuple[str, str, str], dict[int, Row]] = {}
+    by_line: dict[tuple[str, str, str], dict[tuple[int, bool], Row]] = {}
     for row in rows:
         marks = row.cell.labels
         line = (str(marks["ipc"]), str(row.cell.recipe.evaluation.epochs), str(marks["epochs"]))
-        lines.setdefault(line, []).append(row.shown())
-        if row.results:
-            costs.setdefault(line, {})[int(marks["experts"])] = row
-    sources = (f"{n}{what}" for n in ("1 expert", "5 experts") for what in ("", ", perturbed"))
-    headers = ["ipc", "epochs of the evaluation", "of the experts", *sources]
+        by_line.setdefault(line, {})[int(marks["experts"]), marks["networks"] == AUGMENTED] = row
+    sources = list(product((1, 5), (False, True)))
     shown = []
-    for line, accuracies in lines.items():
-        known = costs.get(line, {})
-        pools = [f"{known[experts].seconds('pool'):.0f}" if experts in known else "" for experts in (1, 5)]
+    for line, of in by_line.items():
+        accuracies = [of[source].shown() if source in of else "-" for source in sources]
+        known = {source: row for source, row in of.items() if row.results}
+        pools = {experts: f"{row.seconds('pool'):.0f}" for (experts, _), row in known.items()}
         distillation = f"{statistics.fmean(row.seconds('distill') for row in known.values()):.0f}" if known else ""
-        shown.append([*line, *accuracies, *pools, distillation])
+        shown.append([*line, *accuracies, *(pools.get(experts, "") for experts in (1, 5)), distillation])
+    names = [f"{experts} expert{'s' * (experts > 1)}{', perturbed' * perturbed}" for experts, perturbed in sources]
+    headers = ["ipc", "epochs of the evaluation", "of the experts", *names]
     return markdown([*headers, "1 expert, s", "5 experts, s", "distillation, s"], shown)
 
 

@@ -47,10 +47,10 @@ class Scale:
         settings: recipe fields of all runs.
         methods: further recipe fields, by method.
         curves: further recipe fields of runs that are evaluated again and again.
-        sweep: further recipe fields of the runs at ipc 50 of the sweep over the age of networks.
         ages: epochs of training at which the gradients of a network are looked at.
         seeds: distillations of each cell of a table, where it is not said.
         hundred: sizes of the runs on CIFAR-100 by ipc, where it stands in for the paper's sets of a hundred classes.
+        sweep: further recipe fields of the runs at ipc 50 of the sweep over the age of networks.
     """
 
     about: str
@@ -58,10 +58,10 @@ class Scale:
     settings: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
-    sweep: Mapping[str, Any] = field(default_factory=dict)
     ages: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     seeds: int = 1
     hundred: Callable[[int], Scale] | None = None
+    sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def stand_in(self, data: str, ipc: int) -> tuple[str, Scale]:
         """The data set that stands in for one of the paper's, and the sizes of the runs on it."""
@@ -142,10 +142,10 @@ SCALES: dict[str, Scale] = {
             },
         },
         {"budget.outer_steps": 10, "evaluation.epochs": 100, "evaluation.repeats": 1},
-        {"evaluation.epochs": 100},
         (0, 1, 2, 4, 8),
         seeds=2,
         hundred=_small_hundred,
+        sweep={"evaluation.epochs": 100},
     ),
     "full": Scale("as published: ConvNet-3 of width 128 and ResNetAP-10, hundreds of GPU hours in all"),
 }
@@ -333,7 +333,7 @@ AGES = (2, 5, 10, 20, 60)
 def ages(scale: Scale, seeds: range) -> list[Cell]:
     """TGDD by the age of its networks: one or five experts of so many epochs, perturbed or not; ipc 10 and 50.
 
-    Otherwise as its recipe with model augmentation, of which this decides the networks.
+    Otherwise as its recipe with model augmentation, of which this decides the networks, but for all of TGDD's steps.
     """
     cells = []
     for seed, ipc, epochs, experts, perturb in product(seeds, (10, 50), AGES, (1, 5), (False, True)):

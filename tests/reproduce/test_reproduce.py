@@ -119,9 +119,11 @@ def test_the_ages_of_networks_are_a_table_of_accuracies_and_costs():
     assert {c.recipe.method.image_momentum for c in cells} == {0.9}
     small = reproduce.cells_of("ages", "small", range(1))
     assert {(c.labels["ipc"], c.recipe.evaluation.epochs) for c in small} == {(10, 300), (50, 100)}
-    results = [result(str(n), (50.0 + n,)) if n != 1 else None for n in range(4)]
+    results = [result(str(n), (50.0 + n,), seconds=10.0 * (n + 1)) if n != 1 else None for n in range(4)]
     shown = reproduce.render("ages", "tiny", cells, results)
-    assert "| 10 | 100 | 5 | 50.0 | not run | 52.0 | 53.0 | 5 | 5 | 10 |" in shown
+    assert "| 10 | 100 | 5 | 50.0 | not run | 52.0 | 53.0 | 5 | 5 | 27 |" in shown
+    shown = reproduce.render("ages", "tiny", cells[2:], results[2:])
+    assert "| 10 | 100 | 5 | - | - | 52.0 | 53.0 |  | 5 | 35 |" in shown
 
 
 def test_small_compares_random_networks_with_their_average_on_both():
