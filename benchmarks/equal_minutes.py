@@ -73,13 +73,12 @@ def recipe_of(row: str, seed: int, seconds: float) -> ddistill.Recipe:
 
 def distil(data: str, out: Path, row: str, seed: int, minutes: list[float]) -> None:
     """Run a row to each time, and keep its images there."""
-    for place, seconds in enumerate(60.0 * one for one in minutes):
+    for seconds in (60.0 * one for one in minutes):
         at = out / "at" / f"{row}-{seed}-{seconds:g}"
         if at.exists():
             continue
         folder = out / f"{row}-{seed}"
-        how: Any = "extend" if place else True
-        ddistill.distill(data, recipe_of(row, seed, seconds), out=folder, resume=how, observer=Screen())
+        ddistill.distill(data, recipe_of(row, seed, seconds), out=folder, resume="extend", observer=Screen())
         unfinished = at.with_name(f"{at.name}.part")
         shutil.rmtree(unfinished, ignore_errors=True)
         for name in KEPT:

@@ -28,7 +28,11 @@ ONCE: dict[str, Any] = {
     "budget.speedup": 1,
     "budget.seconds": None,
     "budget.flops": None,
+    "evaluation.protocol": "dsa",  # nothing is judged by this recipe, and of a learned rate it has none
     "evaluation.select": "last",
+    "evaluation.every": 0,
+    "evaluation.every_seconds": None,
+    "evaluation.every_flops": None,
     "evaluation.baselines": (),
     "synthetic.init": "noise",  # every stored image is replaced, so that a small class can be filled
     "synthetic.decode": "single",

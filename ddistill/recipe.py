@@ -16,7 +16,7 @@ from ddistill.data import DataSettings, RealData
 from ddistill.data.which import travels
 from ddistill.evaluation import EvaluationSettings, protocol
 from ddistill.methods import IDCSettings, method_settings, settings_class
-from ddistill.methods.distances import matched_names
+from ddistill.methods.distances import DISTANCES, matched_names
 from ddistill.network_sources import ModelAugmentationSettings
 from ddistill.networks import NetworkSettings, build_network, check_known_network, check_network, network_gives
 from ddistill.runtime.errors import UserError, unknown_name
@@ -164,7 +164,7 @@ class Recipe(Settings):
             ) from error
         logits = tuple(given.shape) if isinstance(given, torch.Tensor) else f"a {type(given).__name__}"
         distance = getattr(self.method, "distance", None)
-        if distance and not matched_names(distance, dict(module.named_parameters())):
+        if distance in DISTANCES and not matched_names(distance, dict(module.named_parameters())):
             raise UserError(
                 f"method {name} compares gradients of convolutions by {distance} (weights of four dimensions), and "
                 f"network {network!r} has none; use network.name=convnet, or method.distance=cosine, which takes "

@@ -8,6 +8,7 @@ from typing import Any
 
 from ddistill.baselines import BASELINES
 from ddistill.engine import Plan
+from ddistill.methods.coresets import RDEDSettings
 from ddistill.runtime.errors import UserError
 
 SAFE = 0.9
@@ -78,7 +79,7 @@ def choosing(selections: Sequence[str], measured: Measured) -> float:
         method = BASELINES[name].method
         if "model_augmentation.pool_size" in method:
             pools.add((method["model_augmentation.pool_size"], method["model_augmentation.pool_epochs"]))
-            looks += method.get("budget.outer_steps", 1)
+            looks += method.get("budget.outer_steps", RDEDSettings().crops if name == "rded" else 1)
     return sum(size * epochs for size, epochs in pools) * measured.epoch + looks * measured.look
 
 

@@ -19,7 +19,15 @@ from ddistill.engine.builder import Builder
 from ddistill.engine.checkpoint import BEST, BEST_RATE, Checkpoint, load_checkpoint, save_checkpoint, tensors_of
 from ddistill.engine.environment import machine, versions
 from ddistill.engine.log import RunLog
-from ddistill.engine.run_folder import DATA, SUMMARY, Resume, check_same_precision, held_folder, recorded
+from ddistill.engine.run_folder import (
+    DATA,
+    SUMMARY,
+    Resume,
+    check_same_precision,
+    has_other_budget,
+    held_folder,
+    recorded,
+)
 from ddistill.engine.schedule import Spent, evaluation_due
 from ddistill.engine.summary import summarise
 from ddistill.engine.teachers import softly_labelled
@@ -112,6 +120,7 @@ class Session(Builder):
         self.whole_folder, self.folder = folder, folder if self.ranks.first else None
         folder = self.folder
         self.began_with = read_execution(folder) if folder else {}
+        self.extends = self.ranks.first_does(lambda: has_other_budget(folder, recipe))
         self._describe()
         self.log = RunLog(folder / "log.jsonl" if folder else None)
         self.accuracies = Accuracies(folder / "checkpoint" / "accuracies.jsonl" if folder else None)
@@ -124,7 +133,8 @@ class Session(Builder):
             # the recipe last: it makes the folder that of a run
             if not (self.began_with and self.hot_path is EAGER):
                 write_text(self.folder / EXECUTION, signed(in_yaml(self.computed())))
-            write_text(self.folder / RECIPE, signed(in_yaml(self.recipe.identity())))
+            if not self.extends:
+                write_text(self.folder / RECIPE, signed(in_yaml(self.recipe.identity())))
             about = {"name": self.data.name, "fingerprint": self.data.fingerprint}
             write_checked_json(self.folder / "checkpoint" / DATA, about)
 
@@ -185,6 +195,8 @@ class Session(Builder):
         recipe, total = self.recipe, self.recipe.budget.steps
         state = self._restore(method, synthetic) or Checkpoint(0, tensors_of(method, synthetic))
         spent = self.costs.spend(state.step, state.seconds, method)
+        if self.extends:
+            self._check_larger(spent)
         if state.step == 0:
             self._picture(synthetic, 0)
         began, saved = time.perf_counter() - state.seconds, time.perf_counter()
@@ -320,16 +332,24 @@ class Session(Builder):
         state, damaged = self.ranks.first_does(lambda: load_checkpoint(places))
         for path in damaged:
             self.observer.note(f"the checkpoint {path.name} is damaged and was passed over")
-        if state is not None and state.step > self.recipe.budget.steps:
-            raise UserError(
-                f"the run has made {state.step} outer steps, more than the {self.recipe.budget.steps} of this recipe; "
-                "give a larger budget"
-            )
         if state is not None:
             state.put_back(method, synthetic)
             self.observer.note(f"resumed after outer step {state.step}")
             self.log.event("resumed", step=state.step)
         return state
+
+    def _check_larger(self, spent: Spent) -> None:
+        """Refuse a budget below what the run has spent; only then does its recipe become this one."""
+        budget = self.recipe.budget
+        bounds = {"outer_steps": (spent.step, budget.steps), "seconds": (spent.seconds, budget.seconds)}
+        for name, (done, most) in {**bounds, "flops": (spent.flops, budget.flops)}.items():
+            if most is not None and done > most:
+                raise UserError(
+                    f"the run has made {spent.step} outer steps, and spent {done:.9g} of budget.{name}, more than the "
+                    f"{most:.9g} of this recipe; give a larger budget"
+                )
+        self.extends = False
+        self._describe()
 
     def _save(self, state: Checkpoint) -> None:
         if self.folder is not None:

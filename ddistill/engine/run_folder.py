@@ -127,6 +127,13 @@ def check_same_recipe(folder: Path, recipe: Recipe, *, extend: bool = False) -> 
         )
 
 
+def has_other_budget(folder: Path | None, recipe: Recipe) -> bool:
+    """Whether there is a run, of another budget than this recipe's, so that it is to be extended."""
+    if folder is None or not (folder / RECIPE).exists():
+        return False
+    return Recipe.from_yaml(folder / RECIPE).budget != recipe.budget
+
+
 def check_same_precision(folder: Path | None, began_with: dict[str, Any], precision: str) -> None:
     """Refuse to go on with a run in another precision than it began with.
 

@@ -79,8 +79,10 @@ def recipe(family: str, data: str, ipc: int) -> Recipe:
     """
     usual = idc.DATA[data].settings
     large = usual["network.name"] == "resnet_ap"
+    # IDC trains its networks on the ImageNet subsets in another way, and more of them
+    others = ("method.", "training.", "model_augmentation.") if large else ("method.",)
     changes = {
-        **{path: value for path, value in usual.items() if not path.startswith("method.")},
+        **{path: value for path, value in usual.items() if not path.startswith(others)},
         "name": f"{family}-{data}",
         "data.source": data,
         "synthetic.ipc": ipc,

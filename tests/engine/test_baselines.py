@@ -14,6 +14,7 @@ from ddistill.methods import METHODS
 from ddistill.networks import NETWORKS
 from ddistill.observer import Observer
 from ddistill.recipe import Recipe
+from ddistill.recipes import find
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.execution import Execution
 
@@ -42,6 +43,21 @@ def digits():
 def _one_small_pool(monkeypatch, tmp_path_factory):
     few_networks(monkeypatch)
     monkeypatch.setenv("DDISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "baselines"))
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_to_choose_images_nothing_is_judged(name, digits):
+    class Heard(Observer):
+        def accuracy(self, *_: object) -> None:
+            pytest.fail("a network was trained")
+
+    often = {"evaluation.every": 1, "evaluation.every_seconds": 1e-3, "evaluation.every_flops": 1.0}
+    Session(digits, Recipe().changed({**TINY, **often}), None, Execution(), Heard()).baseline(name)
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_beside_images_with_a_learned_rate_real_ones_are_chosen_all_the_same(name, digits):
+    coreset_recipe(find("tm", 1, "digits").changed({"evaluation.protocol": "tm"}), name).check(digits)
 
 
 def test_every_chosen_baseline_is_a_registered_method():

@@ -119,8 +119,12 @@ def test_only_the_budget_may_grow(digits, tmp_path):
             out=tmp_path / "run",
             resume="extend",
         )
-    with pytest.raises(UserError, match="has made 3 outer steps, more than the 2"):
-        distill_data(digits, Recipe().changed({**TINY, "budget.outer_steps": 2}), out=tmp_path / "run", resume="extend")
+    for bound in ("budget.outer_steps", "budget.flops", "budget.seconds"):
+        smaller = Recipe().changed({**TINY, bound: 2 if bound == "budget.outer_steps" else 0.001})
+        with pytest.raises(UserError, match=f"has made 3 outer steps, .* of {bound}, more than the"):
+            distill_data(digits, smaller, out=tmp_path / "run", resume="extend")
+    run = distill_data(digits, Recipe().changed(TINY), out=tmp_path / "run", resume=True)  # it is what it was
+    assert run.summary["outer_steps"] == 3
 
 
 def test_a_schedule_that_depends_on_the_length_is_not_extended(digits, tmp_path):

@@ -11,6 +11,7 @@ from network_sources.test_sources import copied, same, toy_factory, toy_pool
 from reference import along_training as reference
 from torch.func import grad_and_value
 
+from ddistill.data import load_data
 from ddistill.methods import AlongTraining, AlongTrainingSettings, Context, class_matching
 from ddistill.methods.image_optimiser import ImageAdam
 from ddistill.network_sources import (
@@ -357,6 +358,21 @@ def test_recipes_have_the_settings_of_the_programs(ipc, lr, alpha):
         assert recipe.model_augmentation.networks == "line"
     assert (ncfm.method.distance, ncfm.method.frequencies, ncfm.method.real_batch) == ("characteristic", 4096, 1024)
     assert (ncfm.method.image_optimiser, ncfm.method.image_lr, ncfm.budget.steps) == ("adamw", 0.001, 20000)
+
+
+@pytest.mark.parametrize("data", ["imagenette", "imagenet-10", "imagenet-100"])
+def test_recipes_of_large_images_differ_where_the_programs_do(data):
+    for family, epochs in (("tgdd", 80), ("dance", 80), ("ncfm", 80), ("tgdd-ma", 10)):
+        recipe = find(f"{family}-{data}", 10)
+        assert (recipe.model_augmentation.pool_size, recipe.model_augmentation.pool_epochs) == (5, epochs)
+        training = recipe.training
+        assert (training.lr, training.weight_decay, training.batch, training.cutmix) == (0.01, 5e-4, 64, 0.5)
+        assert recipe.method.image_lr == (0.001 if family == "ncfm" else pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("family", ["tgdd", "tgdd-ma", "dance", "ncfm"])
+def test_a_network_without_convolutions_can_be_matched(family):
+    find(family, 1, "digits").changed({"network.name": "mlp"}).check(load_data("digits"))
 
 
 def test_with_model_augmentation_the_pool_is_early_and_perturbed():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ddistill.data import RealData, Split
+from ddistill.data import RealData, Split, load_data
 from ddistill.data.real_data import Origin
 from ddistill.networks import NetworkSettings
 from ddistill.recipe import BudgetSettings, Recipe, field_paths
@@ -491,3 +491,8 @@ def test_an_option_that_the_network_does_not_have_is_refused_with_the_recipe():
         Recipe().changed({"network.name": "resnet_ap", "network.depth": 2})
     with pytest.raises(UserError, match="'resnet_ap' has no depth"):
         Recipe().changed({"evaluation.network": {"name": "resnet_ap", "depth": 2}})
+
+
+@pytest.mark.parametrize("family", ["random", "herding", "k-center", "el2n", "rded"])
+def test_a_coreset_may_be_larger_than_a_class(family):
+    find(family, 400, "digits").check(load_data("digits"))
