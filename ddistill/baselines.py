@@ -28,11 +28,6 @@ ONCE: dict[str, Any] = {
     "budget.speedup": 1,
     "budget.seconds": None,
     "budget.flops": None,
-    "evaluation.protocol": "dsa",  # nothing is judged by this recipe, and of a learned rate it has none
-    "evaluation.select": "last",
-    "evaluation.every": 0,
-    "evaluation.every_seconds": None,
-    "evaluation.every_flops": None,
     "evaluation.baselines": (),
     "synthetic.init": "noise",  # every stored image is replaced, so that a small class can be filled
     "synthetic.decode": "single",
@@ -113,4 +108,5 @@ def coreset_recipe(recipe: Recipe, name: str, draw: int = 0) -> Recipe:
     if own.networks == "pool" and baseline.method.get("method.name") == "el2n":
         changes |= {"model_augmentation.pool_size": own.pool_size, "model_augmentation.pool_epochs": own.pool_epochs}
     factor = max(SMALLEST_FACTOR, recipe.synthetic.factor) if baseline.mosaics else 1
-    return recipe.changed({**changes, "synthetic.factor": factor})
+    unjudged = recipe.model_copy(update={"evaluation": type(recipe.evaluation)()})
+    return unjudged.changed({**changes, "synthetic.factor": factor})
