@@ -193,6 +193,15 @@ class Recipe(Settings):
                 f"method {name} looks at a second, older network, which model_augmentation.networks={source.networks} "
                 "does not give; use snapshots or line"
             )
+        if needs.reference == "older" and not source.pool_epochs:
+            raise ValueError(
+                f"method {name} looks at a second, trained network: set model_augmentation.pool_epochs to 1 or more"
+            )
+        if source.selection != "random" and source.networks != "pool":
+            raise ValueError(
+                f"model_augmentation.selection={source.selection} is of networks=pool, and has no effect on "
+                f"networks={source.networks}"
+            )
         if (needs.trajectories is not None) != (source.networks == "trajectories"):
             raise ValueError(
                 f"method {name} starts from expert trajectories: set model_augmentation.networks=trajectories"

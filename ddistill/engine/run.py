@@ -233,6 +233,11 @@ class Session(Builder):
         except BaseException:
             self._save(state)
             raise
+        if recipe.method.needs.fixed_length and spent.step < total:
+            self.observer.note(
+                f"the schedule of method {recipe.method.name} is laid over {total} outer steps, and the budget ended "
+                f"the run after {spent.step}; set budget.outer_steps to what fits"
+            )
         return state, spent
 
     def _ended_by(self, spent: Spent) -> str | None:
@@ -282,16 +287,19 @@ class Session(Builder):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                fields = [f"method.{f}" for f in ("real_batch", "max_decoded") if hasattr(self.recipe.method, f)]
+                smaller = " or ".join([*fields, "network"])
                 if self.ranks.count > 1:
+                    parts = "a run.image_chunk" if getattr(method, "divided", False) else f"a smaller {smaller}"
                     raise RunError(
                         f"outer step {step}: out of memory on {self.device} of process {self.ranks.rank}; go on with "
-                        f"run.class_chunk=1, or a run.image_chunk; the images of step {state.step} are kept"
+                        f"run.class_chunk=1, or use {parts}; the images of step {state.step} are kept"
                     ) from error
                 chunk = method.smaller_chunk()
                 if chunk is None:
                     raise RunError(
                         f"outer step {step}: out of memory on {self.device}, and fewer classes at once do not help; "
-                        f"use a smaller method.real_batch or network; the images of step {state.step} are kept"
+                        f"use a smaller {smaller}; the images of step {state.step} are kept"
                     ) from error
             # outside of the handler: its traceback holds on to the tensors
             if self.device.type == "cuda":

@@ -66,7 +66,7 @@ DIGITS: dict[str, dict[str, Any]] = {
     "dance": {"method.image_lr": 0.02},
     "ncfm": {"method.image_lr": 0.01, "method.real_batch": 128, "method.frequencies": 512},
 }
-"""So that it stays a matter of a minute."""
+"""So that it stays a matter of a minute; rates as chosen at ipc 1, and not measured at others."""
 
 
 def recipe(family: str, data: str, ipc: int) -> Recipe:

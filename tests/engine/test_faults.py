@@ -17,9 +17,11 @@ from ddistill.cli import app
 from ddistill.cli.common import slug
 from ddistill.data import load_data
 from ddistill.engine import Observer, check_folder, distill_data
+from ddistill.methods.coresets import Coreset
 from ddistill.methods.gradient_matching import GradientMatching
 from ddistill.methods.paths import Paths
 from ddistill.recipe import Recipe, signed
+from ddistill.recipes import find
 from ddistill.runtime.errors import RunError, UserError
 from ddistill.runtime.storage import append_line, read_checked_json, write_checked_json
 from ddistill.synthetic import import_pt, load_synthetic
@@ -157,8 +159,13 @@ def test_a_device_out_of_memory_matches_fewer_classes_at_once(digits, tmp_path, 
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(GradientMatching, "outer_step", always)
-    with pytest.raises(RunError, match=r"out of memory on cpu.*method\.real_batch"):
+    with pytest.raises(
+        RunError, match=r"out of memory on cpu.*smaller method\.real_batch or method\.max_decoded or network"
+    ):
         distill_data(digits, recipe)
+    monkeypatch.setattr(Coreset, "outer_step", always)
+    with pytest.raises(RunError, match="use a smaller network;"):
+        distill_data(digits, find("random", 1, "digits"))
 
 
 def test_a_device_out_of_memory_trains_fewer_networks_ahead_before_it_matches_fewer_classes(digits, monkeypatch):

@@ -12,6 +12,7 @@ from reference import along_training as reference
 from torch.func import grad_and_value
 
 from ddistill.data import load_data
+from ddistill.engine import distill_data
 from ddistill.methods import AlongTraining, AlongTrainingSettings, Context, class_matching
 from ddistill.methods.image_optimiser import ImageAdam
 from ddistill.network_sources import (
@@ -21,6 +22,7 @@ from ddistill.network_sources import (
     PerturbedSource,
     SnapshotSource,
 )
+from ddistill.observer import Observer
 from ddistill.recipe import Recipe
 from ddistill.recipes import find
 from ddistill.runtime.distributed import Ranks
@@ -401,3 +403,28 @@ def test_other_methods_take_these_networks_too(networks):
     assert Recipe().changed({"method.name": "dm", **source}).model_augmentation.networks == networks
     with pytest.raises(UserError, match=f"uses no network: model_augmentation.networks={networks}"):
         Recipe().changed({"method.name": "random", "budget.outer_steps": 1, "synthetic.factor": 1, **source})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_augmentation.selection": "average"}, "selection=average is of networks=pool"),
+        ({"model_augmentation.pool_epochs": 0}, "pool_epochs to 1 or more"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(changes, said):
+    with pytest.raises(UserError, match=said):
+        find("tgdd", 1, "digits").changed(changes)
+
+
+def test_a_schedule_that_the_budget_cuts_is_told():
+    notes = []
+
+    class Heard(Observer):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    cut = {"method.falling": True, "budget.flops": 1.0, "budget.outer_steps": 50, "evaluation.baselines": ()}
+    few = {"model_augmentation.pool_epochs": 1, "evaluation.steps": 1, "evaluation.repeats": 1, "network.width": 8}
+    distill_data(load_data("digits"), find("tgdd", 1, "digits").changed({**cut, **few}), observer=Heard())
+    assert any("laid over 50 outer steps, and the budget ended the run after 1" in line for line in notes)
