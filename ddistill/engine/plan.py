@@ -245,6 +245,7 @@ def _matching(
 
     def begin() -> None:
         load(1)
+        method.begin(1)
         method.draw(1)
 
     begin()
