@@ -26,7 +26,6 @@ from ddistill.data.splits import (
     RawSplits,
     choose_splits,
     is_part_word,
-    part_word,
     refuse_options,
     refuse_unknown,
     role_of,
@@ -304,7 +303,7 @@ class _Layout:
         ]
         start = len(tree.prefix)
         filled = {image[start:].partition("/")[0] for image in self.found.images if image.startswith(tree.prefix)}
-        empty = [name for name in names if name not in filled and not part_word(name) and name[0] not in "_@"]
+        empty = [name for name in names if name not in filled and not is_part_word(name) and name[0] not in "_@"]
         if empty:
             shown = listed(tree.prefix + name for name in empty)
             reasons = "; ".join(("fill it or remove it", *self.found.not_read))

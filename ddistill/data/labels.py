@@ -333,6 +333,13 @@ def _matched(where: str, names: tuple[str, ...], test: Labels, notes: list[str])
     index = {name: number for number, name in enumerate(names)}
     unknown = [own[c] for c in np.unique(codes).tolist() if own[c] not in index]
     if unknown:
+        alike = {name.strip().casefold(): name for name in names}
+        for name in unknown:
+            if name.strip().casefold() in alike:
+                raise UserError(
+                    f"{where} has the label {name!r} in its test part and {alike[name.strip().casefold()]!r} in its "
+                    f"train part, which differ in capitals or spaces only: write them in one way"
+                )
         shown = unknown if test.names is not None else [int(name) for name in unknown]
         raise UserError(
             f"{where} has the label {listed(shown)} in its test part but not in its train part; choose the classes to "

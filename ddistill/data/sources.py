@@ -109,7 +109,7 @@ def _local(path: Path, settings: DataSettings) -> DataSource:
         digest.update(facts_of(relative, entry).line)
         if suffix_of(relative) in TABLE_SUFFIXES:
             tables.append(relative)
-    digest.update(f"{found.dangling.count}".encode())
+    digest.update(f"{found.dangling.count}{sorted(found.folders)}".encode())  # an empty folder may be a class
     root, read = path if path.is_dir() else path.parent, lambda: _open_local(path, settings)
     if any(suffix_of(table) not in (".parquet", ".arrow") or not holds_images(root / table) for table in tables):
         parts = read()  # the files that a table names may lie anywhere; they belong to the contents

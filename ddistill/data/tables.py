@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddistill.data.columns import (
+    LABEL_NAMES,
     Table,
     base_of,
     described,
@@ -52,6 +53,9 @@ ROWS_AT_ONCE = 256
 SEPARATORS = ",;\t|"
 """Of the values of a line."""
 _SHARD = re.compile(r"(.*?)[-_. ]?(\d+)[-_]of[-_](\d+)(.*)")
+_NUMBER = re.compile(r"[-_. ]*\d+$")
+WHOLE = r"-?(?:0|[1-9]\d*)(?:\.0*)?"
+"""A whole number as text, not 007 and not 1.10."""
 
 
 def open_saved(path: Path, settings: DataSettings) -> RawSplits:
@@ -93,6 +97,7 @@ def open_files(
     groups: dict[str | None, list[str]] = defaultdict(list)
     for file in files:
         groups[None if path.is_file() else part_name(file, settings)].append(file)
+    groups = _by_stem(groups)
     unknown = groups.pop(None, [])
     left_out: tuple[str, ...] = ()
     if unknown and groups:
@@ -109,7 +114,7 @@ def open_files(
             raise UserError(
                 f"{where} has files of the part {name!r} in the folders {listed(folders)}; give one of them"
             )
-        tables[name] = replace(_file_table(root, groups[name]), part="" if divided else name)
+        tables[name] = replace(_file_table(root, groups[name], settings.label_column), part="" if divided else name)
     if divided:
         tables = _divided(where, tables["train"], settings)
     else:
@@ -117,6 +122,12 @@ def open_files(
     parts = _parts(where, tables, settings, tuple(tables) if divided else tuple(map(str, groups)))
     named = _not_named(root, parts, images) if images else ()
     return replace(parts, notes=(*notes, *parts.notes), left_out=(*left_out, *named, *parts.left_out))
+
+
+def _stem(file: str) -> str:
+    """The name of a file without its ending and without what numbers the shards."""
+    shard = _SHARD.fullmatch(Path(file).stem)
+    return shard[1] if shard else Path(file).stem
 
 
 def part_name(file: str, settings: DataSettings | None = None) -> str | None:
@@ -127,8 +138,7 @@ def part_name(file: str, settings: DataSettings | None = None) -> str | None:
     """
     path = Path(file)
     asked = {settings.train_split, settings.test_split} if settings else set()
-    shard = _SHARD.fullmatch(path.stem)
-    base = shard[1] if shard else path.stem
+    shard, base = _SHARD.fullmatch(path.stem), _stem(file)
     if base in asked:
         return base
     folders = [folder.partition("=")[2] or folder for folder in reversed(path.parts[:-1])]
@@ -138,6 +148,21 @@ def part_name(file: str, settings: DataSettings | None = None) -> str | None:
         return base
     within = next((folder for folder in folders if is_part_word(folder) or folder in asked), None)
     return within or part_word(base)
+
+
+def _by_stem(groups: dict[str | None, list[str]]) -> dict[str | None, list[str]]:
+    """Files of one part by the whole of their names where these differ in more than a number: train_full, train_small.
+
+    What lies in a folder of the part belongs to it whatever its name is.
+    """
+    parted: dict[str | None, list[str]] = defaultdict(list)
+    for name, files in groups.items():
+        stems = {file: _NUMBER.sub("", _stem(file)) for file in files}
+        named = {file for file in files if role_of(stems[file]) and name not in Path(file).parts[:-1]}
+        several = len({stems[file] for file in named}) > 1
+        for file in files:
+            parted[stems[file] if several and file in named else name].append(file)
+    return parted
 
 
 def _missing_shards(where: str, files: list[str], settings: DataSettings) -> tuple[str, ...]:
@@ -251,7 +276,8 @@ def _dataset_table(dataset: Any, folder: Path, origin: str) -> Table:
     return Table(pyarrow.dataset.dataset(flat.data.table), flat.features, folder, origin)
 
 
-def _file_table(root: Path, files: list[str]) -> Table:
+def _file_table(root: Path, files: list[str], labels: str | None = None) -> Table:
+    """The rows of some files; ``labels`` is their column, where the user named it."""
     import datasets
     import pyarrow as pa
     import pyarrow.dataset
@@ -266,18 +292,18 @@ def _file_table(root: Path, files: list[str]) -> Table:
             rows = pyarrow.dataset.dataset(paths, format="parquet", **hive)
             schemas = [fragment.physical_schema for fragment in rows.get_fragments()] if len(paths) > 1 else []
         else:
-            tables = [_read_table(path, suffix) for path in paths]
+            tables = [_read_table(path, suffix, labels) for path in paths]
             rows, schemas = pyarrow.dataset.dataset(pa.concat_tables(tables)), [table.schema for table in tables]
         features = datasets.Features.from_arrow_schema(rows.schema)
         shards = tuple(zip(files, map(datasets.Features.from_arrow_schema, schemas), strict=False))
     return Table(rows, features, (root / files[0]).parent, listed(files), shards=shards)
 
 
-def _read_table(path: str, suffix: str) -> pa.Table:
+def _read_table(path: str, suffix: str, labels: str | None = None) -> pa.Table:
     import pyarrow as pa
 
     if suffix in (".csv", ".tsv"):
-        frame = _read_csv(path, "\t" if suffix == ".tsv" else ",")
+        frame = _read_csv(path, "\t" if suffix == ".tsv" else ",", labels)
         if any(suffix_of(str(name)) in image_suffixes() for name in frame.columns):
             raise UserError(
                 f"the first line of the table {path!r} names no columns but a file, {listed(map(str, frame.columns))}: "
@@ -295,8 +321,10 @@ def _read_table(path: str, suffix: str) -> pa.Table:
         return pa.ipc.open_file(mapped).read_all()
 
 
-def _read_csv(path: str, separator: str) -> pandas.DataFrame:
-    """The rows of a csv file, whichever separator its first line has; spaces after one are none of a value's.
+def _read_csv(path: str, separator: str, labels: str | None = None) -> pandas.DataFrame:
+    """The rows of a csv file, whichever separator its first line has; spaces around one are none of a value's.
+
+    Text is what is written, so that NA is a class like others. Labels are numbers only where all of them are whole.
 
     Raises:
         UserError: it is not written in UTF-8.
@@ -321,16 +349,27 @@ def _read_csv(path: str, separator: str) -> pandas.DataFrame:
     if not isinstance(frame.index, pandas.RangeIndex) and frame.iloc[:, -1].isna().all():
         options = {"index_col": False}  # lines end in a separator, so that the first value was taken for a row's name
         frame = read(**options)
-    numbers = list(frame.select_dtypes("number").columns)
-    if numbers:
-        text = read(dtype=str, **options)[numbers]
-        coded = [name for name in numbers if _are_codes(text[name])]
-        frame[coded] = text[coded]
+    text = read(dtype=str, keep_default_na=False, **options)
+    for name in frame.columns:
+        values, there = frame[name], frame[name].notna()
+        if pandas.api.types.is_bool_dtype(values):
+            continue
+        if pandas.api.types.is_numeric_dtype(values) and there.any():
+            labelled = name.strip() == labels or name.strip().casefold() in LABEL_NAMES
+            if _are_codes(text[name][there], labelled):
+                frame[name] = text[name].where(there)
+        elif values[there].map(type).eq(str).all():
+            written = text[name].str.strip()
+            frame[name] = written.where(written != "")
+    frame.columns = frame.columns.str.strip()
     return frame
 
 
-def _are_codes(text: pandas.Series[str]) -> bool:
-    """Whether the values of a column are no numbers, though they look so: 007 and 010, all of one length."""
+def _are_codes(text: pandas.Series[str], labels: bool) -> bool:
+    """Whether the values of a column are no numbers, though they look so: 007 and 010, all of one length; of labels
+    also 1.10, and 7 beside 007."""
+    if labels:
+        return not text.str.fullmatch(WHOLE).all()
     return bool(text.str.match(r"0\d").any() and text.str.len().nunique() == 1)
 
 
@@ -388,6 +427,7 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
         grouping = group_column(where, table, settings.group_column, column)
     for labels in filter(None, (column, grouping)):
         refuse_other_kinds(where, table, labels)
+    _refuse_lacking(table, images, column)
     mode = getattr(table.features[images], "mode", None)
     if mode and settings.channels is None:
         raise UserError(
@@ -407,6 +447,7 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
                     f"data.test_fraction=0.2"
                 )
         refuse_other_kinds(where, other, column)
+        _refuse_lacking(other, images, column)
         made.append(_part(where, test_name, other, images, column))
     labels_from = f"column {column!r}"
     if others:
@@ -416,6 +457,17 @@ def _parts(where: str, tables: dict[str, Table], settings: DataSettings, availab
     left_out = unused(available, train_name, test_name)
     notes = _named_twice(made)
     return RawSplits(made[0], made[1] if test_name else None, available, labels_from, left_out, notes)
+
+
+def _refuse_lacking(table: Table, *columns: str) -> None:
+    """A UserError for a file of a part without a column that another file of it has."""
+    for file, features in table.shards:
+        for column in columns:
+            if column not in features and f"{column}=" not in file:  # a folder's name may give it
+                raise UserError(
+                    f"{file!r} has no column {column!r}, which other files of its part have; it has "
+                    f"{listed(list(features), 6)}; call its columns as theirs are, or move it elsewhere"
+                )
 
 
 def _named_twice(parts: list[RawSplit]) -> tuple[str, ...]:

@@ -187,6 +187,15 @@ def test_empty_class_folder(tmp_path):
     refused(root, "'train/fox'", "no image")
 
 
+def test_empty_class_folder_of_a_set_that_was_read_before(tmp_path):
+    root = folders(tmp_path / "d", red=4, blue=4)
+    load_data(root, DataSettings(test_fraction=0.25))
+    for name in ("green", "test tube"):
+        (root / name).mkdir()
+        refused(root, name, "no image in the class folder", test_fraction=0.25)
+        (root / name).rmdir()
+
+
 def test_test_class_that_train_lacks(tmp_path):
     root = folders(tmp_path, train__cat=2, train__dog=2, test__cat=1, test__emu=1)
     refused(root, "'emu'", "test part")

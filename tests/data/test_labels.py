@@ -532,6 +532,67 @@ def test_codes_of_a_csv_are_no_numbers(tmp_path):
     check(csv_of(tmp_path, "{},{},{}", "file_name,label,x", ten), *NUMBERED, label_column="label", **SHARE)
 
 
+@pytest.mark.parametrize(
+    ("red", "blue"), [("1.20", "1.10"), ("NA", "EU"), ("null", "nan"), ("7", "007"), ("1e3", "1000")]
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_classes_of_a_csv_are_what_is_written(tmp_path, red, blue, quote):
+    path = csv_of(tmp_path, f"{{}},{quote}{{}}{quote},0.{{}}", "file_name , label,score", {"red": red, "blue": blue})
+    colours = sorted({red: "red", blue: "blue"}.items())
+    check(path, *({name: (colour, count) for name, colour in colours} for count in (3, 1)), **SHARE)
+
+
+def test_a_column_of_a_csv_that_the_user_names_is_read_as_written(tmp_path):
+    path = csv_of(tmp_path, "{},{},{}", "file_name,version,label", {"red": "1.2", "blue": "1.10"})
+    named = {"label_column": "version", **SHARE}
+    check(path, *({"1.10": ("blue", count), "1.2": ("red", count)} for count in (3, 1)), **named)
+
+
+def test_empty_fields_of_a_csv_are_no_class(tmp_path):
+    path = csv_of(tmp_path, "{},{}", "file_name,label", {"red": "red", "blue": ""})
+    refused(path, "4", "empty labels", **SHARE)
+
+
+def test_numbers_of_a_csv_stay_numbers(tmp_path):
+    for red, blue in (("0", "1"), ("0.0", "1.0")):
+        check(csv_of(tmp_path, "{},{}", "file_name,label", {"red": red, "blue": blue}), *NUMBERED, **SHARE)
+
+
+@pytest.mark.parametrize("lacking", ["image", "label"])
+def test_a_shard_without_a_column_of_the_others_is_refused(tmp_path, lacking):
+    parts = {"train-00000-of-00002": {}, "train-00001-of-00002": {lacking: "other"}, "test": {}}
+    for name, renamed in parts.items():
+        path = write_table(tmp_path / f"{name}.parquet", label=TEXT)
+        pandas.read_parquet(path).rename(columns=renamed).to_parquet(path)
+    refused(tmp_path, f"'train-00001-of-00002.parquet' has no column '{lacking}'", "it has", "other")
+
+
+@pytest.mark.parametrize("spelling", ["Red", "red ", "RED"])
+def test_a_class_of_the_test_part_in_another_spelling(tmp_path, spelling):
+    write_table(tmp_path / "train.parquet", label=TEXT)
+    write_table(tmp_path / "test.parquet", label={"red": spelling, "blue": "blue"})
+    refused(tmp_path, repr(spelling), "'red'", "capitals or spaces only")
+
+
+@pytest.mark.parametrize("names", [("train_full", "train_small"), ("fold0_train", "fold1_train")])
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_files_of_several_training_parts_are_not_one_part(tmp_path, names, ending):
+    for name in (*names, "test"):
+        if ending == "parquet":
+            write_table(tmp_path / f"{name}.parquet", label=TEXT)
+        else:
+            csv_of(tmp_path, "{},{}", "file_name,label").rename(tmp_path / f"{name}.csv")
+    refused(tmp_path, "several parts that may be its train part", *names)
+    data = load_data(tmp_path, DataSettings(train_split=names[1]))
+    assert len(data.train.labels) == 8
+
+
+def test_numbered_files_of_a_part_are_one(tmp_path):
+    for name in ("my_train_1", "my_train_2", "my_test"):
+        write_table(tmp_path / f"{name}.parquet", label=TEXT)
+    assert len(load_data(tmp_path).train.labels) == 16
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_csv_of_another_encoding(tmp_path, encoding):
     named = {"red": "rouge é", "blue": "bleu"}
