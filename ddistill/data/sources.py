@@ -137,21 +137,31 @@ def _open_local(path: Path, settings: DataSettings) -> RawSplits:
     metadata = [table for table in found.tables if _is_metadata(table)]
     homes = {PurePosixPath(image).parent for image in found.images}
     flat = all(is_part_word(home.name) for home in homes) and len({home.parent for home in homes}) == 1
-    folders = looks_like_classes(found.images) and not (flat and _names_images(path, whole or found.tables, settings))
     tables = metadata if metadata and found.images else whole or found.tables
-    if folders and not metadata and tables and (whole or _names_images(path, tables, settings)):
+    classes = looks_like_classes(found.images) and not metadata
+    fault = _fault(path, tables, settings) if classes and tables else None
+    readable = bool(tables) and fault is None
+    folders = classes and not (flat and readable)
+    if folders and (whole or readable):
         raise UserError(
             f"{where} has folders of images, such as {found.images[0]!r}, and the table {listed(tables)}, which has "
             f"images or names them, too; give the path of the table to take it, or move it elsewhere to take the others"
         )
-    if folders and not metadata:
+    if folders:
         tables = []
     unread = Tally()
     for table in found.tables:
         if table not in tables:
             unread.add(table)
-    parts = open_files(path, path, tables, settings, found.images) if tables else open_folders(path, found, settings)
     other = unread.said("table that was not asked for", "tables that were not asked for")
+    if fault and not tables and _mentions(path, found):
+        other = (*other, f"labels of the images from a table, which cannot be taken: {fault}")
+    try:
+        parts = (
+            open_files(path, path, tables, settings, found.images) if tables else open_folders(path, found, settings)
+        )
+    except UserError as error:
+        raise UserError("; left out: ".join((str(error), *other[1:]))) from error
     return replace(parts, left_out=(*parts.left_out, *other, *replace(found, hidden=0).left_out))
 
 
@@ -161,17 +171,26 @@ def _is_metadata(table: str) -> bool:
     return name.stem.lower() == "metadata" and name.suffix.lower() != ".arrow"
 
 
-def _names_images(path: Path, tables: list[str], settings: DataSettings) -> bool:
-    """Whether tables can be read as images and labels."""
+def _fault(path: Path, tables: list[str], settings: DataSettings) -> str | None:
+    """Why tables cannot be read as images and labels; None: they can."""
     from ddistill.data.tables import open_files
 
-    if not tables:
-        return False
     try:
         open_files(path, path, tables, settings)
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _mentions(path: Path, found: Found) -> bool:
+    """Whether a table, however it is written, holds the name of an image beside it."""
+    names = [PurePosixPath(image).name.encode() for image in found.images[:100]]
+    for table in found.tables:
+        with (path / table).open("rb") as file:
+            text = file.read(1 << 20)
+        if any(name in text for name in names):
+            return True
+    return False
 
 
 def _object(source: Any, settings: DataSettings) -> DataSource:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from data.made import NAMES, check, classes, fill, parts, picture, refused, rows, write_table
 
+from ddistill.data import DataSettings, load_data
+
 BOTH = {name: (name, 4) for name in sorted(NAMES)}
 FEWER = {name: (name, 3) for name in sorted(NAMES)}
 WORDS = {"red": "red", "blue": "blue"}
@@ -537,3 +539,36 @@ def test_layout(tmp_path, name):
 
 def test_the_table_is_long_enough():
     assert len(LAYOUTS) >= 60
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("file_name,label,y\n{0},red,0\n{1},blue,0\n", "2 columns that may be its labels"),
+        ("file_name,label\n{0},rougé\n{1},blue\n", "UTF-8"),
+        ("file_name,label\n{0},red\n{0},blue\n{1},blue\n", "twice, with different labels"),
+        ("{0},red\n{1},blue\n", "no columns but a file"),
+    ],
+)
+def test_a_table_that_names_the_images_and_cannot_be_taken_is_told_with_its_reason(tmp_path, table, reason):
+    classes(tmp_path, names={"batch1": "red", "batch2": "blue"})
+    (tmp_path / "labels.csv").write_text(table.format("batch1/0.png", "batch2/0.png"), encoding="latin-1")
+    lines = load_data(tmp_path, DataSettings(test_fraction=0.25)).account.lines
+    assert any(line.endswith("1 table that was not asked for: 'labels.csv'") for line in lines), lines
+    (line,) = [line for line in lines if "labels of the images from a table, which cannot be taken" in line]
+    assert reason in line
+
+
+def test_a_table_that_cannot_be_taken_is_told_where_its_flat_images_are_refused(tmp_path):
+    for part in ("train", "test"):
+        fill(tmp_path / part, "red")
+    rows = "".join(f"{part}/{n}.png,{'ab'[n % 2]},0\n" for part in ("train", "test") for n in range(4))
+    (tmp_path / "labels.csv").write_text("file_name,label,y\n" + rows)
+    refused(tmp_path, "labels of the images from a table, which cannot be taken", "label_column")
+
+
+def test_a_table_of_other_things_is_only_named(tmp_path):
+    classes(tmp_path)
+    (tmp_path / "notes.csv").write_text("date,text\n1,sunny\n")
+    lines = load_data(tmp_path, DataSettings(test_fraction=0.25)).account.lines
+    assert any(line.endswith("1 table that was not asked for: 'notes.csv'") for line in lines), lines
