@@ -16,6 +16,7 @@ import torch
 from ddistill.data.facts import subset_classes
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.randomness import generator
+from ddistill.runtime.words import class_list
 
 SHOWN = 3
 EMPTY = int(np.iinfo(np.int64).min)
@@ -319,11 +320,10 @@ def _refuse_gaps(where: str, train: np.ndarray) -> None:
     # The first gap, if any, lies within the first len(values) numbers.
     gaps = np.setdiff1d(np.arange(len(values)), values)
     if gaps.size:
-        shown = ", ".join(str(value) for value in values[:8].tolist()) + (", ..." if len(values) > 8 else "")
         raise UserError(
             f"{where} has labels up to {values[-1]} in its train part but none of {listed(gaps.tolist())}: either "
-            f"images of these are missing, or the labels do not count from 0; data.classes=[{shown}] takes the "
-            f"{len(values)} that are there as the classes"
+            f"images of these are missing, or the labels do not count from 0; "
+            f"data.classes={class_list(values.tolist(), 8)} takes the {len(values)} that are there as the classes"
         )
 
 
