@@ -161,12 +161,15 @@ def agree(
     if test is not None:
         train, test = _alike(where, train, test, notes, wanted)
     if wanted is not None:
-        return _selected(where, train, test, wanted, notes)
+        chosen = _selected(where, train, test, wanted, notes)
+        _refuse_control(where, chosen.names)
+        return chosen
     for part, of in (("train", train), ("test", test)):
         if of is not None:
             check_labels(where, part, of)
     names, codes = _by_name(train)
     _refuse_twins(where, names)
+    _refuse_control(where, names)
     alike = Counter(name.strip().casefold() for name in names)
     if close := [name for name in names if alike[name.strip().casefold()] > 1]:
         notes.append(
@@ -311,6 +314,16 @@ def _refuse_twins(where: str, names: Sequence[str]) -> None:
         raise UserError(
             f"{where} has {len(places)} classes of the one name {twins[0]!r} (the labels {listed(places)}); give each "
             f"a name of its own, there or with data.classes={{{pairs}, ...}}"
+        )
+
+
+def _refuse_control(where: str, names: Sequence[str]) -> None:
+    """Names go into lines, pictures and files."""
+    broken = [name for name in names if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]
+    if broken:
+        raise UserError(
+            f"{where} has the class {listed(broken)}, whose name holds a line break or another control character; "
+            f"name it anew, there or with data.classes={{OLD: NEW, ...}}"
         )
 
 

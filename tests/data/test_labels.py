@@ -536,3 +536,11 @@ def test_codes_of_a_csv_are_no_numbers(tmp_path):
 def test_csv_of_another_encoding(tmp_path, encoding):
     named = {"red": "rouge é", "blue": "bleu"}
     refused(csv_of(tmp_path, "{},{}", "file_name,label", named, encoding), "UTF-8", "save it so", **SHARE)
+
+
+def test_names_with_control_characters_are_refused_and_can_be_renamed(tmp_path):
+    table = write_table(tmp_path / "t.parquet", label={"red": "a\nb", "blue": "c"})
+    refused(table, "'a\\nb'", "control character", "data.classes=", **SHARE)
+    refused(table, "control character", classes=("c", "a\nb"), **SHARE)
+    data = load_data(table, DataSettings(classes={"a\nb": "a b", "c": "c"}, **SHARE))
+    assert data.class_names == ("a b", "c")
