@@ -147,12 +147,13 @@ def _decode(source: DataSource, place: Place, on_progress: Progress | None) -> D
     groups = groups_of(where, agreed, parts.train.groups) if parts.train.groups is not None else ()
 
     decoder = _Decoder(settings, place, on_progress, parts.train, agreed.train)
-    train = decoder.decode(parts.train, agreed.train, "train", None)
+    # Images of which some are yet to be set aside are not called those of the training part, which has fewer.
+    train = decoder.decode(parts.train, agreed.train, "train", None, "train" if parts.test is not None else "given")
     notes = [*parts.notes, *agreed.notes, *train.notes]
     left_out = [*parts.left_out, *train.left_out]
     taken = Taken(parts.train.origin, parts.test.origin if parts.test else "", parts.labels_from, groups=groups)
     if parts.test is not None and agreed.test is not None:
-        test = decoder.decode(parts.test, agreed.test, "test", train.images.shape[-1])
+        test = decoder.decode(parts.test, agreed.test, "test", train.images.shape[-1], "test")
         notes += test.notes
         left_out += test.left_out
         if settings.test_fraction is not None:
@@ -234,8 +235,9 @@ class _Decoder:
         )
         self.seen: dict[str, set[str]] = {}
 
-    def decode(self, part: RawSplit, labels: np.ndarray, name: str, side: int | None) -> _ReadSplit:
-        """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
+    def decode(self, part: RawSplit, labels: np.ndarray, name: str, side: int | None, called: str) -> _ReadSplit:
+        """Class-sorted images of the rows whose label is not -1, and remarks, in which they are ``called`` so. ``side``
+        is that of the other part."""
         rows = np.flatnonzero(labels >= 0)
         labels = labels[rows]
         order = np.argsort(labels, kind="stable")
@@ -261,8 +263,8 @@ class _Decoder:
             on_progress=on_progress,
         )
         self.seen[name] = set(decoded.marks)
-        notes, left_out = self._remarks(decoded, name)
-        self._check_floats(decoded, name)
+        notes, left_out = self._remarks(decoded, called)
+        self._check_floats(decoded, called)
         readable = torch.from_numpy(np.flatnonzero(decoded.readable))
         return _ReadSplit(self.place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes, left_out)
 
@@ -336,7 +338,7 @@ class _Decoder:
         for kind, what in kinds.items():
             scale = self.tone.scales.get(kind)
             if kind in marks and scale is not None:
-                run = "training" if kind in self.seen["train"] else name
+                run = name if name == "given" or kind not in self.seen["train"] else "training"
                 notes.append(
                     f"{marks[kind]} {name} images hold {what}: {scale[0]:.6g} is black and {scale[1]:.6g} white, as "
                     f"the {run} images run (data.value_range fixes it)"

@@ -183,3 +183,11 @@ def test_no_sheet_is_written_into_the_data(messy, monkeypatch):
         assert "would lie in the data" in refused.output
         assert "train: 10 images" in refused.output
     assert sorted(messy.rglob("*")) == before
+
+
+def test_images_before_some_are_set_aside_are_not_called_training_images():
+    data = load_data([(np.full((8, 8), i / 20, "float32"), i % 2) for i in range(20)], DataSettings(test_fraction=0.3))
+    assert data.account.lines[1].startswith("train: 14 images")
+    assert "assumed: 20 given images hold floats: 0 is black and 1 white, as the given images run" in " ".join(
+        data.account.lines
+    )

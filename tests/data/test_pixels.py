@@ -75,7 +75,7 @@ def test_transparent_pixels_are_put_on_a_ground(tmp_path, mode, background, grou
     data = load_data(tmp_path, DataSettings(**SHARE, background=background))
     assert data.train.images[0, :, :, 3:5].unique().tolist() == [0]
     assert data.train.images[0, :, :, :3].unique().tolist() == [ground]
-    assert f"8 train images are transparent: put on {background or 'white'} (data.background)" in data.origin.notes
+    assert f"8 given images are transparent: put on {background or 'white'} (data.background)" in data.origin.notes
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
@@ -209,7 +209,7 @@ def test_deep_grey_is_scaled_by_the_range_of_the_training_images(tmp_path, low, 
     assert levels(data, 0) >= {0, 255}
     assert len(levels(data, 0)) > 200
     assert max(levels(data, 1)) in (63, 64)  # a dark image stays dark: the range is that of the set
-    assert any(f"{low} is black and {high} white" in note and "8 train images" in note for note in data.origin.notes)
+    assert any(f"{low} is black and {high} white" in note and "8 given images" in note for note in data.origin.notes)
 
 
 def test_the_range_is_of_the_wanted_training_images_and_others_are_cut(tmp_path):
@@ -287,7 +287,7 @@ def test_colours_of_16_bits_are_said_to_be_halved(tmp_path):
             (tmp_path / name / f"{i}.png").write_bytes(content)
     data = load_data(tmp_path, DataSettings(**SHARE))
     assert levels(data, 0) == {40_000 >> 8}
-    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.origin.notes)
+    assert any(note.startswith("8 given images hold 16 bits a channel") for note in data.origin.notes)
 
 
 # Floats
@@ -435,7 +435,7 @@ def test_the_first_of_several_frames_is_taken_and_said(tmp_path):
             frames[0].save(tmp_path / name / f"{i}.tif", save_all=True, append_images=frames[1:])
     data = load_data(tmp_path, DataSettings(**SHARE))
     assert data.train.images[0].double().mean((1, 2))[0] > 200
-    assert "8 train images hold several frames, of which the first is taken" in data.origin.notes
+    assert "8 given images hold several frames, of which the first is taken" in data.origin.notes
 
 
 def test_reasons_are_shown_for_the_first_three(tmp_path):
@@ -463,14 +463,14 @@ def test_warnings_of_image_libraries_are_one_line(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(ImageFile.ImageFile, "load", warn)
     data = load_data(root, DataSettings(**SHARE))
     (line,) = [note for note in data.origin.notes if "warned" in note]
-    assert line.endswith("times while it read train images: Corrupt EXIF data")
+    assert line.endswith("times while it read given images: Corrupt EXIF data")
     assert capsys.readouterr().err == ""
 
 
 def test_a_huge_image_is_named_and_not_decoded(tmp_path, monkeypatch):
     root = classes(tmp_path / "s", 4)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    refused(root, "8 of 8 train images", "DecompressionBombError", **SHARE)
+    refused(root, "8 of 8 given images", "DecompressionBombError", **SHARE)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     data = load_data(root, DataSettings(**SHARE))
     assert any("could be decompression bomb" in note for note in data.origin.notes)
@@ -522,4 +522,4 @@ def test_colours_of_16_bits_in_ppm_files_are_said_to_be_halved(tmp_path):
                 b"P6 8 8 65535\n" + np.full((8, 8, 3), 4000 + i, ">u2").tobytes()
             )
     data = load_data(tmp_path, DataSettings(**SHARE))
-    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.origin.notes)
+    assert any(note.startswith("8 given images hold 16 bits a channel") for note in data.origin.notes)

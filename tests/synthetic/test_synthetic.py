@@ -282,6 +282,11 @@ def test_to_dataset_gives_decoded_images_normalised_by_the_sets_own_mean_and_spr
     assert [int(label) for _, label in dataset] == labels.tolist()
 
 
+def test_to_dataset_refuses_other_labels():
+    with pytest.raises(UserError, match=r"'sft'; did you mean soft\?"):
+        stored_set().to_dataset("sft")
+
+
 def test_a_snapshot_is_cut_to_the_range_and_does_not_follow_later_changes():
     synthetic = stored_set()
     synthetic.images[0, 0, 0, 0] = 1.5
