@@ -124,7 +124,7 @@ def assignments(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not path.strip():
             raise UserError(f"--set takes FIELD=VALUE, got {pair!r}; for example --set method.inner_steps=50")
         try:
-            assigned[path.strip()] = read_values(text)
+            assigned[path.strip()] = read_values(text, path.strip())
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise UserError(f"--set {path}: cannot read the value {text!r}") from error
     return assigned

@@ -26,8 +26,10 @@ def inspect(
     with reported(debug):
         from ddistill.data import DataSettings, load_data
         from ddistill.recipe import build
-        from ddistill.report import save_contact_sheet
+        from ddistill.report import is_contact_sheet, save_contact_sheet
 
+        if sheet is not None and sheet.suffix.lower() != ".png":
+            raise UserError(f"--sheet is a picture FILE.png, got {str(sheet)!r}")
         asked = assignments(changes)
         if strange := [path for path in asked if not path.startswith("data.")]:
             raise UserError(f"inspect takes --set data.FIELD=VALUE only, got {strange[0]!r}")
@@ -37,6 +39,10 @@ def inspect(
         for line in real.account.lines:
             out.print(escape(plain(line)))
         target = sheet or Path(f"{slug(real.name)}-sheet.png")
+        if target.resolve().is_relative_to(Path(data).expanduser().resolve()):
+            raise UserError(f"the contact sheet {str(target)!r} would lie in the data; give another place by --sheet")
+        if sheet is None and target.exists() and not is_contact_sheet(target):
+            raise UserError(f"{str(target)!r} is there and no contact sheet; give another place by --sheet FILE.png")
         shown = save_contact_sheet(real, target, images)
         more = f" (the first {shown} of {real.num_classes} classes)" if shown < real.num_classes else ""
         out.print(f"contact sheet: {escape(str(target))}{more}")

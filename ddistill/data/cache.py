@@ -28,7 +28,7 @@ from ddistill.data.real_data import Split, content_fingerprint
 from ddistill.data.rows import RowFile, RowMemory, chosen_rows, open_rows
 from ddistill.runtime.storage import cache_folder, fingerprint, read_checked_json, write_checked_json, write_tensors
 
-VERSION = 5
+VERSION = 6
 """Raised when reading or decoding changes, so that older files are not used."""
 CHECKED_BYTES = 2**31
 """Images above this size are not read through on loading: the length of their files is checked."""

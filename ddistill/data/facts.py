@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ddistill.data.settings import DataSettings
 from ddistill.runtime.errors import unknown_name
+from ddistill.runtime.words import class_list
 
 
 @dataclass(frozen=True)
@@ -124,5 +125,7 @@ def subset_classes(name: str) -> tuple[str, ...]:
     """WordNet ids of an ImageNet subset in label order; a UserError for a name that is not a subset."""
     table = _subset_table()
     if name not in table:
-        raise unknown_name(f"class subset (the names of classes are a list, data.classes=[{name}])", name, table)
+        raise unknown_name(
+            f"class subset (the names of classes are a list, data.classes={class_list([name])})", name, table
+        )
     return table[name]

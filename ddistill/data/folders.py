@@ -32,6 +32,7 @@ from ddistill.data.splits import (
     unused,
 )
 from ddistill.runtime.errors import UserError
+from ddistill.runtime.words import class_list
 
 EXPECTED = "expected ROOT/CLASS/*.png or ROOT/train/CLASS/*.png"
 
@@ -190,11 +191,11 @@ class _Layout:
             raise UserError(
                 f"{self.where} has the folders {listed(named)}, which are parts by their names but hold no class "
                 f"folders; {EXPECTED}, or in each a file metadata.csv with the columns file_name and label; if these "
-                f"folders are the classes, say so with data.classes=[{', '.join(named)}]"
+                f"folders are the classes, say so with data.classes={class_list(named)}"
             )
         raise UserError(
             f"{self.where} has the folder {listed(named)} beside {listed(others)}: it may be a part without class "
-            f"folders, or a class; data.classes=[{', '.join(others[:6])}{', ...' if len(others) > 6 else ''}] leaves "
+            f"folders, or a class; data.classes={class_list(others, 6)} leaves "
             f"it out, and takes it as a class if {named[0]!r} is added"
         )
 
@@ -286,12 +287,11 @@ class _Layout:
             raise UserError(
                 f"{self.where} has folders of the same names, {listed(sorted(set(names)))}, in {listed(tops)}: name "
                 f"the parts with data.train_split=NAME and data.test_split=NAME, or, if they are the classes, say so "
-                f"with data.classes=[{', '.join(tops[:4])}{', ...' if len(tops) > 4 else ''}]"
+                f"with data.classes={class_list(tops, 4)}"
             )
         raise UserError(
             f"{self.where} has folders in all of its class folders: the classes may be {listed(tops)}, or "
-            f"{listed(leaves)}; data.classes chooses, for example data.classes=[{', '.join(tops[:4])}"
-            f"{', ...' if len(tops) > 4 else ''}]"
+            f"{listed(leaves)}; data.classes chooses, for example data.classes={class_list(tops, 4)}"
         )
 
     def _check_folders(self, tree: Tree) -> None:

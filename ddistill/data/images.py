@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from ddistill.data.pixels import (
-    GREY_MODES,
     Encoded,
     Extremes,
     Kind,
@@ -31,6 +30,7 @@ from ddistill.data.pixels import (
     array_image,
     extremes,
     grey_or_rgb,
+    is_grey,
     opened,
 )
 from ddistill.data.rows import RowMemory, Rows
@@ -51,7 +51,9 @@ REASONS_SHOWN = 3
 class Decoded:
     """One image: ``pixels`` uint8 [channels, height, width]; what had to be changed to get there.
 
-    ``marks``: of 'resized', 'transparent', 'deep', 'whole', 'float', 'cut', 'frames', 'halved'.
+    ``marks``: of 'resized', 'transparent', 'deep', 'whole', 'float', 'unit' (a float image from 0 to 1 where
+    others run to 255), 'byte' (8 bits where
+    a range is given), 'cut', 'frames', 'halved'.
     """
 
     pixels: np.ndarray
@@ -67,7 +69,7 @@ class DecodedSplit:
         rows: where the images are put, n of them.
         readable: bool [n]; rows where it is False hold nothing of use.
         done: items that have been decoded, in the order of reading.
-        unreadable: names of items that cannot be read, the first ones with the reason.
+        unreadable: names of items that cannot be read, with the reasons.
         grey, colour: items that were so.
         marks: items by what was done to them, as in `Decoded`.
         warned: warnings of image libraries, and how many of each.
@@ -76,7 +78,7 @@ class DecodedSplit:
     rows: Rows
     readable: np.ndarray
     done: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     grey: int = 0
     colour: int = 0
     marks: dict[str, int] = field(default_factory=dict)
@@ -152,7 +154,7 @@ def _in_tone(encoded: Encoded, tone: Tone, marks: set[str]) -> tuple[Image.Image
     if isinstance(image, np.ndarray):
         made = array_image(image, tone, marks)
         return made, made.mode == "RGB"
-    colour = image.mode not in GREY_MODES
+    colour = not is_grey(image)
     ImageOps.exif_transpose(image, in_place=True)
     made = grey_or_rgb(image, tone, marks)
     return made, colour or made.mode == "RGB"
@@ -206,8 +208,7 @@ def decode_split(
         for results in chunks:
             for name, result in results:
                 if isinstance(result, Unreadable):
-                    shown = len(part.unreadable) < REASONS_SHOWN
-                    part.unreadable.append(f"{name} ({result})" if shown else name)
+                    part.unreadable.append((name, str(result)))
                 else:
                     _place(part, int(positions[part.done]), name, result, expected)
                 part.done += 1

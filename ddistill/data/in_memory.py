@@ -21,9 +21,9 @@ READ_AGAIN = 8
 def open_datasets(train: Any, test: Any | None) -> RawSplits:
     """Parts from one data set or two; class names from the ``.classes`` of each, where it has them.
 
-    Images are Pillow images, tensors [channels, height, width] or arrays [height, width, channels] (the other order
-    where only that gives 1 to 4 channels) or [height, width] of both; of 8 bits, whole numbers or floats. Labels are
-    whole numbers, text or truth values.
+    Items are pairs (image, label), or dictionaries of them. Images are Pillow images, tensors [channels, height, width]
+    or arrays [height, width, channels] (the other order where only that gives 1 to 4 channels) or [height, width] of
+    both; of 8 bits, whole numbers or floats. Labels are whole numbers, text or truth values.
 
     Raises:
         UserError: an item that is none of these, by its index.
@@ -38,6 +38,11 @@ def open_datasets(train: Any, test: Any | None) -> RawSplits:
 
 def _part(part: str, dataset: Any, notes: list[str]) -> RawSplit:
     called = f"item {{}} of the {part} data set"
+    if hasattr(dataset, "iloc"):
+        raise UserError(
+            f"the {part} data set is a table of pandas; expected pairs of (image, label): for columns image and label "
+            f"list(zip(table['image'], table['label'])), or write it to a parquet file and give its path"
+        )
     images: list[Encoded] = []
     values: list[Any] = []
     try:
@@ -89,8 +94,9 @@ def _declared(dataset: Any) -> tuple[str, ...] | None:
     """Class names that a data set, or the one that it is a subset of, has in ``.classes`` or ``.class_to_idx``."""
     while dataset is not None:
         classes, numbers = getattr(dataset, "classes", None), getattr(dataset, "class_to_idx", None)
-        if isinstance(classes, list | tuple):
+        if isinstance(classes, list | tuple | np.ndarray):
             return tuple(str(name) for name in classes)
+        numbers = classes if isinstance(classes, dict) else numbers
         if isinstance(numbers, dict) and sorted(numbers.values()) == list(range(len(numbers))):
             return tuple(str(name) for name in sorted(numbers, key=lambda name: int(numbers[name])))
         dataset = getattr(dataset, "dataset", None)
@@ -98,10 +104,14 @@ def _declared(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _item(where: str, item: Any) -> tuple[Any, Any]:
+    if isinstance(item, dict) and {"image", "label"} <= set(item):
+        item = item["image"], item["label"]
     if not isinstance(item, tuple | list) or len(item) != 2:
         arrays = isinstance(item, np.ndarray | torch.Tensor)
         way = "; of arrays of images and of labels make pairs by list(zip(images, labels))" if arrays else ""
-        raise UserError(f"{where} is {type(item).__name__!r}; expected a pair (image, label){way}")
+        raise UserError(
+            f"{where} is {type(item).__name__!r}; expected a pair (image, label) or a dictionary of them{way}"
+        )
     try:
         return item[0], as_label(item[1])
     except NoLabelError as error:

@@ -16,6 +16,7 @@ import torch
 from ddistill.data.facts import subset_classes
 from ddistill.runtime.errors import UserError
 from ddistill.runtime.randomness import generator
+from ddistill.runtime.words import class_list
 
 SHOWN = 3
 EMPTY = int(np.iinfo(np.int64).min)
@@ -160,12 +161,15 @@ def agree(
     if test is not None:
         train, test = _alike(where, train, test, notes, wanted)
     if wanted is not None:
-        return _selected(where, train, test, wanted, notes)
+        chosen = _selected(where, train, test, wanted, notes)
+        _refuse_control(where, chosen.names)
+        return chosen
     for part, of in (("train", train), ("test", test)):
         if of is not None:
             check_labels(where, part, of)
     names, codes = _by_name(train)
     _refuse_twins(where, names)
+    _refuse_control(where, names)
     alike = Counter(name.strip().casefold() for name in names)
     if close := [name for name in names if alike[name.strip().casefold()] > 1]:
         notes.append(
@@ -313,17 +317,26 @@ def _refuse_twins(where: str, names: Sequence[str]) -> None:
         )
 
 
+def _refuse_control(where: str, names: Sequence[str]) -> None:
+    """Names go into lines, pictures and files."""
+    broken = [name for name in names if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]
+    if broken:
+        raise UserError(
+            f"{where} has the class {listed(broken)}, whose name holds a line break or another control character; "
+            f"name it anew, there or with data.classes={{OLD: NEW, ...}}"
+        )
+
+
 def _refuse_gaps(where: str, train: np.ndarray) -> None:
     """A UserError when numbers do not run from 0 without gaps, which names both readings."""
     values = np.unique(train)
     # The first gap, if any, lies within the first len(values) numbers.
     gaps = np.setdiff1d(np.arange(len(values)), values)
     if gaps.size:
-        shown = ", ".join(str(value) for value in values[:8].tolist()) + (", ..." if len(values) > 8 else "")
         raise UserError(
             f"{where} has labels up to {values[-1]} in its train part but none of {listed(gaps.tolist())}: either "
-            f"images of these are missing, or the labels do not count from 0; data.classes=[{shown}] takes the "
-            f"{len(values)} that are there as the classes"
+            f"images of these are missing, or the labels do not count from 0; "
+            f"data.classes={class_list(values.tolist(), 8)} takes the {len(values)} that are there as the classes"
         )
 
 

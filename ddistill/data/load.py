@@ -147,12 +147,13 @@ def _decode(source: DataSource, place: Place, on_progress: Progress | None) -> D
     groups = groups_of(where, agreed, parts.train.groups) if parts.train.groups is not None else ()
 
     decoder = _Decoder(settings, place, on_progress, parts.train, agreed.train)
-    train = decoder.decode(parts.train, agreed.train, "train", None)
+    # Images of which some are yet to be set aside are not called those of the training part, which has fewer.
+    train = decoder.decode(parts.train, agreed.train, "train", None, "train" if parts.test is not None else "given")
     notes = [*parts.notes, *agreed.notes, *train.notes]
     left_out = [*parts.left_out, *train.left_out]
     taken = Taken(parts.train.origin, parts.test.origin if parts.test else "", parts.labels_from, groups=groups)
     if parts.test is not None and agreed.test is not None:
-        test = decoder.decode(parts.test, agreed.test, "test", train.images.shape[-1])
+        test = decoder.decode(parts.test, agreed.test, "test", train.images.shape[-1], "test")
         notes += test.notes
         left_out += test.left_out
         if settings.test_fraction is not None:
@@ -232,15 +233,19 @@ class _Decoder:
             survey=lambda kind: survey(train.read(rows), kind),
             alone=False,
         )
+        self.seen: dict[str, set[str]] = {}
 
-    def decode(self, part: RawSplit, labels: np.ndarray, name: str, side: int | None) -> _ReadSplit:
-        """Class-sorted images of the rows whose label is not -1, and remarks. ``side`` is that of the other part."""
+    def decode(self, part: RawSplit, labels: np.ndarray, name: str, side: int | None, called: str) -> _ReadSplit:
+        """Class-sorted images of the rows whose label is not -1, and remarks, in which they are ``called`` so. ``side``
+        is that of the other part."""
         rows = np.flatnonzero(labels >= 0)
         labels = labels[rows]
         order = np.argsort(labels, kind="stable")
         positions = np.empty_like(order)
         positions[order] = np.arange(len(order))
         begun, keep = self.place.begin(name, len(rows))
+        if name != "train":
+            self.tone.others = lambda kind: survey(part.read(rows), kind)
 
         def on_progress(part: DecodedSplit) -> None:
             if self.on_progress:
@@ -257,8 +262,9 @@ class _Decoder:
             part=begun,
             on_progress=on_progress,
         )
-        notes, left_out = self._remarks(decoded, name)
-        self._check_floats(decoded, name)
+        self.seen[name] = set(decoded.marks)
+        notes, left_out = self._remarks(decoded, called)
+        self._check_floats(decoded, called)
         readable = torch.from_numpy(np.flatnonzero(decoded.readable))
         return _ReadSplit(self.place.end(decoded), readable, torch.from_numpy(labels[order])[readable], notes, left_out)
 
@@ -269,14 +275,18 @@ class _Decoder:
         return self.tone.fixed is not None or bool(found)
 
     def _check_floats(self, decoded: DecodedSplit, name: str) -> None:
-        """Refuse a test part whose floats all lie in 0 to 1 where those of the training images run to 255."""
-        floats = decoded.marks.get("float", 0)
-        if name == "train" or self.tone.fixed is not None or self.tone.scales.get("float") != (0.0, 255.0):
-            return
-        if floats and floats == int(decoded.readable.sum()) and int(decoded.rows.tensor().max()) <= 1:
+        """Refuse floats from 0 to 1 where those of others run to 255, and a range for floats and bytes."""
+        if {"float", "byte"} <= set().union(*self.seen.values()) and not self.tone.beyond_bytes:
             raise UserError(
-                f"the floats of all {name} images lie in about 0 to 1, those of the training images in 0 to 255: give "
-                f"both in the same range"
+                "data.value_range holds for images of 8 bits or for floats, not for both: give all in one kind"
+            )
+        floats, unit = decoded.marks.get("float", 0), decoded.marks.get("unit", 0)
+        if unit:
+            others = "the training images" if unit == floats else "the others"
+            which = f"all {name}" if unit == floats else f"{unit} of {floats} {name}"
+            raise UserError(
+                f"the floats of {which} images lie in 0 to 1, those of {others} in 0 to 255: give all in the same "
+                f"range" + ("" if unit == floats else ", or, if some are all but black, set data.value_range=[0, 255]")
             )
 
     def _remarks(self, decoded: DecodedSplit, name: str) -> tuple[list[str], list[str]]:
@@ -284,9 +294,13 @@ class _Decoder:
         notes, left_out = [], []
         if decoded.unreadable:
             count = f"{len(decoded.unreadable)} of {len(decoded.readable)} {name} images cannot be read"
-            more = len(decoded.unreadable) > REASONS_SHOWN
-            shown = ", ".join(decoded.unreadable[:REASONS_SHOWN]) + (", ..." if more else "")
-            if not self.settings.skip_unreadable or not decoded.readable.any():
+            more = ", ..." if len(decoded.unreadable) > REASONS_SHOWN else ""
+            some, reasons = decoded.unreadable[:REASONS_SHOWN], {reason for _, reason in decoded.unreadable}
+            shown = ", ".join(f"{item} ({reason})" for item, reason in some) + more
+            if not decoded.readable.any():  # leaving them out is no way
+                once = f"{', '.join(item for item, _ in some)}{more}: {', '.join(reasons)}"
+                raise UserError(f"{count}: {once if len(reasons) == 1 else shown}")
+            if not self.settings.skip_unreadable:
                 raise UserError(f"{count}: {shown}; remove them or set data.skip_unreadable=true")
             left_out.append(f"{count}: {shown}")
         assert decoded.rows.shape is not None  # something was readable
@@ -301,7 +315,7 @@ class _Decoder:
         if "transparent" in marks:
             ground = self.settings.background or "white"
             notes.append(f"{marks['transparent']} {name} images are transparent: put on {ground} (data.background)")
-        notes += self._tones(marks, name)
+        notes += self._tones(marks, name, int(decoded.readable.sum()))
         if "frames" in marks:
             notes.append(f"{marks['frames']} {name} images hold several frames, of which the first is taken")
         if decoded.warned:
@@ -309,19 +323,25 @@ class _Decoder:
             notes.append(f"the image library warned {times} times while it read {name} images: {first}")
         return notes, left_out
 
-    def _tones(self, marks: dict[str, int], name: str) -> list[str]:
-        """How values became black to white."""
+    def _tones(self, marks: dict[str, int], name: str, count: int) -> list[str]:
+        """How values became black to white in so many images."""
         notes = []
-        if self.tone.fixed is not None:
+        spared = marks.get("byte", 0) if self.tone.beyond_bytes else 0
+        if spared:
+            notes.append(
+                f"{spared} {name} images have 8 bits, where data.value_range goes beyond: they stay as they are"
+            )
+        if self.tone.fixed is not None and spared < count:
             low, high = self.tone.fixed
             notes.append(f"{low:.6g} is black and {high:.6g} white in the {name} images, as data.value_range says")
         kinds: dict[Kind, str] = {"deep": "whole numbers of 16 or 32 bits", "whole": "whole numbers", "float": "floats"}
         for kind, what in kinds.items():
             scale = self.tone.scales.get(kind)
             if kind in marks and scale is not None:
+                run = name if name == "given" or kind not in self.seen["train"] else "training"
                 notes.append(
                     f"{marks[kind]} {name} images hold {what}: {scale[0]:.6g} is black and {scale[1]:.6g} white, as "
-                    f"the training images run (data.value_range fixes it)"
+                    f"the {run} images run (data.value_range fixes it)"
                 )
         if "cut" in marks:
             notes.append(f"{marks['cut']} {name} images have values outside of that range, which were cut")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -29,6 +30,8 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 WHITE = (255, 255, 255)
 DIMMEST_FLOATS = 32
 """Floats of which the largest lies between 1 and this may be meant in two ways."""
+FULL = (1.0, 255.0, 65535.0)
+"""Values that stand for opaque, in floats, in 8 bits and in 16."""
 WAY_OUT = "say which values are black and white with data.value_range=[LOW, HIGH]"
 
 
@@ -63,16 +66,23 @@ class Tone:
         ground: colour that transparent pixels are put on.
         fixed: the values that become black and white, if a user gave them.
         survey: finds the extremes of the training images of one kind; called at most once for each kind.
-        alone: an image of a kind that no training image has stands for itself; else it is unreadable.
+        others: those of the test images, for a kind that no training image has.
+        alone: an image of a kind that has none stands for itself; else it is unreadable.
         scales: what was found.
     """
 
     ground: tuple[int, int, int] = WHITE
     fixed: tuple[float, float] | None = None
     survey: Callable[[Kind], Extremes | None] = nothing_surveyed
+    others: Callable[[Kind], Extremes | None] = nothing_surveyed
     alone: bool = True
     scales: dict[Kind, tuple[float, float] | None] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
+
+    @property
+    def beyond_bytes(self) -> bool:
+        """Whether the values that a user gave are none of 8 bits: images of 8 bits stand for themselves then."""
+        return self.fixed is not None and (self.fixed[0] < 0 or self.fixed[1] > 255)
 
     def scale(self, kind: Kind, array: np.ndarray) -> tuple[float, float]:
         """The values that become black and white; Unreadable where there is no telling."""
@@ -81,7 +91,7 @@ class Tone:
         with self.lock:
             if kind not in self.scales:
                 found = self.survey(kind)
-                self.scales[kind] = None if found is None else judged(kind, found)
+                self.scales[kind] = absolute(kind, self.others(kind)) if found is None else judged(kind, found)
         scale = self.scales[kind]
         if scale is None:
             if not self.alone:
@@ -113,6 +123,14 @@ def judged(kind: Kind, found: Extremes) -> tuple[float, float]:
     raise UserError(f"{name} has the value {value:.4g}, values run from {low:.4g} to {high:.4g}: {reading}; {WAY_OUT}")
 
 
+def absolute(kind: Kind, found: Extremes | None) -> tuple[float, float] | None:
+    """The values that are black and white whatever other images hold: 0 and 255, or 0.0 and 1.0; None if unclear."""
+    with suppress(UserError):
+        if found is not None and found.low >= 0 and found.high <= 255:
+            return judged("whole" if kind == "deep" else kind, found)
+    return None
+
+
 def kind_of(array: np.ndarray, *, stored: bool) -> Kind | None:
     """The kind of an array's values; None for 8 bits and truth values. ``stored``: from a file."""
     if array.dtype in (np.uint8, np.bool_):
@@ -131,6 +149,10 @@ def to_8_bits(array: np.ndarray, tone: Tone, marks: set[str], *, stored: bool) -
         return array.astype(np.uint8) * np.uint8(255)
     if kind is None and tone.fixed is None:
         return array
+    if kind is None:
+        marks.add("byte")
+    if kind is None and tone.beyond_bytes:
+        return array
     if not array.size:
         raise Unreadable("it has no pixel")
     if kind == "float" and not np.isfinite(array).all():
@@ -146,6 +168,8 @@ def to_8_bits(array: np.ndarray, tone: Tone, marks: set[str], *, stored: bool) -
         marks.add("cut")
     if kind is not None and (kind, low, high) != ("whole", 0.0, 255.0):
         marks.add(kind)
+    if kind == "float" and tone.fixed is None and 0 < largest <= 1 < high:
+        marks.add("unit")
     values = (array.astype(np.float64) - low) * (255.0 / (high - low if high > low else 1.0))
     return np.rint(values.clip(0.0, 255.0)).astype(np.uint8)
 
@@ -166,7 +190,8 @@ def opened(encoded: Encoded, marks: set[str]) -> Image.Image | np.ndarray:
             if tile and _is_halved(tile[0]) and not image.mode.startswith("I"):
                 marks.add("halved")
             image.load()
-        return image
+        # Pillow gives PNG files of 16 bits of grey and opacity as RGBA.
+        return image.convert("LA") if tile and tile[0][3] == "LA;16B" else image
     return encoded.copy()  # a caller's own image stays as it is
 
 
@@ -175,6 +200,15 @@ def _is_halved(tile: Any) -> bool:
     decoder, options = tile[0], tile[3]
     largest = options[-1] if decoder.startswith("ppm") and isinstance(options, tuple) else 0
     return ";16" in str(options) or decoder == "SGI16" or (isinstance(largest, int) and largest > 255)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image has no colour: by its mode, with a palette by the colours that can be seen."""
+    if image.mode not in ("P", "PA"):
+        return image.mode in GREY_MODES
+    pixels = np.asarray(image.convert("RGBA"))
+    seen = pixels[pixels[:, :, 3] > 0]
+    return bool((seen[:, :3] == seen[:, :1]).all())
 
 
 def grey_or_rgb(image: Image.Image, tone: Tone, marks: set[str]) -> Image.Image:
@@ -189,24 +223,22 @@ def grey_or_rgb(image: Image.Image, tone: Tone, marks: set[str]) -> Image.Image:
             mask = Image.fromarray((array != through).astype(np.uint8) * np.uint8(255))
             return _composed(Image.fromarray(pixels), mask, tone, marks)
         return Image.fromarray(pixels)
-    grey = image.mode in GREY_MODES
+    grey, alpha = is_grey(image), None
     if image.has_transparency_data:
-        image = image.convert("LA" if grey and image.mode != "1" else "RGBA")
+        image = image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA")
         alpha = image.getchannel("A")
-        image = image.convert("L" if grey else "RGB")
-        if alpha.getextrema()[0] != 255:
-            image = _composed(image, alpha, tone, marks)
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("L" if grey else "RGB")
+    image = image.convert("L" if grey else "RGB")
     if tone.fixed is not None:
         image = Image.fromarray(to_8_bits(np.asarray(image), tone, marks, stored=True))
-    return image
+    return image if alpha is None else _composed(image, alpha, tone, marks)
 
 
 def _composed(image: Image.Image, alpha: Image.Image, tone: Tone, marks: set[str]) -> Image.Image:
     """An L or RGB image put on the ground where it is transparent; RGB where the ground has a colour."""
     from PIL import Image
 
+    if alpha.getextrema()[0] == 255:
+        return image
     marks.add("transparent")
     if image.mode == "L" and len(set(tone.ground)) == 1:
         ground = Image.new("L", image.size, tone.ground[0])
@@ -220,14 +252,34 @@ def array_image(array: np.ndarray, tone: Tone, marks: set[str]) -> Image.Image:
     """An L or RGB image of an array [height, width] or [height, width, 1 to 4]; 2 and 4 channels end in opacity."""
     from PIL import Image
 
-    pixels = to_8_bits(array, tone, marks, stored=False)
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        alpha = Image.fromarray(np.ascontiguousarray(pixels[:, :, -1]))
-        colours = pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
-        image = Image.fromarray(np.ascontiguousarray(colours))
-        return _composed(image, alpha, tone, marks) if alpha.getextrema()[0] != 255 else image
+    colours, opacity = parted(array)
+    pixels = to_8_bits(colours, tone, marks, stored=False)
     pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if opacity is None:
+        return image
+    return _composed(image, Image.fromarray(_in_8_bits(opacity)), tone, marks)
+
+
+def parted(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The colours of an array, and the opacity that 2 and 4 channels end in: it has a range of its own."""
+    if array.ndim == 3 and array.shape[2] in (2, 4):
+        return array[:, :, :-1], array[:, :, -1]
+    return array, None
+
+
+def _in_8_bits(opacity: np.ndarray) -> np.ndarray:
+    """Opacity as uint8: opaque is 1 in floats and truth values, 255, or 65535, the first that no value is above."""
+    if opacity.dtype == np.uint8:
+        return np.ascontiguousarray(opacity)
+    values = opacity.astype(np.float64)
+    full = FULL[1:] if np.issubdtype(opacity.dtype, np.integer) else FULL
+    scale = next((one for one in full if values.max() <= one), None)
+    if scale is None or values.min() < 0:  # also where it is not a number
+        raise Unreadable(
+            f"its opacity runs from {values.min():.4g} to {values.max():.4g}; expected 0 to 1, to 255 or to 65535"
+        )
+    return np.rint(values * (255.0 / scale)).astype(np.uint8)
 
 
 def extremes(items: Iterable[tuple[str, Encoded]], kind: Kind) -> Extremes | None:
@@ -250,11 +302,11 @@ def extremes(items: Iterable[tuple[str, Encoded]], kind: Kind) -> Extremes | Non
 
 
 def _values(encoded: Encoded) -> np.ndarray | None:
-    """Values of an image, of which nothing but the head is read where it has 8 bits."""
+    """Values of an image without its opacity; nothing but the head is read where it has 8 bits."""
     from PIL import Image
 
     if isinstance(encoded, np.ndarray):
-        return encoded
+        return parted(encoded)[0]
     if isinstance(encoded, Image.Image):
         return np.asarray(encoded) if encoded.mode.startswith("I") or encoded.mode == "F" else None
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:

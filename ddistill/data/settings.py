@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ddistill.runtime.settings import Settings
+from ddistill.runtime.words import as_text
 
 
 class DataSettings(Settings):
@@ -65,15 +66,15 @@ class DataSettings(Settings):
     @classmethod
     def _name_as_text(cls, value: Any) -> Any:
         """Parts may be told by numbers or truth values of a column."""
-        return _text(value)
+        return as_text(value)
 
     @field_validator("classes", mode="before")
     @classmethod
     def _numbers_as_text(cls, value: Any) -> Any:
         """Labels may be given as the numbers that they are."""
         if isinstance(value, dict):
-            return {_text(old): _text(new) for old, new in value.items()}
-        return tuple(_text(item) for item in value) if isinstance(value, list | tuple) else value
+            return {as_text(old): as_text(new) for old, new in value.items()}
+        return tuple(as_text(item) for item in value) if isinstance(value, list | tuple) else value
 
     @field_validator("background")
     @classmethod
@@ -93,7 +94,3 @@ class DataSettings(Settings):
         if value is not None and value[0] >= value[1]:
             raise ValueError("must be two values, the smaller one first, such as [0, 4095]")
         return value
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, bool | int | float) else value

@@ -19,6 +19,8 @@ CLASSES_SHOWN = 100
 """Rows of a contact sheet at most, and of a grid of enlarged images."""
 SMALLEST_SIDE = 64
 GAP = 2
+MARK = ("Software", "ddistill contact sheet")
+"""Text in the picture, by which an earlier sheet is known."""
 NAME_LETTERS = 40
 
 
@@ -59,6 +61,7 @@ def save_contact_sheet(data: RealData, path: Path, per_class: int) -> int:
         The number of classes that are shown, the first ones.
     """
     from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
     classes = min(data.num_classes, CLASSES_SHOWN)
     counts = [min(per_class, count) for count in data.class_counts[:classes].tolist()]
@@ -83,8 +86,21 @@ def save_contact_sheet(data: RealData, path: Path, per_class: int) -> int:
     pen, step = ImageDraw.Draw(page), sheet.height / classes
     for row, name in enumerate(names):
         pen.text((GAP, GAP + round((row + 0.5) * step)), name, fill=(0, 0, 0), anchor="lm")
-    write_atomically(path, lambda temporary: page.save(temporary, format="PNG"))
+    mark = PngInfo()
+    mark.add_text(*MARK)
+    write_atomically(path, lambda temporary: page.save(temporary, format="PNG", pnginfo=mark))
     return classes
+
+
+def is_contact_sheet(path: Path) -> bool:
+    """Whether a file is one that `save_contact_sheet` wrote."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get(MARK[0]) == MARK[1]
+    except (OSError, ValueError):
+        return False
 
 
 def save_grid(synthetic: SyntheticSet, path: Path) -> None:

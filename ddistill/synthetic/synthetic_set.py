@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch.utils.data import TensorDataset
 
 from ddistill.augment import Normalisation
-from ddistill.runtime.errors import UserError
+from ddistill.runtime.errors import UserError, unknown_name
 from ddistill.runtime.settings import Settings
+from ddistill.runtime.words import as_text
 from ddistill.synthetic.decode import Decoder, decode, decode_single, decoded_count
 from ddistill.synthetic.initialise import Initialisation
 
@@ -58,6 +59,12 @@ class SyntheticSettings(Settings):
     alone."""
     grow: GrowSettings | None = None
     """Start with the classes of a finished set: `ddistill distill DATA --add-classes-to RUN` sets it."""
+
+    @field_validator("ipc_by_class", mode="before")
+    @classmethod
+    def _numbers_as_text(cls, value: Any) -> Any:
+        """Classes may be given as the numbers that they are."""
+        return {as_text(name): ipc for name, ipc in value.items()} if isinstance(value, dict) else value
 
     @property
     def initialisation(self) -> Initialisation:
@@ -190,8 +197,10 @@ class SyntheticSet:
                 takes both.
 
         Raises:
-            UserError: soft labels are asked for, and none are stored.
+            UserError: other labels, or soft ones where none are stored.
         """
+        if labels not in get_args(Labels):
+            raise unknown_name("kind of labels", str(labels), get_args(Labels))
         images, classes = self.decoded()
         return TensorDataset(self.normalise(images), classes if labels == "hard" else self.soft_labels())
 

@@ -382,7 +382,7 @@ GOOD = torch.zeros(3, 4, 4)
         ((GOOD, [0, 1]), ["2 labels in one"]),
         ((GOOD, "cat"), ["'cat'", "whole number"]),
         ((GOOD, True), ["True", "whole number"]),
-        ({"image": GOOD, "label": 0}, ["'dict'", "(image, label)"]),
+        ({"picture": GOOD, "label": 0}, ["'dict'", "(image, label)"]),
         ((GOOD, 0, 0), ["'tuple'", "(image, label)"]),
     ],
 )
@@ -407,7 +407,7 @@ def test_damaged_pillow_image():
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "png")
     items = [(Image.open(io.BytesIO(png(i))), i % 2) for i in range(4)]
     items.append((Image.open(io.BytesIO(buffer.getvalue()[:120])), 0))
-    refused(Items(*items), "1 of 5 train images", "item 4 of the train data set", test_fraction=0.2)
+    refused(Items(*items), "1 of 5 given images", "item 4 of the train data set", test_fraction=0.2)
 
 
 def test_validation_that_holds_nothing_out(tmp_path):
@@ -419,3 +419,10 @@ def test_arrays_of_images_and_labels_are_told_to_be_paired():
     images, labels = np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, int)
     for source in ((images, labels), ((images, labels), (images, labels))):
         refused(source, "'ndarray'", "expected a pair (image, label)", "list(zip(images, labels))")
+
+
+def test_a_table_of_pandas_is_told_the_way():
+    import pandas
+
+    table = pandas.DataFrame({"image": [GOOD for _ in range(4)], "label": [0, 1] * 2})
+    refused(table, "a table of pandas", "list(zip(table['image'], table['label']))", test_fraction=0.25)

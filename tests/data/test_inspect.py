@@ -159,3 +159,35 @@ def test_evaluate_plan_and_pretrain_say_it_too(messy):
         observer = Interrupt()
         work(observer)
         assert observer.notes[: len(lines)] == lines
+
+
+def test_a_file_that_is_no_sheet_is_not_replaced_unasked(messy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sheet = tmp_path / "messy-sheet.png"
+    sheet.write_text("precious")
+    refused = CliRunner().invoke(app, ["inspect", str(messy)])
+    assert refused.exit_code == 2
+    assert "--sheet" in refused.output
+    assert sheet.read_text() == "precious"
+    for words in (["--sheet", str(sheet)], []):  # asked for; then it is an earlier sheet
+        assert CliRunner().invoke(app, ["inspect", str(messy), *words]).exit_code == 0
+    assert CliRunner().invoke(app, ["inspect", str(messy), "--sheet", "sheet.txt"]).exit_code == 2
+
+
+def test_no_sheet_is_written_into_the_data(messy, monkeypatch):
+    monkeypatch.chdir(messy)
+    before = sorted(messy.rglob("*"))
+    for words in ([], ["--sheet", "pets/x.png"]):
+        refused = CliRunner().invoke(app, ["inspect", ".", *words])
+        assert refused.exit_code == 2
+        assert "would lie in the data" in refused.output
+        assert "train: 10 images" in refused.output
+    assert sorted(messy.rglob("*")) == before
+
+
+def test_images_before_some_are_set_aside_are_not_called_training_images():
+    data = load_data([(np.full((8, 8), i / 20, "float32"), i % 2) for i in range(20)], DataSettings(test_fraction=0.3))
+    assert data.account.lines[1].startswith("train: 14 images")
+    assert "assumed: 20 given images hold floats: 0 is black and 1 white, as the given images run" in " ".join(
+        data.account.lines
+    )

@@ -433,7 +433,7 @@ def test_paths_in_a_structure(tmp_path, value):
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     check(tmp_path / "t.jsonl", *NAMED, **SHARE)
     (tmp_path / "1.png").unlink()
-    refused(tmp_path / "t.jsonl", "1 of 8 train images", "no such file", **SHARE)
+    refused(tmp_path / "t.jsonl", "1 of 8 given images", "no such file", **SHARE)
 
 
 def test_a_table_of_many_columns_is_described_by_the_first(tmp_path):
@@ -597,3 +597,25 @@ def test_numbered_files_of_a_part_are_one(tmp_path):
 def test_csv_of_another_encoding(tmp_path, encoding):
     named = {"red": "rouge é", "blue": "bleu"}
     refused(csv_of(tmp_path, "{},{}", "file_name,label", named, encoding), "UTF-8", "save it so", **SHARE)
+
+
+def test_names_with_control_characters_are_refused_and_can_be_renamed(tmp_path):
+    table = write_table(tmp_path / "t.parquet", label={"red": "a\nb", "blue": "c"})
+    refused(table, "'a\\nb'", "control character", "data.classes=", **SHARE)
+    refused(table, "control character", classes=("c", "a\nb"), **SHARE)
+    data = load_data(table, DataSettings(classes={"a\nb": "a b", "c": "c"}, **SHARE))
+    assert data.class_names == ("a b", "c")
+
+
+def test_items_may_be_dictionaries_of_image_and_label():
+    items = [{"id": i, "label": i % 2, "image": picture(("red", "blue")[i % 2], i)} for i in range(8)]
+    check(items, {"0": ("red", 3), "1": ("blue", 3)}, {"0": ("red", 1), "1": ("blue", 1)}, **SHARE)
+
+
+@pytest.mark.parametrize("names", [{"cat": 0, "dog": 1}, np.array(["cat", "dog"])])
+def test_classes_of_a_data_set_may_be_a_dictionary_or_an_array(names):
+    class Items(list):
+        classes = names
+
+    items = Items((picture(("red", "blue")[i % 2], i), i % 2) for i in range(8))
+    assert load_data(items, DataSettings(**SHARE)).class_names == ("cat", "dog")

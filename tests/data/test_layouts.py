@@ -12,6 +12,8 @@ import pytest
 from data.made import NAMES, check, classes, fill, parts, picture, refused, rows, write_table
 
 from ddistill.data import DataSettings, load_data
+from ddistill.recipe import build
+from ddistill.runtime.words import read_values
 
 BOTH = {name: (name, 4) for name in sorted(NAMES)}
 FEWER = {name: (name, 3) for name in sorted(NAMES)}
@@ -572,3 +574,13 @@ def test_a_table_of_other_things_is_only_named(tmp_path):
     (tmp_path / "notes.csv").write_text("date,text\n1,sunny\n")
     lines = load_data(tmp_path, DataSettings(test_fraction=0.25)).account.lines
     assert any(line.endswith("1 table that was not asked for: 'notes.csv'") for line in lines), lines
+
+
+@pytest.mark.parametrize("names", [("1.10", "1.20"), ("null", "salt, pepper")])
+def test_the_classes_that_a_refusal_names_can_be_pasted(tmp_path, names):
+    for name in names:
+        for inner in "xy":
+            fill(tmp_path / name / f"{name}{inner}", "red")
+    advice = refused(tmp_path, "data.classes=", test_fraction=0.25).rpartition("data.classes=")[2]
+    settings = build(DataSettings, {"classes": read_values(advice, "data.classes"), "test_fraction": 0.25})
+    assert load_data(tmp_path, settings).class_names == names

@@ -75,7 +75,7 @@ def test_transparent_pixels_are_put_on_a_ground(tmp_path, mode, background, grou
     data = load_data(tmp_path, DataSettings(**SHARE, background=background))
     assert data.train.images[0, :, :, 3:5].unique().tolist() == [0]
     assert data.train.images[0, :, :, :3].unique().tolist() == [ground]
-    assert f"8 train images are transparent: put on {background or 'white'} (data.background)" in data.origin.notes
+    assert f"8 given images are transparent: put on {background or 'white'} (data.background)" in data.origin.notes
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
@@ -94,8 +94,9 @@ def test_transparency_of_other_formats(tmp_path, ending):
         **({"lossless": True} if ending == "webp" else {}),
     )
     data = load_data(tmp_path, DataSettings(**SHARE))
-    assert data.train.images[0, :, 0, 0].tolist() == [255] * 3
-    assert data.train.images[0, :, 0, 3].tolist() == [0] * 3
+    assert data.channels == (1 if ending == "gif" else 3)  # its palette is grey
+    assert data.train.images[0, :, 0, 0].unique().tolist() == [255]
+    assert data.train.images[0, :, 0, 3].unique().tolist() == [0]
 
 
 def test_half_transparent_pixels_are_mixed():
@@ -114,6 +115,73 @@ def test_opaque_images_with_an_opacity_are_not_noted(tmp_path):
 def test_a_ground_of_no_colour(name):
     with pytest.raises(ValueError, match="name of a colour"):
         DataSettings(background=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "top", "opaque"),
+    [("uint16", 4095, 65535), ("uint16", 65535, 255), ("float32", 255, 1), ("float32", 1, 255), ("int64", 255, 255)],
+)
+@pytest.mark.parametrize("colours", [1, 3])
+def test_opacity_has_a_range_of_its_own(kind, top, opaque, colours):
+    plain = np.repeat(ramp(0, top, kind)[:, :, None], colours, axis=2)
+    alpha = np.full((16, 16, 1), opaque, kind)
+    alpha[0] = 0
+    for value_range in (None, (0, top)):
+        data = load_data(
+            [(np.concatenate([plain, alpha], axis=2), i % 2) for i in range(8)],
+            DataSettings(**SHARE, value_range=value_range),
+        )
+        assert data.train.images[0, :, 0].unique().tolist() == [255]
+        assert data.train.images[0, 0, -1, [0, -1]].tolist() == [240, 255]
+
+
+def test_opacity_that_means_nothing_is_refused():
+    strange = np.dstack([np.zeros((8, 8)), np.full((8, 8), -1.0)])
+    refused([(strange, i % 2) for i in range(8)], "its opacity runs from -1 to -1", **SHARE)
+
+
+def test_a_range_is_of_colours_before_they_are_put_on_the_ground():
+    array = np.dstack([np.full((8, 8, 3), 100, np.uint8), np.full((8, 8), 128, np.uint8)])
+    for image in (array, Image.fromarray(array)):
+        data = load_data([(image, i % 2) for i in range(8)], DataSettings(**SHARE, value_range=(0, 200)))
+        assert data.train.images.unique().tolist() == [191]
+
+
+# Grey
+
+
+def grey_alpha_png(levels: np.ndarray) -> bytes:
+    """A PNG of 16 bits of grey and as many of opacity, which Pillow does not write."""
+    rows = np.stack([levels, np.full_like(levels, 65535)], axis=-1).astype(">u2")
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    head = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 16, 4, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("form", ["gif", "palette", "palette with a transparent red", "16 bits and opacity"])
+def test_grey_images_stay_grey_in_every_file(tmp_path, form):
+    shown = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for path in (tmp_path / name / f"{i}.{'gif' if form == 'gif' else 'png'}" for name in "ab" for i in range(4)):
+        path.parent.mkdir(exist_ok=True)
+        if form.startswith("16"):
+            path.write_bytes(grey_alpha_png(shown.astype(np.uint16) * 257))
+            continue
+        image = Image.fromarray(shown)
+        image = image if form == "gif" else image.convert("P")
+        if form.endswith("red"):
+            image.putpalette([255, 0, 0] + [level for c in range(1, 256) for level in (c, c, c)])
+        image.save(path, **({"transparency": 0} if form.endswith("red") else {}))
+    data = load_data(tmp_path, DataSettings(**SHARE))
+    assert data.channels == 1
+    assert not any("grey" in note for note in data.origin.notes)
+    np.testing.assert_array_equal(data.train.images[0, 0].numpy().ravel()[1:], shown.ravel()[1:])
+
+
+def test_a_palette_with_a_colour_is_colour(tmp_path):
+    root = two_classes(tmp_path, {"a": [picture("red").convert("P")] * 4, "b": [picture("blue").convert("P")] * 4})
+    assert load_data(root, DataSettings(**SHARE)).channels == 3
 
 
 # More than 8 bits
@@ -141,7 +209,7 @@ def test_deep_grey_is_scaled_by_the_range_of_the_training_images(tmp_path, low, 
     assert levels(data, 0) >= {0, 255}
     assert len(levels(data, 0)) > 200
     assert max(levels(data, 1)) in (63, 64)  # a dark image stays dark: the range is that of the set
-    assert any(f"{low} is black and {high} white" in note and "8 train images" in note for note in data.origin.notes)
+    assert any(f"{low} is black and {high} white" in note and "8 given images" in note for note in data.origin.notes)
 
 
 def test_the_range_is_of_the_wanted_training_images_and_others_are_cut(tmp_path):
@@ -167,8 +235,30 @@ def test_a_range_can_be_fixed(tmp_path):
 def test_only_the_test_part_is_deep(tmp_path):
     two_classes(tmp_path / "train", {"a": [ramp(0, 255, "uint8")] * 3, "b": [ramp(0, 255, "uint8")] * 3})
     two_classes(tmp_path / "test", {"a": [ramp(0, 900, "uint16")] * 3})
-    refused(tmp_path, "3 of 3 test images", "no training image has", "data.value_range=[LOW, HIGH]")
-    load_data(tmp_path, DataSettings(value_range=(0, 900)))
+    message = refused(tmp_path, "3 of 3 test images", "no training image has", "data.value_range=[LOW, HIGH]")
+    assert message.count("no training image has") == 1
+    assert "skip_unreadable" not in message
+    data = load_data(tmp_path, DataSettings(value_range=(0, 900)))  # which no value of 8 bits reaches
+    assert levels(data, 0) == set(range(256))
+    assert data.test.images.max() == 255
+    assert "6 train images have 8 bits, where data.value_range goes beyond: they stay as they are" in data.origin.notes
+    assert "0 is black and 900 white in the test images, as data.value_range says" in data.origin.notes
+
+
+@pytest.mark.parametrize(("kind", "top"), [("int64", 255), ("uint16", 255), ("float32", 1), ("float64", 255)])
+def test_a_kind_of_the_test_part_alone_that_needs_no_range(kind, top):
+    train = [(ramp(0, 255, "uint8"), i % 2) for i in range(4)]
+    test = [(ramp(0, top / (1 + i), kind), i % 2) for i in range(2)]  # a dark image stays dark
+    data = load_data((train, test))
+    assert [int(image.max()) for image in data.test.images] in ([255, 127], [255, 128])
+    assert not any("as the training images run" in note for note in data.origin.notes)
+
+
+def test_a_range_is_not_for_bytes_and_floats_at_once():
+    train = [(ramp(0, 255, "uint8"), i % 2) for i in range(4)]
+    test = [(ramp(-0.1, 1.1, "float32"), i % 2) for i in range(2)]
+    refused((train, test), "data.value_range=[LOW, HIGH]")
+    refused((train, test), "for images of 8 bits or for floats, not for both", value_range=(0, 1))
 
 
 def test_a_colour_that_stands_for_transparency_in_deep_grey(tmp_path):
@@ -197,7 +287,7 @@ def test_colours_of_16_bits_are_said_to_be_halved(tmp_path):
             (tmp_path / name / f"{i}.png").write_bytes(content)
     data = load_data(tmp_path, DataSettings(**SHARE))
     assert levels(data, 0) == {40_000 >> 8}
-    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.origin.notes)
+    assert any(note.startswith("8 given images hold 16 bits a channel") for note in data.origin.notes)
 
 
 # Floats
@@ -345,7 +435,7 @@ def test_the_first_of_several_frames_is_taken_and_said(tmp_path):
             frames[0].save(tmp_path / name / f"{i}.tif", save_all=True, append_images=frames[1:])
     data = load_data(tmp_path, DataSettings(**SHARE))
     assert data.train.images[0].double().mean((1, 2))[0] > 200
-    assert "8 train images hold several frames, of which the first is taken" in data.origin.notes
+    assert "8 given images hold several frames, of which the first is taken" in data.origin.notes
 
 
 def test_reasons_are_shown_for_the_first_three(tmp_path):
@@ -373,14 +463,14 @@ def test_warnings_of_image_libraries_are_one_line(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(ImageFile.ImageFile, "load", warn)
     data = load_data(root, DataSettings(**SHARE))
     (line,) = [note for note in data.origin.notes if "warned" in note]
-    assert line.endswith("times while it read train images: Corrupt EXIF data")
+    assert line.endswith("times while it read given images: Corrupt EXIF data")
     assert capsys.readouterr().err == ""
 
 
 def test_a_huge_image_is_named_and_not_decoded(tmp_path, monkeypatch):
     root = classes(tmp_path / "s", 4)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    refused(root, "8 of 8 train images", "DecompressionBombError", **SHARE)
+    refused(root, "8 of 8 given images", "DecompressionBombError", **SHARE)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     data = load_data(root, DataSettings(**SHARE))
     assert any("could be decompression bomb" in note for note in data.origin.notes)
@@ -402,12 +492,17 @@ def test_a_grey_part_beside_one_in_colour_is_said(tmp_path, grey):
     assert load_data(tmp_path).origin.notes == data.origin.notes
 
 
-def test_floats_to_one_in_the_test_part_alone_are_refused():
+def test_floats_to_one_beside_floats_to_255_are_refused():
     whole, unit = [[(ramp(0, top, "float32"), i % 2) for i in range(4)] for top in (255, 1)]
-    message = refused((whole, unit), "all test images lie in about 0 to 1", "0 to 255", "the same range")
+    message = refused((whole, unit), "all test images lie in 0 to 1", "0 to 255", "the same range")
     assert "value_range" not in message  # which would make the training images white
-    mixed = [*unit[:2], *whole[2:]]
-    assert load_data((whole, mixed)).test.images.max() == 255
+    for part in ("train", "test"):
+        mixed = [*unit[:2], *whole[2:]]
+        pair = (mixed, whole) if part == "train" else (whole, mixed)
+        refused(pair, f"of 2 of 4 {part} images lie in 0 to 1, those of the others in 0 to 255", "[0, 255]")
+        load_data(pair, DataSettings(value_range=(0, 255)))
+    black = [(np.zeros((16, 16), "float32"), 0), *whole]
+    assert load_data((black, whole)).train.images.max() == 255
 
 
 def test_a_test_part_that_a_range_makes_black_is_told_so(tmp_path):
@@ -427,4 +522,4 @@ def test_colours_of_16_bits_in_ppm_files_are_said_to_be_halved(tmp_path):
                 b"P6 8 8 65535\n" + np.full((8, 8, 3), 4000 + i, ">u2").tobytes()
             )
     data = load_data(tmp_path, DataSettings(**SHARE))
-    assert any(note.startswith("8 train images hold 16 bits a channel") for note in data.origin.notes)
+    assert any(note.startswith("8 given images hold 16 bits a channel") for note in data.origin.notes)

@@ -231,7 +231,7 @@ def test_a_table_follows_the_files_that_it_names(tmp_path, name, write, absolute
     second = load_data(tmp_path / "table" / name, DataSettings(**SHARE))
     assert second.fingerprint != first.fingerprint
     (home / "1.png").unlink()
-    refused(tmp_path / "table" / name, "1 of 8 train images", "no such file", **SHARE)
+    refused(tmp_path / "table" / name, "1 of 8 given images", "no such file", **SHARE)
 
 
 # Rows that tell their part

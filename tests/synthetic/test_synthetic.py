@@ -201,6 +201,10 @@ def test_the_random_baseline_holds_as_many_real_images_as_are_stored_or_decoded(
     assert all(any(torch.equal(image, real) for real in own) for image in baseline.decoded()[0])
 
 
+def test_ipc_by_class_takes_numbers_as_names():
+    assert SyntheticSettings(ipc=1, ipc_by_class={7: 2}).counts(("6", "7")) == [1, 2]
+
+
 def test_the_random_baseline_gives_all_it_has_where_a_class_holds_fewer():
     baseline = random_set(SyntheticSettings(ipc=3, init="noise"), real_data(), seed=0, decoded=True)
     assert torch.bincount(baseline.labels).tolist() == [9, 12, 8]
@@ -276,6 +280,11 @@ def test_to_dataset_gives_decoded_images_normalised_by_the_sets_own_mean_and_spr
     by = synthetic.normalisation.mean, synthetic.normalisation.std
     torch.testing.assert_close(got, reference.normalise(images, *by), rtol=0, atol=1e-5)
     assert [int(label) for _, label in dataset] == labels.tolist()
+
+
+def test_to_dataset_refuses_other_labels():
+    with pytest.raises(UserError, match=r"'sft'; did you mean soft\?"):
+        stored_set().to_dataset("sft")
 
 
 def test_a_snapshot_is_cut_to_the_range_and_does_not_follow_later_changes():
