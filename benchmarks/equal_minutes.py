@@ -15,9 +15,12 @@ import argparse
 import json
 import shutil
 import statistics
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 import ddistill
 from ddistill import recipes
@@ -98,6 +101,11 @@ def judge(data: str, at: Path) -> dict[str, Any]:
     return {"row": row, "seed": int(seed), "minutes": float(seconds) / 60, "accuracy": found.as_dict(), **about}
 
 
+def judged(results: Path) -> list[dict[str, Any]]:
+    """What has been judged so far."""
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+
+
 def main() -> None:
     """Run or judge what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,22 +125,15 @@ def main() -> None:
         return
     for row, seed, minutes in product(options.rows, options.seeds, options.minutes):
         at = options.out / "at" / f"{row}-{seed}-{60 * minutes:g}"
-        claim = at / "judged"
-        try:
-            claim.mkdir()  # of several processes one judges it
-        except FileNotFoundError:
+        if not at.exists():
             print(f"{at.name} has not been run")
-        except FileExistsError:
-            pass
-        else:
-            try:
+            continue
+        with suppress(Timeout), FileLock(at / "judging.lock", blocking=False):  # of several processes one judges it
+            if (row, seed, minutes) not in {(one["row"], one["seed"], one["minutes"]) for one in judged(results)}:
                 line = json.dumps(judge(options.data, at))
-            except BaseException:
-                claim.rmdir()
-                raise
-            with results.open("a", encoding="utf-8") as lines:
-                lines.write(line + "\n")
-    done = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+                with results.open("a", encoding="utf-8") as lines:
+                    lines.write(line + "\n")
+    done = judged(results)
     show(done)
     if options.plot:
         plot(done, options.plot)
