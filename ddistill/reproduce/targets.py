@@ -50,7 +50,6 @@ class Scale:
         ages: epochs of training at which the gradients of a network are looked at.
         seeds: distillations of each cell of a table, where it is not said.
         hundred: sizes of the runs on CIFAR-100 by ipc, where it stands in for the paper's sets of a hundred classes.
-        sweep: further recipe fields of the runs at ipc 50 of the sweep over the age of networks.
     """
 
     about: str
@@ -61,7 +60,6 @@ class Scale:
     ages: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     seeds: int = 1
     hundred: Callable[[int], Scale] | None = None
-    sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def stand_in(self, data: str, ipc: int) -> tuple[str, Scale]:
         """The data set that stands in for one of the paper's, and the sizes of the runs on it."""
@@ -145,7 +143,6 @@ SCALES: dict[str, Scale] = {
         (0, 1, 2, 4, 8),
         seeds=2,
         hundred=_small_hundred,
-        sweep={"evaluation.epochs": 100},
     ),
     "full": Scale("as published: ConvNet-3 of width 128 and ResNetAP-10, hundreds of GPU hours in all"),
 }
@@ -333,13 +330,15 @@ AGES = (2, 5, 10, 20, 60)
 def ages(scale: Scale, seeds: range) -> list[Cell]:
     """TGDD by the age of its networks: one or five experts of so many epochs, perturbed or not; ipc 10 and 50.
 
-    Otherwise as its recipe with model augmentation, of which this decides the networks, but for all of TGDD's steps.
+    Otherwise as its recipe with model augmentation, of which this decides the networks, but for all of TGDD's steps; at
+    ipc 50 judged after as many epochs as a point of a curve.
     """
     cells = []
     for seed, ipc, epochs, experts, perturb in product(seeds, (10, 50), AGES, (1, 5), (False, True)):
         source = {"pool_epochs": epochs, "pool_size": experts, "perturb": perturb}
         changes = {f"model_augmentation.{name}": value for name, value in source.items()}
-        changes |= scale.sweep if ipc == 50 else {}
+        if ipc == 50 and "evaluation.epochs" in scale.curves:
+            changes["evaluation.epochs"] = scale.curves["evaluation.epochs"]
         made = cell("tgdd", "cifar10", ipc, scale, seed=seed, augmented=True, changes=changes)
         networks = AUGMENTED if perturb else "plain"
         cells.append(replace(made, labels={**made.labels, "networks": networks, "epochs": epochs, "experts": experts}))
